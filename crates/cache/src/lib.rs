@@ -1,0 +1,1 @@
+//! A shared read-only view of a kind, kept by list and watch.

@@ -1,0 +1,1 @@
+//! CEL syntax checking for admission.

@@ -1,0 +1,1 @@
+//! The commands of the knarr program that talk to a server.

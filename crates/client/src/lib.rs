@@ -1,0 +1,1 @@
+//! Typed calls to the API, over HTTP or in process.

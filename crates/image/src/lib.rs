@@ -1,0 +1,1 @@
+//! Images: pull, unpack, import, list, remove.

@@ -1,0 +1,3 @@
+//! Wiring only: flags to typed configurations to `run()` of the components.
+
+fn main() {}

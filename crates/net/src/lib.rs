@@ -1,0 +1,1 @@
+//! Links, addresses, routes, nftables and address management over netlink.

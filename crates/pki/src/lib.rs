@@ -1,0 +1,1 @@
+//! Certificates, keys, service account tokens and their renewal.

@@ -1,0 +1,1 @@
+//! Services to nftables: cluster addresses, node ports, affinity.

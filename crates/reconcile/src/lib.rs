@@ -1,0 +1,1 @@
+//! The loop that all controllers share: queue, back-off, caches, metrics.

@@ -1,0 +1,1 @@
+//! OCI bundle to processes: spawn, keeper, exec, logs.

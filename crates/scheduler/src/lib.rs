@@ -1,0 +1,1 @@
+//! The scheduler: columns, plugins with typed refusals, preemption.

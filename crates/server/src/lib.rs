@@ -1,0 +1,1 @@
+//! The API server: one request pipeline for all kinds.

@@ -1,0 +1,1 @@
+//! The six-method store trait and its embedded implementation.

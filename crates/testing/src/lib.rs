@@ -1,0 +1,1 @@
+//! A real cluster in a temporary directory, for tests.
