@@ -1,1 +1,27 @@
-//! What Kubernetes objects are: the schema table, objects, keys, statuses and the behaviour of kinds.
+//! What Kubernetes objects are: the schema table, objects, keys, statuses, selectors, quantities,
+//! and the behaviour of types and kinds.
+//!
+//! Invariant: this crate never waits. No IO, no async, no clock; everything is a function of its
+//! arguments and of the schema table that is compiled in.
+
+pub mod causes;
+pub mod field_selector;
+pub mod kinds;
+pub mod label_selector;
+pub mod names;
+pub mod object;
+pub mod quantity;
+pub mod resources;
+pub mod schema;
+pub mod status;
+pub mod types;
+
+pub use causes::{Cause, Causes};
+pub use object::Object;
+pub use quantity::Quantity;
+pub use resources::{ResourceDef, Scope};
+pub use schema::{Field, Form, Scalar, Shape, Type, TypeRef};
+pub use status::{Reason, Status};
+
+/// Version of Kubernetes whose API is served, with our own build number behind the plus sign.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+knarr.1");

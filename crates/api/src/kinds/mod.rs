@@ -1,0 +1,123 @@
+//! Behaviour of kinds, one file each: what happens on create and update beside defaulting and validation
+//! of the types inside, which fields can be selected, and what stands in the columns of tables.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::causes::Causes;
+use crate::object::Object;
+
+mod list;
+
+/// Behaviour of one kind. Every hook has a default that does nothing special.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// Group, empty for core.
+    pub group: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Grammar of `metadata.name`.
+    pub name: NameRule,
+    /// Resets what clients may not set on create (status) and fills what the server decides without a clock.
+    pub prepare_create: fn(&mut Object),
+    /// The same on update; keeps what an update through this subresource may not change.
+    pub prepare_update: fn(&mut Object, &Object),
+    /// On update of `status` only the status (and few other fields) come from the request.
+    pub prepare_status_update: fn(&mut Object, &Object),
+    /// Validation of a new object (types inside are validated by their rules).
+    pub validate: fn(&Object, &mut Causes),
+    /// Validation of a change.
+    pub validate_update: fn(&Object, &Object, &mut Causes),
+    /// Validation of a change through `status`.
+    pub validate_status_update: fn(&Object, &Object, &mut Causes),
+    /// Selectable fields beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [Selectable],
+    /// Values of the columns in order, `None` for the generic name and age.
+    pub columns: Option<fn(&Object, &Clock) -> Vec<Value>>,
+    /// Warnings for the client about deprecated or doubtful fields.
+    pub warnings: fn(&Object) -> Vec<String>,
+    /// Whether `spec` changes bump `metadata.generation`, and which parts count.
+    pub generation: Generation,
+}
+
+/// Grammar of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain (most kinds).
+    Subdomain,
+    /// RFC 1123 label.
+    Label,
+    /// RFC 1035 label (services).
+    Label1035,
+    /// Path segment: anything but `.`, `..`, `/` and `%` (RBAC and others).
+    PathSegment,
+}
+
+/// What bumps the generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind has none.
+    None,
+    /// Any change outside metadata and status.
+    Spec,
+}
+
+/// A selectable field: its path in the object and how its text is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Selectable {
+    /// As clients write it, for example `spec.nodeName`.
+    pub field: &'static str,
+    /// The value, empty for absent; `spec.unschedulable` is `false` when absent.
+    pub value: fn(&Object) -> Cow<'_, str>,
+}
+
+/// Times that columns need; this crate has no clock of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Seconds since the epoch.
+    pub now: i64,
+}
+
+impl Kind {
+    /// The behaviour of a kind that has nothing special.
+    pub const fn plain(group: &'static str, kind: &'static str) -> Kind {
+        Kind {
+            group,
+            kind,
+            name: NameRule::Subdomain,
+            prepare_create: |_| {},
+            prepare_update: |_, _| {},
+            prepare_status_update: keep_all_but_status,
+            validate: |_, _| {},
+            validate_update: |_, _, _| {},
+            validate_status_update: |_, _, _| {},
+            selectable: &[],
+            columns: None,
+            warnings: |_| Vec::new(),
+            generation: Generation::None,
+        }
+    }
+}
+
+/// The behaviour of a kind; kinds without a file (and custom ones) are plain.
+pub fn find(group: &str, kind: &str) -> &'static Kind {
+    static PLAIN: Kind = Kind::plain("", "");
+    list::ALL.iter().find(|one| one.group == group && one.kind == kind).unwrap_or(&PLAIN)
+}
+
+/// A status update changes only the status: everything else stays as it was, metadata's labels and the like included.
+pub fn keep_all_but_status(new: &mut Object, old: &Object) {
+    let status = new.0.remove("status");
+    let resource_version = new.resource_version().to_owned();
+    let managed = new.metadata_mut().remove("managedFields");
+    *new = old.clone();
+    if let Some(managed) = managed {
+        new.set_meta("managedFields", managed);
+    }
+    new.set_meta("resourceVersion", resource_version);
+    match status {
+        Some(status) => new.0.insert("status".into(), status),
+        None => new.0.remove("status"),
+    };
+}

@@ -1,0 +1,4 @@
+//! The tasks, one file each.
+
+pub mod gen_resources;
+pub mod gen_schema;
