@@ -1,1 +1,20 @@
 //! Bytes to objects and back: JSON, YAML, protobuf, tables.
+//!
+//! Invariants: nothing here waits or allocates by what a client claims before it is checked, no input
+//! panics, and every form is derived from the one schema table of `api`.
+
+pub mod json;
+pub mod list;
+pub mod metadata_only;
+pub mod normalize;
+pub mod openapi;
+pub mod protobuf;
+pub mod table;
+pub mod yaml;
+
+pub use json::{DecodeError, Decoded, Strictness};
+pub use list::ListHead;
+pub use normalize::normalize;
+
+/// Deepest nesting of a document that is accepted, in any encoding.
+pub const MAX_DEPTH: usize = 512;
