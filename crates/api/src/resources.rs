@@ -179,3 +179,19 @@ fn read(text: &str) -> Vec<Arc<ResourceDef>> {
     }
     all.into_iter().map(Arc::new).collect()
 }
+
+/// Where objects of a resource live in the store: upstream's layout under `/registry/`, so that either
+/// server can take over the other's data. Custom resources live under their group.
+pub fn storage_prefix(group: &str, plural: &str, custom: bool) -> String {
+    let place = match (group, plural) {
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => return format!("/registry/{group}/{plural}/"),
+        _ if custom => return format!("/registry/{group}/{plural}/"),
+        _ => plural,
+    };
+    format!("/registry/{place}/")
+}

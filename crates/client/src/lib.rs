@@ -1,1 +1,20 @@
-//! Typed calls to the API, over HTTP or in process.
+//! Typed calls to the API, the same over HTTP and in process.
+//!
+//! Components meet only in objects, through the API pipeline. They hold a [`Client`] and cannot tell
+//! whether the server is in the same process: a [`Transport`] carries the calls, bound to one user.
+//! In process, list and watch hand out the store's own entries; over HTTP the same entries are made here.
+
+mod calls;
+mod events;
+pub mod header;
+mod http_transport;
+mod pod_lite;
+mod resource_id;
+mod transport;
+
+pub use calls::{Client, DeleteOptions, PatchKind, Propagation};
+pub use events::{EventKind, Recorder};
+pub use http_transport::{Connect, HttpTransport, Token};
+pub use pod_lite::{Phase, PodLite};
+pub use resource_id::ResourceId;
+pub use transport::{Change, ChangeStream, ListWatch, Selection, Transport};
