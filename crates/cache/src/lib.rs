@@ -1,1 +1,12 @@
 //! A shared read-only view of a kind, kept by list and watch.
+//!
+//! In process the entries are the store's own, so that a cache costs a pointer per object; over HTTP they are
+//! made once per process. Nothing here decodes: selectors, owners and indexes read headers.
+
+mod caches;
+mod index;
+mod view;
+
+pub use caches::Caches;
+pub use index::{BY_NODE, BY_OWNER, Index};
+pub use view::{Cache, Handler, decode};

@@ -1,0 +1,64 @@
+//! The caches of a component, shared by all that read the same selection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use client::{Client, Selection};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use crate::{BY_NODE, BY_OWNER, Cache, Index};
+
+/// Starts a cache when somebody first asks for its selection. Dropping it ends all of them.
+pub struct Caches {
+    client: Client,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    caches: HashMap<Selection, Arc<Cache>>,
+    tasks: JoinSet<()>,
+}
+
+impl Caches {
+    /// Caches that list and watch as the client's user. Must be used inside a tokio runtime.
+    pub fn new(client: Client) -> Arc<Caches> {
+        Arc::new(Caches { client, inner: Mutex::default() })
+    }
+
+    /// The cache of a selection, indexed by owner and, for pods, by node.
+    pub fn get(&self, selection: Selection) -> Arc<Cache> {
+        let mut inner = self.inner.lock();
+        if let Some(cache) = inner.caches.get(&selection) {
+            return cache.clone();
+        }
+        let mut indexes: Vec<Index> = vec![BY_OWNER];
+        if selection.resource.group.is_empty() && selection.resource.plural == "pods" {
+            indexes.push(BY_NODE);
+        }
+        let cache = Arc::new(Cache::new(selection.clone(), indexes));
+        inner.caches.insert(selection, cache.clone());
+        let (client, follower) = (self.client.clone(), cache.clone());
+        inner.tasks.spawn(async move { follower.follow(client).await });
+        cache
+    }
+
+    /// The cache of all objects of a typed kind.
+    pub fn of<K: k8s_openapi::Resource>(&self) -> Arc<Cache> {
+        self.get(Selection::of::<K>())
+    }
+
+    /// Waits until every cache asked for so far has its first list.
+    pub async fn synced(&self) {
+        let caches: Vec<Arc<Cache>> = self.inner.lock().caches.values().cloned().collect();
+        for cache in caches {
+            cache.synced().await;
+        }
+    }
+
+    /// The caches started so far, for status and metrics.
+    pub fn all(&self) -> Vec<Arc<Cache>> {
+        self.inner.lock().caches.values().cloned().collect()
+    }
+}

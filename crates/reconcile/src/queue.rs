@@ -1,0 +1,160 @@
+//! The work queue: every key at most once waiting and at most once running.
+//!
+//! `waiting` keys are due in order; `running` keys are being worked on; a key added while it runs is
+//! `again` and becomes due when it is done; `later` keys become due at a time.
+
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Keys to be worked on.
+pub struct Queue<K> {
+    state: Mutex<State<K>>,
+    wake: Notify,
+}
+
+struct State<K> {
+    due: VecDeque<K>,
+    waiting: HashSet<K>,
+    running: HashSet<K>,
+    again: HashSet<K>,
+    later: BinaryHeap<Reverse<(Instant, u64)>>,
+    later_keys: HashMap<u64, K>,
+    failures: HashMap<K, u32>,
+    sequence: u64,
+}
+
+impl<K: Clone + Eq + Hash> Default for Queue<K> {
+    fn default() -> Queue<K> {
+        Queue {
+            state: Mutex::new(State {
+                due: VecDeque::new(),
+                waiting: HashSet::new(),
+                running: HashSet::new(),
+                again: HashSet::new(),
+                later: BinaryHeap::new(),
+                later_keys: HashMap::new(),
+                failures: HashMap::new(),
+                sequence: 0,
+            }),
+            wake: Notify::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    /// Adds a key unless it waits already.
+    pub fn add(&self, key: K) {
+        if self.state.lock().add(key) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Adds a key after a while.
+    pub fn add_after(&self, key: K, after: Duration) {
+        let mut state = self.state.lock();
+        state.sequence += 1;
+        let sequence = state.sequence;
+        state.later.push(Reverse((Instant::now() + after, sequence)));
+        state.later_keys.insert(sequence, key);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Adds a key after a failure: 5 ms, doubling up to 16 minutes.
+    pub fn add_failed(&self, key: K) -> Duration {
+        let failures = {
+            let mut state = self.state.lock();
+            let count = state.failures.entry(key.clone()).or_insert(0);
+            *count += 1;
+            *count
+        };
+        let delay = Duration::from_millis((5u64 << failures.saturating_sub(1).min(18)).min(1_000_000));
+        self.add_after(key, delay);
+        delay
+    }
+
+    /// Forgets earlier failures of a key.
+    pub fn succeeded(&self, key: &K) {
+        self.state.lock().failures.remove(key);
+    }
+
+    /// Waits for a key. The caller says `done` when it is through.
+    pub async fn next(&self) -> K {
+        loop {
+            let woken = self.wake.notified();
+            let due = {
+                let mut state = self.state.lock();
+                let due = state.due_now();
+                if let Some(key) = state.take() {
+                    if !state.due.is_empty() {
+                        self.wake.notify_one();
+                    }
+                    return key;
+                }
+                due
+            };
+            match due {
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at.into(), woken).await;
+                }
+                None => woken.await,
+            }
+        }
+    }
+
+    /// Ends the work on a key; it becomes due again if it was added meanwhile.
+    pub fn done(&self, key: &K) {
+        let mut state = self.state.lock();
+        state.running.remove(key);
+        if state.again.remove(key) && state.add(key.clone()) {
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Keys that wait.
+    pub fn depth(&self) -> usize {
+        self.state.lock().due.len()
+    }
+}
+
+impl<K: Clone + Eq + Hash> State<K> {
+    fn add(&mut self, key: K) -> bool {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+            return false;
+        }
+        if !self.waiting.insert(key.clone()) {
+            return false;
+        }
+        self.due.push_back(key);
+        true
+    }
+
+    /// Moves keys whose time has come; the time of the next one.
+    fn due_now(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        while let Some(Reverse((at, sequence))) = self.later.peek().copied() {
+            if at > now {
+                return Some(at);
+            }
+            self.later.pop();
+            if let Some(key) = self.later_keys.remove(&sequence) {
+                self.add(key);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self) -> Option<K> {
+        let key = self.due.pop_front()?;
+        self.waiting.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+}
