@@ -18,7 +18,11 @@ fn generate() -> Result<()> {
     };
     write("crates/api/src/schema/table.txt", tasks::gen_schema::table(&fact("api-types")?)?)?;
     let resources = tasks::gen_resources::resources(&fact("api-resources")?, &fact("table-columns")?)?;
-    write("crates/api/src/resources.json", resources)
+    write("crates/api/src/resources.json", resources)?;
+    for (path, text) in tasks::gen_behaviour::files()? {
+        write(&path, text)?;
+    }
+    Ok(())
 }
 
 fn write(path: &str, text: String) -> Result<()> {

@@ -5,19 +5,27 @@
 //! arguments and of the schema table that is compiled in.
 
 pub mod causes;
+pub mod check;
+pub mod cron;
 pub mod field_selector;
+mod kind;
 pub mod kinds;
 pub mod label_selector;
 pub mod names;
+pub mod normal;
 pub mod object;
+pub mod path;
 pub mod quantity;
+pub mod read;
 pub mod resources;
+mod rules;
 pub mod schema;
 pub mod status;
 pub mod types;
 
 pub use causes::{Cause, Causes};
 pub use object::Object;
+pub use path::Path;
 pub use quantity::Quantity;
 pub use resources::{ResourceDef, Scope};
 pub use schema::{Field, Form, Scalar, Shape, Type, TypeRef};

@@ -1,0 +1,1 @@
+//! Cron schedules as the CronJob controller of the real server reads them.
