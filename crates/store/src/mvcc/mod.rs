@@ -94,6 +94,11 @@ impl Mvcc {
         self.state.read().history.floor()
     }
 
+    /// Bytes of memory that the newest versions hold.
+    pub fn live_bytes(&self) -> usize {
+        self.state.read().live_bytes
+    }
+
     /// Other encodings of the entries in here.
     pub fn derived(&self) -> &DerivedCache {
         &self.derived
