@@ -1,1 +1,0 @@
-//! The behaviours that every store is held to.
