@@ -12,9 +12,13 @@ pub mod protobuf;
 pub mod table;
 pub mod yaml;
 
+
+mod time;
+
 pub use json::{DecodeError, Decoded, Strictness};
 pub use list::ListHead;
 pub use normalize::normalize;
 
-/// Deepest nesting of a document that is accepted, in any encoding.
-pub const MAX_DEPTH: usize = 512;
+/// Deepest nesting of a document that is accepted, in any encoding. It stays below the 128 levels that
+/// `serde_json` reads by default, so what was accepted inside a list or watch event can be read by every part.
+pub const MAX_DEPTH: usize = 120;

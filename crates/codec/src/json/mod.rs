@@ -1,11 +1,18 @@
 //! JSON in and out, guided by the schema: fields are checked while the bytes are read once.
 //!
-//! A document nested too deep is refused by a scan of its brackets before anything is built from it.
+//! A document nested too deep is refused at the first level too many, so hostile nesting costs nothing.
 
 use api::{Object, Reason, Status, Type};
 use serde_json::Value;
 
 use crate::MAX_DEPTH;
+
+mod read;
+mod scan;
+
+pub(crate) use scan::float_value;
+
+use read::{Reader, Want};
 
 /// What to do with unknown and duplicate fields (`fieldValidation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,23 +60,43 @@ impl DecodeError {
 
 /// Reads any JSON document, without a schema. The last of duplicate fields wins.
 pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let _ = MAX_DEPTH;
-    serde_json::from_slice(bytes).map_err(|error| DecodeError::Syntax(error.to_string()))
+    Reader::new(bytes, Strictness::Ignore).document(Want::Any)
 }
 
 /// Reads an object of a type.
 pub fn decode(bytes: &[u8], schema: &Type, strictness: Strictness) -> Result<Decoded, DecodeError> {
-    decode_value(parse(bytes)?, schema, strictness)
+    let mut reader = Reader::new(bytes, strictness);
+    let value = match reader.document(Want::Type(schema)) {
+        Err(DecodeError::Syntax(text)) => {
+            return Err(DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {text}")));
+        }
+        read => read?,
+    };
+    let problems = reader.problems;
+    if strictness == Strictness::Strict && !problems.is_empty() {
+        return Err(DecodeError::Strict(problems));
+    }
+    let wrong = || DecodeError::Type(format!("json: cannot unmarshal into Go value of type {}", schema.name));
+    Ok(Decoded { object: Object::from_value(value).ok_or_else(wrong)?, problems })
 }
 
-/// Checks a value that was already parsed (YAML, the result of a patch) against a type. Duplicates are gone by then.
-pub fn decode_value(value: Value, schema: &Type, strictness: Strictness) -> Result<Decoded, DecodeError> {
-    let _ = (schema, strictness);
-    let object = Object::from_value(value).ok_or_else(|| DecodeError::Type("not an object".into()))?;
-    Ok(Decoded { object, problems: Vec::new() })
+/// Reads an object of a type from a value that was already parsed (YAML, the result of a patch).
+pub fn decode_value(value: &Value, schema: &Type, strictness: Strictness) -> Result<Decoded, DecodeError> {
+    if depth_exceeds(value, MAX_DEPTH) {
+        return Err(DecodeError::TooDeep);
+    }
+    decode(&serde_json::to_vec(value).expect("a JSON value can always be written"), schema, strictness)
 }
 
 /// The JSON bytes of an object.
 pub fn encode(object: &Object) -> Vec<u8> {
     serde_json::to_vec(&object.0).expect("a JSON value can always be written")
+}
+
+fn depth_exceeds(value: &Value, left: usize) -> bool {
+    match value {
+        Value::Array(items) => left == 0 || items.iter().any(|item| depth_exceeds(item, left - 1)),
+        Value::Object(map) => left == 0 || map.values().any(|item| depth_exceeds(item, left - 1)),
+        _ => false,
+    }
 }
