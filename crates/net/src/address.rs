@@ -1,8 +1,20 @@
 //! The addresses of the interface that the default route uses, and news when they change.
+//!
+//! A node is not its address: a laptop changes networks, a lease runs out. What depends on the
+//! address asks here and is told.
 
 use ipnet::IpNet;
+use tokio::io::unix::AsyncFd;
 
-use crate::netlink::NetlinkError;
+use crate::netlink::{
+    NetlinkError, Socket, Subsystem,
+    route::{self, Link, LinkAddress, Route},
+};
+
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
 
 /// The uplink of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,20 +31,83 @@ pub struct NodeAddresses {
 
 /// The addresses of the default route's interface now; none if the host has no usable interface.
 pub fn addresses() -> Result<Option<NodeAddresses>, NetlinkError> {
-    Ok(None)
+    read(&mut Socket::open(Subsystem::Route)?)
 }
 
 /// A subscription to changes of [`addresses`].
 #[derive(Debug)]
-pub struct AddressWatch {}
+pub struct AddressWatch {
+    news: AsyncFd<Socket>,
+    asking: Socket,
+    last: Option<NodeAddresses>,
+}
 
 impl AddressWatch {
-    /// Subscribes, then reads, so that no change is lost in between.
+    /// Subscribes, then reads, so that no change is lost in between. Needs a tokio runtime.
     pub fn open() -> Result<(Self, Option<NodeAddresses>), NetlinkError> {
-        Ok((Self {}, None))
+        let news = Socket::subscribe(Subsystem::Route, GROUPS)?;
+        let news = crate::sys::watch(news).map_err(|error| broken(&error))?;
+        let mut asking = Socket::open(Subsystem::Route)?;
+        let last = read(&mut asking)?;
+        Ok((Self { news, asking, last: last.clone() }, last))
     }
+
     /// Waits until the answer of [`addresses`] differs from the last one given.
     pub async fn changed(&mut self) -> Result<Option<NodeAddresses>, NetlinkError> {
-        std::future::pending().await
+        loop {
+            let mut ready = self.news.readable_mut().await.map_err(|error| broken(&error))?;
+            let mut relevant = false;
+            let complete = ready.get_inner_mut().drain(|kind, payload| relevant |= may_matter(kind, payload))?;
+            ready.clear_ready();
+            drop(ready);
+            if relevant || !complete {
+                let now = read(&mut self.asking)?;
+                if now != self.last {
+                    self.last.clone_from(&now);
+                    return Ok(now);
+                }
+            }
+        }
     }
+}
+
+/// Pods come and go with a route each; of routes only default routes matter.
+fn may_matter(kind: u16, payload: &[u8]) -> bool {
+    match kind {
+        NEWROUTE | DELROUTE => route::parse_route(payload).is_some_and(|route| route.destination.prefix_len() == 0),
+        _ => true,
+    }
+}
+
+fn broken(error: &std::io::Error) -> NetlinkError {
+    let errno = rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO);
+    NetlinkError::new("wait for address changes", errno)
+}
+
+fn read(socket: &mut Socket) -> Result<Option<NodeAddresses>, NetlinkError> {
+    Ok(choose(&route::links(socket)?, &route::link_addresses(socket)?, &route::routes(socket)?))
+}
+
+fn choose(links: &[Link], addresses: &[LinkAddress], routes: &[Route]) -> Option<NodeAddresses> {
+    let of_link = |link: &Link| {
+        let mut of_link: Vec<IpNet> =
+            addresses.iter().filter(|a| a.link == link.index && a.global).map(|a| a.address).collect();
+        of_link.sort_by_key(|address| address.addr().is_ipv6());
+        of_link
+    };
+    let default = routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0 && route.link.is_some())
+        .min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric))
+        .and_then(|route| links.iter().find(|link| Some(link.index) == route.link));
+    let link = default.or_else(|| {
+        let usable = |link: &&Link| link.up && !link.loopback && !of_link(link).is_empty();
+        links.iter().filter(|link| link.kind.as_deref() != Some("vxlan")).find(usable)
+    })?;
+    Some(NodeAddresses {
+        interface: link.name.clone(),
+        index: link.index,
+        mtu: link.mtu,
+        addresses: of_link(link),
+    })
 }

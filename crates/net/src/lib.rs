@@ -13,9 +13,11 @@ pub mod ipam;
 pub mod journal;
 pub mod netlink;
 pub mod netns;
+mod nft;
 pub mod overlay;
 pub mod pod_network;
 pub mod pod_rules;
+mod sys;
 mod sysctl;
 
 pub use address::{AddressWatch, NodeAddresses, addresses};
