@@ -1,0 +1,77 @@
+//! Real groups on the machine's own control groups: made, limited, joined, read and removed.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cgroup::{DeviceRule, Group, Layout, Limits};
+
+fn group(name: &str) -> Group {
+    let layout = Arc::new(Layout::detect().expect("control groups are mounted"));
+    Group::new(layout, &format!("knarr-test-{}-{name}", std::process::id())).expect("a plain name")
+}
+
+#[test]
+fn limits_read_back_as_written() {
+    let top = group("limits");
+    let leaf = top.child("burstable/pod1/main").expect("a plain name");
+    leaf.create().expect("create");
+    leaf.create().expect("create again");
+    let limits = Limits {
+        cpu_shares: Some(204),
+        cpu_quota: Some(20_000),
+        cpu_period: Some(100_000),
+        memory_limit: Some(64 << 20),
+        swap_limit: Some(0),
+        pids_limit: Some(33),
+        cpuset_cpus: Some("0".into()),
+        devices: Some(DeviceRule::defaults()),
+        ..Limits::default()
+    };
+    leaf.apply(&limits).expect("apply");
+    let found = leaf.limits().expect("read back");
+    assert_eq!(found.cpu_quota, limits.cpu_quota);
+    assert_eq!(found.cpu_period, limits.cpu_period);
+    assert_eq!(found.memory_limit, limits.memory_limit);
+    assert_eq!(found.pids_limit, limits.pids_limit);
+    assert_eq!(found.cpuset_cpus, limits.cpuset_cpus);
+    for (memory, swap) in [(256 << 20, 0), (32 << 20, 0), (-1, -1)] {
+        let limits = Limits { memory_limit: Some(memory), swap_limit: Some(swap), ..Limits::default() };
+        leaf.apply(&limits).expect("resize");
+        assert_eq!(leaf.limits().expect("read back").memory_limit, Some(memory));
+    }
+    top.remove(Duration::from_secs(2)).expect("remove");
+    assert!(!leaf.exists() && !top.exists());
+}
+
+#[test]
+fn a_group_is_joined_counted_killed_and_removed() {
+    let top = group("kill");
+    let leaf = top.child("ctr").expect("a plain name");
+    leaf.create().expect("create");
+    let mut child = Command::new("/bin/busybox")
+        .args(["sh", "-c", "while :; do /bin/busybox sleep 1000; done"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("busybox runs");
+    leaf.add_pid(child.id() as i32).expect("join");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while leaf.stats().expect("stats").pids == 0 {
+        assert!(Instant::now() < deadline, "the process is not counted");
+    }
+    assert!(leaf.pids().expect("pids").contains(&(child.id() as i32)));
+    assert!(leaf.remove(Duration::from_millis(20)).is_err(), "a group in use stays");
+    assert_eq!(leaf.oom_kills().expect("oom kills"), 0);
+    leaf.kill_all().expect("kill");
+    child.wait().expect("reap");
+    top.remove(Duration::from_secs(5)).expect("remove");
+    assert!(top.dirs().iter().all(|dir| !dir.exists()));
+}
+
+#[test]
+fn paths_cannot_leave_the_root() {
+    let layout = Arc::new(Layout::detect().expect("control groups are mounted"));
+    for path in ["../x", "a/../b", "a//b", "./a"] {
+        assert!(Group::new(layout.clone(), path).is_err(), "{path}");
+    }
+}
