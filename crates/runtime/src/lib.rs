@@ -1,1 +1,41 @@
-//! OCI bundle to processes: spawn, keeper, exec, logs.
+//! Container runtime: turns a container description into processes, without a daemon and without helper programs.
+//!
+//! One *sandbox* is one pod. It is held by one *keeper*: a small single-threaded copy of our own executable, started from
+//! a sealed memfd, that owns the pod's name spaces, is the parent of its containers, writes their logs and keeps their
+//! exit codes. The keeper survives us; after a restart [`Runtime::recover`] finds it again. If the keeper dies, its
+//! containers die with it and no other pod is touched. The keeper and the container set-up run before `main` proper:
+//! every program that uses this crate calls [`reexec::dispatch`] first.
+//!
+//! ```text
+//! main process (threads, tokio)        keeper (1 per pod, epoll)         container
+//!   Runtime --- create_sandbox ------>  owns net, uts, ipc
+//!   Sandbox --- create_container ---->  fork ----------------------->    mounts, pivot_root, waits
+//!           --- start --------------->  go ------------------------->    capabilities, seccomp, execve
+//!           <-- Exited -------------    waitpid, log writer, state file
+//! ```
+
+pub mod error;
+mod keeper;
+mod protocol;
+pub mod reexec;
+mod runtime;
+mod sandbox;
+mod seccomp;
+mod spawn;
+pub mod spec;
+pub mod status;
+mod streams;
+mod sys;
+
+pub use error::{
+    ContainerError, CreateContainerError, CreateSandboxError, ExecError, OpenError, SandboxError, StartError,
+};
+pub use runtime::{Recovered, Runtime, RuntimeConfig};
+pub use sandbox::{Sandbox, StopOutcome};
+pub use spec::{
+    Bind, Capabilities, ContainerId, ContainerSpec, Device, IdMapping, ImageMount, LogSpec, Mount, NameSpace, NetNs,
+    PidMode, Propagation, Rlimit, Rootfs, SandboxId, SandboxSpec, Seccomp, Source, SupplementalGroups, User, UserNs,
+    UserRef,
+};
+pub use status::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
+pub use streams::{AttachHandle, AttachSpec, ExecHandle, ExecOutput, ExecSpec};

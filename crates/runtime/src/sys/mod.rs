@@ -1,0 +1,32 @@
+//! The thin layer over system calls; the only place of this crate with `unsafe`.
+
+pub(crate) mod clone;
+pub(crate) mod memfd;
+pub(crate) mod mount;
+pub(crate) mod process;
+pub(crate) mod socket;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
+
+/// Nanoseconds since 1970, UTC.
+pub(crate) fn now() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// A pipe whose read end does not block and whose write end does.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    set_nonblocking(&read)?;
+    Ok((read, write))
+}
+
+/// Makes reads and writes of an open file return at once.
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
