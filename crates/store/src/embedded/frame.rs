@@ -135,11 +135,6 @@ impl FrameBuffer {
         self.0.len() - FRAME_HEAD
     }
 
-    /// Forgets what was written after this many bytes of payload.
-    pub(super) fn truncate(&mut self, payload_len: usize) {
-        self.0.truncate(FRAME_HEAD + payload_len);
-    }
-
     pub(super) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }

@@ -2,7 +2,7 @@
 //!
 //! They run on the embedded store and on etcd, so that real etcd checks what is written here, and what
 //! is written here checks the stores. Each behaviour uses a kind of its own and assumes nothing about
-//! what else is in the store, so all of them can run on one, at the same time.
+//! what else is in the store, so all of them can run on one store, one after another.
 
 mod history;
 mod races;

@@ -1,0 +1,156 @@
+//! A full disk, a disk that cannot sync, and a process that is killed.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use store::embedded::{Embedded, Options};
+use store::{CommitError, Filter, Outcome, Store, suite};
+use support::{MemoryDisk, Unsynced, content, kind, open, options, put};
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_that_passes() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    disk.set_capacity(Some(disk.used() + 2000));
+    let mut committed = Vec::new();
+    let mut round = 0;
+    let full = loop {
+        match store.commit(put(&format!("{round}"), &"x".repeat(300))).await {
+            Ok(Outcome::Committed(entry)) => committed.push(entry.revision),
+            Ok(lost) => panic!("{lost:?}"),
+            Err(error) => break error,
+        }
+        round += 1;
+    };
+    assert!(matches!(full, CommitError::NoSpace), "{full}");
+    let before = content(&store);
+    let now = store.mvcc().revision();
+    for _ in 0..3 {
+        let together = (0..5).map(|more| store.commit(put(&format!("more{more}"), &"y".repeat(500))));
+        for answer in futures_util::future::join_all(together).await {
+            assert!(matches!(answer, Err(CommitError::NoSpace)));
+        }
+    }
+    assert_eq!((content(&store), store.mvcc().revision()), (before, now), "nothing has changed");
+
+    disk.set_capacity(None);
+    let entry = store.commit(put("again", "x")).await.unwrap().committed().unwrap();
+    assert_eq!(entry.revision, now.next());
+    committed.push(entry.revision);
+    let seen: Vec<_> = changes.ready(usize::MAX).unwrap().iter().map(|event| event.revision).collect();
+    assert_eq!(seen, committed);
+    let expected = content(&store);
+    assert_eq!(content(&open(&disk.after_power_loss(Unsynced::Lost))), expected);
+}
+
+#[tokio::test]
+async fn an_expired_object_outlives_a_full_disk() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    let ttl = std::time::Duration::from_millis(1);
+    store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    changes.next().await.unwrap();
+    assert!(content(&store).is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_writing() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    store.commit(put("a", "x")).await.unwrap();
+    let before = content(&store);
+    disk.fail_syncs();
+    for _ in 0..2 {
+        let failed = store.commit(put("b", "x")).await;
+        assert!(matches!(failed, Err(CommitError::Failed(_))), "{failed:?}");
+    }
+    assert!(store.failure().is_some());
+    assert_eq!(content(&store), before, "reading goes on");
+}
+
+#[tokio::test]
+async fn a_stamp_that_panics_hurts_its_caller_alone() {
+    let disk = MemoryDisk::default();
+    let mut options = options(&disk);
+    let stamp = options.stamp.clone();
+    options.stamp = std::sync::Arc::new(move |key, raw, revision| {
+        assert!(&*raw != b"panic", "as asked");
+        stamp(key, raw, revision)
+    });
+    let store = Embedded::open(options).unwrap();
+    assert!(matches!(store.commit(put("a", "panic")).await, Err(CommitError::Refused(_))));
+    store.commit(put("a", "x")).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_commits_what_is_queued_and_ends_watches() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    for round in 0..100 {
+        drop(store.commit(put(&format!("{round}"), "x")));
+    }
+    drop(store);
+    assert!(changes.next().await.is_err());
+    assert_eq!(content(&open(&disk)).len(), 100);
+}
+
+const DIR: &str = "STORE_TEST_DIR";
+
+/// Not a test, but the process that the next one kills: it writes and says what was acknowledged.
+#[test]
+fn writer() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let mut options = Options::new(dir, suite::stamp(), "test");
+    options.snapshot_after = Some(20_000);
+    let store = Embedded::open(options).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for round in 0u64.. {
+            let together = (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
+            for answer in futures_util::future::join_all(together).await {
+                let entry = answer.unwrap().committed().unwrap();
+                println!("acknowledged {} {} {round}", entry.revision, entry.key.rest);
+            }
+        }
+    });
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let mut lines_before_kill = 0;
+    for life in 0..25 {
+        let mut command = Command::new(&program);
+        command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir.path()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut acknowledged = [const { None }; 4];
+        let mut revision = 0;
+        lines_before_kill += 7 + life * 3;
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for (count, line) in lines.map_while(Result::ok).filter(|line| line.starts_with("ack")).enumerate() {
+            let words: Vec<&str> = line.split(' ').collect();
+            if let [_, at, key, value] = words[..] {
+                revision = at.parse().unwrap();
+                acknowledged[key.parse::<usize>().unwrap()] = value.parse::<u64>().ok();
+            }
+            // Then it goes on writing until the signal arrives; the lines that it still says count, too.
+            if count == lines_before_kill {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        let store = Embedded::open(Options::new(dir.path(), suite::stamp(), "test")).unwrap();
+        assert!(store.mvcc().revision().0 >= revision);
+        for (key, acknowledged) in acknowledged.iter().enumerate() {
+            let found = store.mvcc().get(&kind().key(format!("{key}"))).value.unwrap();
+            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap()).parse().unwrap();
+            assert!(Some(found) >= *acknowledged, "{key} is {found}, but {acknowledged:?} was acknowledged");
+        }
+    }
+}
