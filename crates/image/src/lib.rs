@@ -13,16 +13,21 @@
 //! Invariants: the index names only layers that are completely on disk; a layer directory is never changed after its
 //! commit; what is held by a caller, pinned or imported is never taken by garbage collection.
 
+mod assemble;
 mod auth;
+mod download;
 mod flight;
 mod gc;
 mod image;
 mod import;
 mod index;
+mod manifest;
 mod pull;
 mod reference;
 mod registries;
+mod registry;
 mod store;
+mod unpack;
 
 pub use auth::{DockerConfigError, RegistryAuth};
 pub use gc::{GcPolicy, GcReport};
