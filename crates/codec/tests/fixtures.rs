@@ -58,6 +58,9 @@ fn every_fixture_is_the_same_in_all_encodings() {
         let expected: Value = serde_json::from_slice(&text).expect("JSON");
         let (api_version, kind) = (expected["apiVersion"].as_str().unwrap_or(""), expected["kind"].as_str().unwrap_or(""));
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        // An event of a watch has no kind of its own.
+        let kind = if name == "core.v1.WatchEvent" { "WatchEvent" } else { kind };
+        let version = if version.is_empty() { "v1" } else { version };
         let Some(schema) = api::schema::builtin_kind(group, version, kind) else {
             failures.push(format!("{name}: no type"));
             continue;

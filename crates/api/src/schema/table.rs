@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use super::{Field, Form, ListType, Scalar, Shape, Type, TypeRef};
 
-static TEXT: &str = include_str!("table.txt");
+/// The kinds that are resources or parts of them, then those that only travel: reviews for webhooks, discovery.
+static TEXT: &str = concat!(include_str!("table.txt"), include_str!("wire.txt"));
 
 /// The parsed table.
 pub(super) struct Table {
