@@ -36,11 +36,15 @@ impl Gauge {
 }
 
 /// Upper bounds of the buckets of a histogram of durations, in microseconds.
-pub const DURATION_BOUNDS: [u64; 14] =
-    [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600, 1_638_400];
+pub const DURATION_BOUNDS: [u64; 14] = [
+    50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600,
+    1_638_400,
+];
 
 /// Upper bounds of the buckets of a histogram of sizes.
-pub const SIZE_BOUNDS: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
+pub const SIZE_BOUNDS: [u64; 14] = [
+    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
+];
 
 /// How often a value fell between two bounds.
 #[derive(Debug)]
@@ -63,7 +67,11 @@ pub struct HistogramValues {
 
 impl Histogram {
     fn new(bounds: &'static [u64; 14]) -> Histogram {
-        Histogram { bounds, buckets: Default::default(), sum: AtomicU64::new(0) }
+        Histogram {
+            bounds,
+            buckets: Default::default(),
+            sum: AtomicU64::new(0),
+        }
     }
 
     /// Counts a value.
@@ -88,7 +96,11 @@ impl Histogram {
                 buckets.push((*bound, count));
             }
         }
-        HistogramValues { buckets, count, sum: self.sum.load(Ordering::Relaxed) }
+        HistogramValues {
+            buckets,
+            count,
+            sum: self.sum.load(Ordering::Relaxed),
+        }
     }
 }
 

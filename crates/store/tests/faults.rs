@@ -13,12 +13,17 @@ use support::{MemoryDisk, Unsynced, content, kind, open, options, put};
 async fn a_full_disk_is_an_error_that_passes() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    let mut changes = store
+        .watch(kind().all(), store.mvcc().revision(), Filter::All)
+        .unwrap();
     disk.set_capacity(Some(disk.used() + 2000));
     let mut committed = Vec::new();
     let mut round = 0;
     let full = loop {
-        match store.commit(put(&format!("{round}"), &"x".repeat(300))).await {
+        match store
+            .commit(put(&format!("{round}"), &"x".repeat(300)))
+            .await
+        {
             Ok(Outcome::Committed(entry)) => committed.push(entry.revision),
             Ok(lost) => panic!("{lost:?}"),
             Err(error) => break error,
@@ -29,21 +34,39 @@ async fn a_full_disk_is_an_error_that_passes() {
     let before = content(&store);
     let now = store.mvcc().revision();
     for _ in 0..3 {
-        let together = (0..5).map(|more| store.commit(put(&format!("more{more}"), &"y".repeat(500))));
+        let together =
+            (0..5).map(|more| store.commit(put(&format!("more{more}"), &"y".repeat(500))));
         for answer in futures_util::future::join_all(together).await {
             assert!(matches!(answer, Err(CommitError::NoSpace)));
         }
     }
-    assert_eq!((content(&store), store.mvcc().revision()), (before, now), "nothing has changed");
+    assert_eq!(
+        (content(&store), store.mvcc().revision()),
+        (before, now),
+        "nothing has changed"
+    );
 
     disk.set_capacity(None);
-    let entry = store.commit(put("again", "x")).await.unwrap().committed().unwrap();
+    let entry = store
+        .commit(put("again", "x"))
+        .await
+        .unwrap()
+        .committed()
+        .unwrap();
     assert_eq!(entry.revision, now.next());
     committed.push(entry.revision);
-    let seen: Vec<_> = changes.ready(usize::MAX).unwrap().iter().map(|event| event.revision).collect();
+    let seen: Vec<_> = changes
+        .ready(usize::MAX)
+        .unwrap()
+        .iter()
+        .map(|event| event.revision)
+        .collect();
     assert_eq!(seen, committed);
     let expected = content(&store);
-    assert_eq!(content(&open(&disk.after_power_loss(Unsynced::Lost))), expected);
+    assert_eq!(
+        content(&open(&disk.after_power_loss(Unsynced::Lost))),
+        expected
+    );
 }
 
 #[tokio::test]
@@ -52,7 +75,9 @@ async fn an_expired_object_outlives_a_full_disk() {
     let store = open(&disk);
     let ttl = std::time::Duration::from_millis(1);
     store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
-    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    let mut changes = store
+        .watch(kind().all(), store.mvcc().revision(), Filter::All)
+        .unwrap();
     changes.next().await.unwrap();
     assert!(content(&store).is_empty());
 }
@@ -82,7 +107,10 @@ async fn a_stamp_that_panics_hurts_its_caller_alone() {
         stamp(key, raw, revision)
     });
     let store = Embedded::open(options).unwrap();
-    assert!(matches!(store.commit(put("a", "panic")).await, Err(CommitError::Refused(_))));
+    assert!(matches!(
+        store.commit(put("a", "panic")).await,
+        Err(CommitError::Refused(_))
+    ));
     store.commit(put("a", "x")).await.unwrap();
 }
 
@@ -90,7 +118,9 @@ async fn a_stamp_that_panics_hurts_its_caller_alone() {
 async fn closing_commits_what_is_queued_and_ends_watches() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    let mut changes = store
+        .watch(kind().all(), store.mvcc().revision(), Filter::All)
+        .unwrap();
     for round in 0..100 {
         drop(store.commit(put(&format!("{round}"), "x")));
     }
@@ -108,10 +138,13 @@ fn writer() {
     let mut options = Options::new(dir, suite::stamp(), "test");
     options.snapshot_after = Some(20_000);
     let store = Embedded::open(options).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         for round in 0u64.. {
-            let together = (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
+            let together =
+                (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
             for answer in futures_util::future::join_all(together).await {
                 let entry = answer.unwrap().committed().unwrap();
                 println!("acknowledged {} {} {round}", entry.revision, entry.key.rest);
@@ -127,13 +160,20 @@ fn killed_at_any_moment() {
     let mut lines_before_kill = 0;
     for life in 0..25 {
         let mut command = Command::new(&program);
-        command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir.path()).stdout(Stdio::piped());
+        command
+            .args(["--exact", "writer", "--nocapture"])
+            .env(DIR, dir.path())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut acknowledged = [const { None }; 4];
         let mut revision = 0;
         lines_before_kill += 7 + life * 3;
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for (count, line) in lines.map_while(Result::ok).filter(|line| line.starts_with("ack")).enumerate() {
+        for (count, line) in lines
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with("ack"))
+            .enumerate()
+        {
             let words: Vec<&str> = line.split(' ').collect();
             if let [_, at, key, value] = words[..] {
                 revision = at.parse().unwrap();
@@ -148,9 +188,18 @@ fn killed_at_any_moment() {
         let store = Embedded::open(Options::new(dir.path(), suite::stamp(), "test")).unwrap();
         assert!(store.mvcc().revision().0 >= revision);
         for (key, acknowledged) in acknowledged.iter().enumerate() {
-            let found = store.mvcc().get(&kind().key(format!("{key}"))).value.unwrap();
-            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap()).parse().unwrap();
-            assert!(Some(found) >= *acknowledged, "{key} is {found}, but {acknowledged:?} was acknowledged");
+            let found = store
+                .mvcc()
+                .get(&kind().key(format!("{key}")))
+                .value
+                .unwrap();
+            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap())
+                .parse()
+                .unwrap();
+            assert!(
+                Some(found) >= *acknowledged,
+                "{key} is {found}, but {acknowledged:?} was acknowledged"
+            );
         }
     }
 }

@@ -40,13 +40,29 @@ pub(super) struct Content {
 
 impl Dir {
     pub(super) fn open(files: Arc<dyn FileLayer>, path: &Path) -> Result<Dir, OpenError> {
-        let io = |doing, source| OpenError::Io { doing, path: path.to_owned(), source };
+        let io = |doing, source| OpenError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        };
         files.make_dir(path).map_err(|error| io("make", error))?;
-        let lock = match files.lock(&path.join("lock")).map_err(|error| io("lock", error))? {
-            Lock::Busy(pid) => return Err(OpenError::InUse { dir: path.to_owned(), pid }),
+        let lock = match files
+            .lock(&path.join("lock"))
+            .map_err(|error| io("lock", error))?
+        {
+            Lock::Busy(pid) => {
+                return Err(OpenError::InUse {
+                    dir: path.to_owned(),
+                    pid,
+                });
+            }
             held => Arc::new(held),
         };
-        Ok(Dir { files, path: path.to_owned(), _lock: lock })
+        Ok(Dir {
+            files,
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     pub(super) fn log(&self, after: Revision) -> PathBuf {
@@ -59,7 +75,12 @@ impl Dir {
 
     /// Removes what was not finished. Only at start: later there may be somebody who is at it.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
-        for name in self.files.names(&self.path)?.iter().filter(|name| name.ends_with(UNFINISHED)) {
+        for name in self
+            .files
+            .names(&self.path)?
+            .iter()
+            .filter(|name| name.ends_with(UNFINISHED))
+        {
             self.files.remove(&self.path.join(name))?;
         }
         Ok(())
@@ -118,9 +139,19 @@ impl Dir {
     /// `spare` of 0 only the newest is kept.
     pub(super) fn prune(&self, spare: usize) -> io::Result<usize> {
         let content = self.content()?;
-        let Some(oldest) = content.snapshots.iter().rev().take(1 + spare).next_back() else { return Ok(0) };
-        let snapshots = content.snapshots.iter().filter(|at| *at < oldest).map(|at| self.snapshot(*at));
-        let logs = content.logs.iter().filter(|after| *after < oldest).map(|after| self.log(*after));
+        let Some(oldest) = content.snapshots.iter().rev().take(1 + spare).next_back() else {
+            return Ok(0);
+        };
+        let snapshots = content
+            .snapshots
+            .iter()
+            .filter(|at| *at < oldest)
+            .map(|at| self.snapshot(*at));
+        let logs = content
+            .logs
+            .iter()
+            .filter(|after| *after < oldest)
+            .map(|after| self.log(*after));
         let obsolete: Vec<PathBuf> = snapshots.chain(logs).collect();
         for path in &obsolete {
             match self.files.remove(path) {

@@ -33,8 +33,9 @@ use tokio::sync::oneshot;
 
 use crate::mvcc::HistoryLimits;
 use crate::{
-    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit, Metrics, Mvcc, Op,
-    OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision, Stamp, Store, WatchError,
+    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit,
+    Metrics, Mvcc, Op, OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision, Stamp,
+    Store, WatchError,
 };
 use committer::Committer;
 use dir::Dir;
@@ -100,10 +101,21 @@ struct Reading {
 impl Embedded {
     /// Opens a data directory: reads the newest snapshot and the log behind it. Blocks.
     pub fn open(options: Options) -> Result<Embedded, OpenError> {
-        let Options { dir, stamp, cipher, history, writer, snapshot_after, files } = options;
+        let Options {
+            dir,
+            stamp,
+            cipher,
+            history,
+            writer,
+            snapshot_after,
+            files,
+        } = options;
         let dir = Dir::open(files, &dir)?;
         let metrics = Arc::new(Metrics::default());
-        let reading = Reading { stamp: stamp.clone(), cipher: cipher.clone() };
+        let reading = Reading {
+            stamp: stamp.clone(),
+            cipher: cipher.clone(),
+        };
         let recovered = recover::recover(&dir, &writer, &reading, history, &metrics)?;
         let mvcc = recovered.mvcc;
         let mut expiry = Expiry::default();
@@ -137,9 +149,21 @@ impl Embedded {
                 drop(failed.fail("the committer panicked"));
             }
         };
-        let thread = thread::Builder::new().name("store-commit".into()).spawn(run);
-        let thread = thread.map_err(|source| OpenError::Io { doing: "begin a thread for", path, source })?;
-        Ok(Embedded { mvcc, metrics, queue, cipher, committer: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("store-commit".into())
+            .spawn(run);
+        let thread = thread.map_err(|source| OpenError::Io {
+            doing: "begin a thread for",
+            path,
+            source,
+        })?;
+        Ok(Embedded {
+            mvcc,
+            metrics,
+            queue,
+            cipher,
+            committer: Some(thread),
+        })
     }
 
     /// Why the store takes no changes any more, if it does not.
@@ -147,27 +171,49 @@ impl Embedded {
         self.queue.failure()
     }
 
-    fn enqueue(&self, change: Change) -> Result<oneshot::Receiver<Result<Outcome, CommitError>>, CommitError> {
+    fn enqueue(
+        &self,
+        change: Change,
+    ) -> Result<oneshot::Receiver<Result<Outcome, CommitError>>, CommitError> {
         let stored = match &change.op {
             Op::Put { raw, .. } if raw.len() > MAX_VALUE => {
-                return Err(CommitError::TooLarge { size: raw.len(), limit: MAX_VALUE });
+                return Err(CommitError::TooLarge {
+                    size: raw.len(),
+                    limit: MAX_VALUE,
+                });
             }
             // Here and not in the committer, so that encryption runs on the callers' cores.
-            Op::Put { raw, .. } => self.cipher.seal(&change.key, raw).map_err(CommitError::Cipher)?,
+            Op::Put { raw, .. } => self
+                .cipher
+                .seal(&change.key, raw)
+                .map_err(CommitError::Cipher)?,
             Op::Delete => Bytes::new(),
         };
         let (reply, answer) = oneshot::channel();
-        self.queue.push(Request { change, stored, reply })?;
+        self.queue.push(Request {
+            change,
+            stored,
+            reply,
+        })?;
         Ok(answer)
     }
 }
 
 impl Store for Embedded {
-    fn get<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        at: At,
+    ) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
         ready(self.mvcc.get_at(key, at)).boxed()
     }
 
-    fn list(&self, range: Range, at: At, limit: Limit) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
+    fn list(
+        &self,
+        range: Range,
+        at: At,
+        limit: Limit,
+    ) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
         ready(self.mvcc.list_at(&range, at, limit)).boxed()
     }
 
@@ -176,7 +222,9 @@ impl Store for Embedded {
         let queued = self.enqueue(change);
         async move {
             let outcome = match queued {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(CommitError::Failed("it has ended".into()))),
+                Ok(answer) => answer
+                    .await
+                    .unwrap_or_else(|_| Err(CommitError::Failed("it has ended".into()))),
                 Err(error) => Err(error),
             };
             match &outcome {
@@ -192,7 +240,12 @@ impl Store for Embedded {
         .boxed()
     }
 
-    fn watch(&self, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError> {
+    fn watch(
+        &self,
+        prefix: Prefix,
+        after: Revision,
+        filter: Filter,
+    ) -> Result<Changes, WatchError> {
         self.mvcc.watch(prefix, after, filter)
     }
 
