@@ -11,6 +11,10 @@ pub enum PatchError {
     /// The patch does not fit the object (a failed test, a missing path): 422.
     #[error("{0}")]
     Unprocessable(String),
+    /// The patch is well formed but says something that cannot be done, such as an item without its key: 500, as the
+    /// real server answers.
+    #[error("{0}")]
+    Failed(String),
     /// More operations than a request may have: 413.
     #[error("The allowed maximum operations in a JSON patch is {limit}, got {got}")]
     TooManyOperations {
@@ -26,13 +30,15 @@ impl PatchError {
     pub fn status(&self) -> Status {
         match self {
             PatchError::Malformed(text) => Status::bad_request(text.clone()),
-            PatchError::Unprocessable(text) => {
-                let mut status = Status::new(Reason::Invalid, format!("the server rejected our request due to an error in our request: {text}"));
-                status.message = "the server rejected our request due to an error in our request".into();
-                status.details = serde_json::json!({"causes": [{"message": text}]});
+            PatchError::Unprocessable(_) => {
+                let mut status = Status::new(Reason::Invalid, "the server rejected our request due to an error in our request");
+                status.details = serde_json::json!({});
                 status
             }
-            PatchError::TooManyOperations { .. } => Status::new(Reason::RequestEntityTooLarge, self.to_string()),
+            PatchError::Failed(text) => Status::new(Reason::Unknown, text.clone()),
+            PatchError::TooManyOperations { .. } => {
+                Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {self}"))
+            }
         }
     }
 }
