@@ -15,6 +15,8 @@ pub mod names;
 pub mod normal;
 pub mod object;
 pub mod path;
+pub mod pods;
+pub mod print;
 pub mod quantity;
 pub mod read;
 pub mod resources;

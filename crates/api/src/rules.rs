@@ -1,4 +1,4 @@
-//! What a type can do beside being data: conditional defaults and validation that run wherever the type occurs
+//! What a type can do beside being data: conditional defaults that run wherever the type occurs
 //! (a pod spec inside a Deployment is defaulted like one inside a Pod).
 
 use std::collections::HashMap;
@@ -6,8 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
-use crate::causes::Causes;
-use crate::schema::{Form, Shape, Type};
+use crate::schema::{Field, Form, Shape, Type};
 
 /// Rules of one type.
 #[derive(Clone, Copy)]
@@ -16,14 +15,12 @@ pub struct Rules {
     pub name: &'static str,
     /// Fills conditional defaults of one value; runs outermost first, before its children.
     pub default: fn(&mut Map<String, Value>),
-    /// Validates one value at a path.
-    pub validate: fn(&Map<String, Value>, &str, &mut Causes),
 }
 
 impl Rules {
     /// Rules that do nothing, to be completed by `..`.
     pub const fn of(name: &'static str) -> Rules {
-        Rules { name, default: |_| {}, validate: |_, _, _| {} }
+        Rules { name, default: |_| {} }
     }
 }
 
@@ -34,7 +31,7 @@ pub fn find(name: &str) -> Option<&'static Rules> {
     by_name.get(name).copied()
 }
 
-/// Fills all defaults of a value of a type: the rules' conditional ones, then the children. Zero values that the
+/// Fills all defaults of a value of a type: the rules' conditional ones, the static ones of the table, then the children. Zero values that the
 /// real server prints because a field is no omitempty are not defaults; normal form adds them.
 pub fn default(map: &mut Map<String, Value>, schema: &Type) {
     if schema.form != Form::Struct {
@@ -44,9 +41,34 @@ pub fn default(map: &mut Map<String, Value>, schema: &Type) {
         (rules.default)(map);
     }
     for field in &schema.fields {
-        if let Some(value) = map.get_mut(&*field.name) {
-            default_shape(value, &field.shape);
+        match map.get_mut(&*field.name) {
+            Some(value) if !value.is_null() && !is_static_gap(value, field) => default_shape(value, &field.shape),
+            _ => {
+                if let Some(value) = static_default(field) {
+                    map.insert(field.name.to_string(), value.clone());
+                }
+            }
         }
+    }
+}
+
+/// The default of the table, where it is more than the zero value that normal form prints.
+fn static_default(field: &Field) -> Option<&Value> {
+    field.default.as_ref().filter(|value| field.pointer || !is_zero(value))
+}
+
+/// A zero scalar counts as absent where the field is no pointer.
+fn is_static_gap(value: &Value, field: &Field) -> bool {
+    !field.pointer && is_zero(value) && static_default(field).is_some()
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Bool(flag) => !flag,
+        Value::Object(map) => map.is_empty(),
+        _ => value.is_null(),
     }
 }
 

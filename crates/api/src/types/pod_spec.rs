@@ -1,0 +1,325 @@
+//! `core.v1.PodSpec`: a pod as it shall be, in a Pod or in a template.
+
+use serde_json::{Map, Value};
+
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::names;
+use crate::path::Path;
+use crate::read::{Read, Write};
+use crate::types::container::{self, Surroundings};
+use crate::types::{Rules, affinity, object_meta, resources, security_context, volume};
+
+/// Rules of the type.
+pub const fn rules() -> Rules {
+    Rules { default, ..Rules::of("core.v1.PodSpec") }
+}
+
+fn default(map: &mut Map<String, Value>) {
+    map.default_text("dnsPolicy", "ClusterFirst");
+    map.default_text("restartPolicy", "Always");
+    map.default("securityContext", Map::new());
+    map.default("terminationGracePeriodSeconds", 30);
+    map.default_text("schedulerName", "default-scheduler");
+    // The older name of the field is kept equal for clients that still read it.
+    let account = [map.text("serviceAccountName"), map.text("serviceAccount")].into_iter().find(|name| !name.is_empty()).map(str::to_owned);
+    if let Some(account) = account {
+        map.insert("serviceAccountName".into(), account.clone().into());
+        map.insert("serviceAccount".into(), account.into());
+    }
+}
+
+/// Whose spec is validated: a few rules differ between pods and templates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A Pod itself.
+    Pod,
+    /// A template in a workload.
+    Template,
+}
+
+const MAX_DEADLINE: i64 = i32::MAX as i64;
+
+/// Validates a pod spec.
+pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &mut Causes) {
+    let volumes = volume::validate_all(spec.list("volumes"), &path.field("volumes"), causes);
+    let claims = validate_claims(spec, &path.field("resourceClaims"), causes);
+    let host_users = spec.some("hostUsers").and_then(Value::as_bool).unwrap_or(true);
+    let around = Surroundings { volumes: &volumes, claims: &claims, host_users };
+    validate_containers(spec, &around, path, causes);
+    if spec.flag("hostNetwork") {
+        validate_host_ports(spec, owner, path, causes);
+    }
+    validate_choices(spec, path, causes);
+    object_meta::validate_labels(spec.map("nodeSelector"), &path.field("nodeSelector"), causes);
+    security_context::validate_pod(spec, &path.field("securityContext"), causes);
+    let secrets = path.field("imagePullSecrets");
+    for (index, secret) in spec.maps("imagePullSecrets").enumerate() {
+        causes.need_text(secret, "name", &secrets.index(index));
+    }
+    affinity::validate(spec.map("affinity"), &path.field("affinity"), causes);
+    validate_dns(spec, &path.field("dnsConfig"), causes);
+    validate_gates(spec, path, causes);
+    affinity::validate_spread(spec, &path.field("topologySpreadConstraints"), causes);
+    if !host_users {
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            if spec.flag(field) {
+                causes.refused(&path.field(field), "when `hostUsers` is false");
+            }
+        }
+    }
+    if let Some(resources) = spec.object("resources") {
+        resources::validate(resources, &path.field("resources"), causes);
+    }
+    let subdomains = ["serviceAccountName", "nodeName"];
+    let labels = ["hostname", "subdomain"];
+    for (fields, errors) in [(subdomains, names::subdomain_errors as fn(&str) -> Vec<String>), (labels, names::label_errors)] {
+        for field in fields.into_iter().filter(|field| !spec.text(field).is_empty()) {
+            causes.each(&path.field(field), spec.text(field), errors(spec.text(field)));
+        }
+    }
+    if let Some(deadline) = spec.int("activeDeadlineSeconds").filter(|deadline| !(1..=MAX_DEADLINE).contains(deadline)) {
+        causes.bad(&path.field("activeDeadlineSeconds"), deadline, "must be between 1 and 2147483647, inclusive");
+    }
+    affinity::validate_tolerations(spec, &path.field("tolerations"), causes);
+    let aliases = path.field("hostAliases");
+    for (index, alias) in spec.maps("hostAliases").enumerate() {
+        let at = aliases.index(index);
+        check::ip(alias.text("ip"), &at.field("ip"), causes);
+        for name in alias.texts("hostnames") {
+            causes.each(&at.field("hostnames"), name, names::subdomain_errors(name));
+        }
+    }
+    for field in ["priorityClassName", "runtimeClassName"] {
+        let name = spec.text(field);
+        if !name.is_empty() {
+            causes.each(&path.field(field), name, names::subdomain_errors(name));
+        }
+    }
+    causes.one_of(spec, "preemptionPolicy", path, &["Never", "PreemptLowerPriority"]);
+    if let Some(os) = spec.object("os") {
+        causes.need_one_of(os, "name", &path.field("os"), &["linux", "windows"]);
+    }
+}
+
+fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &Path, causes: &mut Causes) {
+    let mut seen: Vec<&str> = Vec::new();
+    let list = path.field("containers");
+    if spec.list("containers").is_empty() {
+        causes.needed(&list, "");
+    }
+    for (index, one) in spec.maps("containers").enumerate() {
+        let at = list.index(index);
+        container::validate(one, around, &mut seen, &at, causes);
+        container::validate_life(one, &at, causes);
+        causes.one_of(one, "restartPolicy", &at, &["Always", "Never", "OnFailure"]);
+    }
+    validate_port_conflicts(spec, "containers", &list, causes);
+    let list = path.field("initContainers");
+    for (index, one) in spec.maps("initContainers").enumerate() {
+        let at = list.index(index);
+        container::validate(one, around, &mut seen, &at, causes);
+        if crate::pods::is_sidecar(one) {
+            container::validate_life(one, &at, causes);
+        } else {
+            for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+                if one.has(field) {
+                    causes.refused(&at.field(field), "may not be set for init containers without restartPolicy=Always");
+                }
+            }
+        }
+        causes.one_of(one, "restartPolicy", &at, &["Always", "Never", "OnFailure"]);
+    }
+    let list = path.field("ephemeralContainers");
+    for (index, one) in spec.maps("ephemeralContainers").enumerate() {
+        let at = list.index(index);
+        container::validate(one, around, &mut seen, &at, causes);
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "resizePolicy"] {
+            if one.has(field) {
+                causes.refused(&at.field(field), "cannot be set for an Ephemeral Container");
+            }
+        }
+        if !one.map("resources").is_empty() {
+            causes.refused(&at.field("resources"), "cannot be set for an Ephemeral Container");
+        }
+        let target = one.text("targetContainerName");
+        let known = ["containers", "initContainers"].iter().any(|field| spec.maps(field).any(|one| one.text("name") == target));
+        if !target.is_empty() && !known {
+            causes.not_found(&at.field("targetContainerName").text(), &target.into());
+        }
+    }
+}
+
+/// The same host port twice in one list of containers.
+fn validate_port_conflicts(spec: &Map<String, Value>, field: &str, path: &Path, causes: &mut Causes) {
+    let mut seen: Vec<(i64, &str, &str)> = Vec::new();
+    for (index, container) in spec.maps(field).enumerate() {
+        let at = path.index(index);
+        let ports = at.field("ports");
+        for (index, port) in container.maps("ports").enumerate() {
+            let number = port.int("hostPort").unwrap_or(0);
+            if number == 0 {
+                continue;
+            }
+            let ip = match port.text("hostIP") {
+                "" => "0.0.0.0",
+                ip => ip,
+            };
+            let key = (number, port.text("protocol"), ip);
+            if seen.contains(&key) {
+                causes.twice(&ports.index(index).field("hostPort"), format!("{}/{ip}/{number}", key.1));
+            }
+            seen.push(key);
+        }
+    }
+}
+
+fn validate_host_ports(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &mut Causes) {
+    for field in ["containers", "initContainers"] {
+        let list = path.field(field);
+        for (index, container) in spec.maps(field).enumerate() {
+            let at = list.index(index);
+            let ports = at.field("ports");
+            for (index, port) in container.maps("ports").enumerate() {
+                let (host, inner) = (port.int("hostPort").unwrap_or(0), port.int("containerPort").unwrap_or(0));
+                if (owner == Owner::Pod || host != 0) && host != inner {
+                    causes.bad(&ports.index(index).field("hostPort"), host, "must match `containerPort` when `hostNetwork` is true");
+                }
+            }
+        }
+    }
+}
+
+fn validate_choices(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    causes.need_one_of(spec, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
+    causes.need_one_of(spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+}
+
+fn validate_claims<'s>(spec: &'s Map<String, Value>, path: &Path, causes: &mut Causes) -> Vec<&'s str> {
+    let mut seen = Vec::new();
+    for (index, claim) in spec.maps("resourceClaims").enumerate() {
+        let at = path.index(index);
+        let name = claim.text("name");
+        if causes.need_text(claim, "name", &at) {
+            causes.each(&at.field("name"), name, names::label_errors(name));
+        }
+        if seen.contains(&name) {
+            causes.twice(&at.field("name"), name);
+        }
+        seen.push(name);
+        let both = claim.has("resourceClaimName") && claim.has("resourceClaimTemplateName");
+        let neither = !claim.has("resourceClaimName") && !claim.has("resourceClaimTemplateName");
+        if both {
+            causes.bad(&at, Value::Object(claim.clone()), "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+        } else if neither {
+            causes.bad(&at, Value::Object(claim.clone()), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+        }
+    }
+    seen
+}
+
+fn validate_dns(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let config = spec.map("dnsConfig");
+    if spec.text("dnsPolicy") == "None" && config.list("nameservers").is_empty() {
+        causes.needed(&path.field("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+    }
+    let (servers, searches, options) = (path.field("nameservers"), path.field("searches"), path.field("options"));
+    if config.list("nameservers").len() > 3 {
+        causes.bad(&servers, config.list("nameservers").to_vec(), "must not have more than 3 nameservers");
+    }
+    for (index, server) in config.texts("nameservers").enumerate() {
+        check::ip(server, &servers.index(index), causes);
+    }
+    if config.list("searches").len() > 32 {
+        causes.bad(&searches, config.list("searches").to_vec(), "must not have more than 32 search paths");
+    }
+    for (index, search) in config.texts("searches").enumerate() {
+        let bare = search.strip_suffix('.').unwrap_or(search);
+        let valid = search == "." || names::is_dns_subdomain(&bare.replace('_', "-"));
+        if !valid {
+            causes.each(&searches.index(index), search, names::subdomain_errors(bare));
+        }
+    }
+    for (index, option) in config.maps("options").enumerate() {
+        if option.text("name").is_empty() {
+            causes.needed(&options.index(index), "must not be empty");
+        }
+    }
+}
+
+fn validate_gates(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let list = path.field("readinessGates");
+    for (index, gate) in spec.maps("readinessGates").enumerate() {
+        let name = gate.text("conditionType");
+        causes.each(&list.index(index).field("conditionType"), name, names::qualified_name_errors(name));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    let list = path.field("schedulingGates");
+    for (index, gate) in spec.maps("schedulingGates").enumerate() {
+        let (at, name) = (list.index(index), gate.text("name"));
+        causes.each(&at, name, names::qualified_name_errors(name));
+        if seen.contains(&name) {
+            causes.twice(&at, name);
+        }
+        seen.push(name);
+    }
+}
+
+/// Warnings about fields that are deprecated or surprise; `path` is where the spec stands.
+pub fn warnings(spec: &Map<String, Value>, path: &Path, warnings: &mut Vec<String>) {
+    let selector = path.field("nodeSelector");
+    for key in spec.map("nodeSelector").keys() {
+        if let Some(text) = deprecated_label(key) {
+            warnings.push(format!("{}: {text}", selector.key(key)));
+        }
+    }
+    for field in ["containers", "initContainers"] {
+        let list = path.field(field);
+        for (index, container) in spec.maps(field).enumerate() {
+            let at = list.index(index);
+            let env = at.field("env");
+            let mut seen: Vec<&str> = Vec::new();
+            for (index, variable) in container.maps("env").enumerate() {
+                let name = variable.text("name");
+                if seen.contains(&name) {
+                    warnings.push(format!("{}: hides previous definition of {name:?}, which may be dropped when using apply", env.index(index)));
+                }
+                seen.push(name);
+            }
+            let resources = at.field("resources");
+            for kind in ["limits", "requests"] {
+                let kind_path = resources.field(kind);
+                for name in ["memory", "ephemeral-storage"] {
+                    let amount = container.map("resources").map(kind).quantity(name);
+                    if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
+                        warnings.push(format!("{}: fractional byte value {:?} is invalid, must be an integer", kind_path.key(name), amount.to_string()));
+                    }
+                }
+            }
+        }
+    }
+    for (index, volume) in spec.maps("volumes").enumerate() {
+        let list = path.field("volumes");
+        let at = list.index(index);
+        for (kind, since) in [("gitRepo", "v1.11"), ("glusterfs", "v1.25, this feature will be completely removed in v1.26"), ("rbd", "v1.28, non-functional in v1.31+"), ("cephfs", "v1.28, non-functional in v1.31+")] {
+            if volume.has(kind) {
+                warnings.push(format!("{}: deprecated in {since}", at.field(kind)));
+            }
+        }
+    }
+    if spec.int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        warnings.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", path.field("terminationGracePeriodSeconds")));
+    }
+}
+
+fn deprecated_label(key: &str) -> Option<String> {
+    let since = |version: &str, instead: &str| Some(format!("deprecated since {version}; use {instead:?} instead"));
+    match key {
+        "beta.kubernetes.io/arch" => since("v1.14", "kubernetes.io/arch"),
+        "beta.kubernetes.io/os" => since("v1.14", "kubernetes.io/os"),
+        "failure-domain.beta.kubernetes.io/region" => since("v1.17", "topology.kubernetes.io/region"),
+        "failure-domain.beta.kubernetes.io/zone" => since("v1.17", "topology.kubernetes.io/zone"),
+        "beta.kubernetes.io/instance-type" => since("v1.17", "node.kubernetes.io/instance-type"),
+        _ => None,
+    }
+}

@@ -1,0 +1,43 @@
+//! Pod templates of workloads: labels, annotations and a pod spec that has no running parts.
+
+use serde_json::{Map, Value};
+
+use crate::causes::Causes;
+use crate::check::Check;
+use crate::path::Path;
+use crate::read::Read;
+use crate::types::{object_meta, pod_spec};
+
+/// Validates a template.
+pub fn validate(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    object_meta::validate_template_meta(template.map("metadata"), &path.field("metadata"), causes);
+    let spec = path.field("spec");
+    pod_spec::validate(template.map("spec"), pod_spec::Owner::Template, &spec, causes);
+    if !template.map("spec").list("ephemeralContainers").is_empty() {
+        causes.refused(&spec.field("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
+
+/// Validates the template of a workload whose pods must restart always and not end by a deadline.
+pub fn validate_always(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    validate(template, path, causes);
+    always(template, path, causes);
+}
+
+/// Pods of the workload restart always and have no deadline.
+pub fn always(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let (spec, at) = (template.map("spec"), path.field("spec"));
+    if spec.text("restartPolicy") != "Always" {
+        causes.unsupported(&at.field("restartPolicy"), spec.text("restartPolicy"), &["Always"]);
+    }
+    if spec.has("activeDeadlineSeconds") {
+        causes.refused(&at.field("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+    }
+}
+
+/// Whether the labels of a template match a selector.
+pub fn matches(selector: &Value, template: &Map<String, Value>) -> bool {
+    let labels = template.map("metadata").map("labels");
+    let selector = crate::label_selector::LabelSelector::from_value(selector);
+    selector.is_ok_and(|selector| selector.matches(|key| labels.get(key).and_then(Value::as_str)))
+}

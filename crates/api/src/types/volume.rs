@@ -1,0 +1,247 @@
+//! `core.v1.Volume`: a volume of a pod; without any source it is an empty directory.
+
+use serde_json::{Map, Value};
+
+use crate::causes::Causes;
+use crate::check::Check;
+use crate::names;
+use crate::path::Path;
+use crate::quantity::Quantity;
+use crate::read::{Read, as_map};
+use crate::types::{Rules, env_var, persistent_volume_claim_spec};
+
+/// Rules of the type.
+pub const fn rules() -> Rules {
+    Rules { default, ..Rules::of("core.v1.Volume") }
+}
+
+fn default(map: &mut Map<String, Value>) {
+    if !map.iter().any(|(field, value)| field != "name" && !value.is_null()) {
+        map.insert("emptyDir".into(), Map::new().into());
+    }
+    if let Some(image) = map.get_mut("image").and_then(Value::as_object_mut)
+        && image.text("pullPolicy").is_empty()
+    {
+        let policy = super::container::pull_policy(image.text("reference"));
+        image.insert("pullPolicy".into(), policy.into());
+    }
+}
+
+/// Validates `volumes` and returns their names.
+pub fn validate_all<'v>(volumes: &'v [Value], path: &Path, causes: &mut Causes) -> Vec<&'v str> {
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, volume) in volumes.iter().map(as_map).enumerate() {
+        let at = path.index(index);
+        validate_source(volume, &at, causes);
+        let name = volume.text("name");
+        if name.is_empty() {
+            causes.needed(&at.field("name"), "");
+        } else {
+            causes.each(&at.field("name"), name, names::label_errors(name));
+        }
+        if seen.contains(&name) {
+            causes.twice(&at.field("name"), name);
+        }
+        seen.push(name);
+    }
+    seen
+}
+
+/// Validates that a volume has exactly one source, and that source.
+fn validate_source(volume: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let mut count = 0;
+    for (kind, source) in volume.iter().filter(|(field, value)| *field != "name" && !value.is_null()) {
+        let at = path.field(kind);
+        count += 1;
+        if count > 1 {
+            causes.refused(&at, "may not specify more than 1 volume type");
+            continue;
+        }
+        validate_kind(kind, as_map(source), &at, causes);
+    }
+    if count == 0 {
+        causes.needed(path, "must specify a volume type");
+    }
+}
+
+/// Validates one source; also used for those of persistent volumes.
+pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let needed: &[&str] = match kind {
+        "hostPath" => &["path"],
+        "gitRepo" => &["repository"],
+        "nfs" => &["server", "path"],
+        "glusterfs" => &["endpoints", "path"],
+        "flocker" => &[],
+        "rbd" => &["image"],
+        "cinder" | "portworxVolume" => &["volumeID"],
+        "awsElasticBlockStore" => &["volumeID"],
+        "gcePersistentDisk" => &["pdName"],
+        "azureFile" => &["secretName", "shareName"],
+        "azureDisk" => &["diskName", "diskURI"],
+        "vsphereVolume" => &["volumePath"],
+        "persistentVolumeClaim" => &["claimName"],
+        "secret" => &["secretName"],
+        "configMap" => &["name"],
+        "csi" => &["driver"],
+        "flexVolume" => &["driver"],
+        "iscsi" => &["targetPortal", "iqn"],
+        "local" => &["path"],
+        "quobyte" => &["registry", "volume"],
+        "scaleIO" => &["gateway", "system"],
+        _ => &[],
+    };
+    for field in needed {
+        causes.need_text(source, field, path);
+    }
+    match kind {
+        "hostPath" => {
+            dot_dot(source.text("path"), &path.field("path"), causes);
+            let kinds = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+            causes.one_of(source, "type", path, &kinds);
+        }
+        "nfs" if !source.text("path").starts_with('/') && !source.text("path").is_empty() => {
+            causes.bad(&path.field("path"), source.text("path"), "must be an absolute path");
+        }
+        "local" => dot_dot(source.text("path"), &path.field("path"), causes),
+        "emptyDir" if source.quantity("sizeLimit").is_some_and(Quantity::is_negative) => {
+            causes.refused(&path.field("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+        }
+        "iscsi" => {
+            let lun = source.int("lun").unwrap_or(0);
+            if !(0..=255).contains(&lun) {
+                causes.bad(&path.field("lun"), lun, "must be between 0 and 255, inclusive");
+            }
+            let iqn = source.text("iqn");
+            if !iqn.is_empty() && !["iqn.", "eui.", "naa."].iter().any(|start| iqn.starts_with(start)) {
+                causes.bad(&path.field("iqn"), iqn, "must be valid format");
+            }
+        }
+        "secret" | "configMap" => {
+            mode(source, "defaultMode", path, causes);
+            items(source, path, causes);
+        }
+        "downwardAPI" => {
+            mode(source, "defaultMode", path, causes);
+            downward(source, path, causes);
+        }
+        "projected" => projected(source, path, causes),
+        "csi" if source.text("driver").len() > 63 => causes.too_long(&path.field("driver").text(), 63),
+        "ephemeral" => {
+            let at = path.field("volumeClaimTemplate");
+            match source.object("volumeClaimTemplate") {
+                Some(template) => {
+                    persistent_volume_claim_spec::validate(template.map("spec"), &at.field("spec"), causes);
+                }
+                None => causes.needed(&at, ""),
+            }
+        }
+        "image" => {
+            causes.need_text(source, "reference", path);
+            causes.one_of(source, "pullPolicy", path, &["Always", "IfNotPresent", "Never"]);
+        }
+        _ => {}
+    }
+}
+
+fn projected(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    mode(source, "defaultMode", path, causes);
+    let list = path.field("sources");
+    for (index, one) in source.maps("sources").enumerate() {
+        let at = list.index(index);
+        let mut count = 0;
+        for (kind, part) in one.iter().filter(|(_, value)| !value.is_null()) {
+            let at = at.field(kind);
+            let part = as_map(part);
+            count += 1;
+            if count > 1 {
+                causes.refused(&at, "may not specify more than 1 volume type per source");
+                continue;
+            }
+            match kind.as_str() {
+                "secret" | "configMap" => {
+                    causes.need_text(part, "name", &at);
+                    items(part, &at, causes);
+                }
+                "downwardAPI" => downward(part, &at, causes),
+                "serviceAccountToken" => {
+                    let seconds = part.int("expirationSeconds").unwrap_or(0);
+                    if seconds < 600 {
+                        causes.bad(&at.field("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+                    }
+                    if seconds > 1 << 32 {
+                        causes.bad(&at.field("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
+                    }
+                    match part.text("path") {
+                        "" => causes.needed(&at.field("path"), ""),
+                        text => non_reserved_path(text, &at.field("path"), causes),
+                    }
+                }
+                _ => {}
+            }
+        }
+        if count == 0 {
+            causes.needed(&at, "must specify a volume type");
+        }
+    }
+}
+
+fn items(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let list = path.field("items");
+    for (index, item) in source.maps("items").enumerate() {
+        let at = list.index(index);
+        causes.need_text(item, "key", &at);
+        if causes.need_text(item, "path", &at) {
+            non_reserved_path(item.text("path"), &at.field("path"), causes);
+        }
+        mode(item, "mode", &at, causes);
+    }
+}
+
+fn downward(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    for item in source.maps("items") {
+        if causes.need_text(item, "path", path) {
+            non_reserved_path(item.text("path"), &path.field("path"), causes);
+        }
+        match (item.object("fieldRef"), item.object("resourceFieldRef")) {
+            (Some(field), other) => {
+                env_var::validate_field_ref(field, &env_var::FILE_FIELDS, true, &path.field("fieldRef"), causes);
+                if other.is_some() {
+                    causes.bad(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                }
+            }
+            (None, Some(resource)) => {
+                causes.need_text(resource, "containerName", &path.field("resourceFieldRef"));
+                env_var::validate_resource_ref(resource, &path.field("resourceFieldRef"), causes);
+            }
+            (None, None) => causes.needed(path, "one of fieldRef and resourceFieldRef is required"),
+        }
+        mode(item, "mode", path, causes);
+    }
+}
+
+fn mode(map: &Map<String, Value>, field: &str, path: &Path, causes: &mut Causes) {
+    if let Some(mode) = map.int(field).filter(|mode| !(0..=0o777).contains(mode)) {
+        causes.bad(&path.field(field), mode, "must be a number between 0 and 0777 (octal), both inclusive");
+    }
+}
+
+fn dot_dot(text: &str, path: &Path, causes: &mut Causes) {
+    if text.split('/').any(|part| part == "..") {
+        causes.bad(path, text, "must not contain '..'");
+    }
+}
+
+/// A relative path that does not climb.
+pub fn descending_path(text: &str, path: &Path, causes: &mut Causes) {
+    if text.starts_with('/') {
+        causes.bad(path, text, "must be a relative path");
+    }
+    dot_dot(text, path, causes);
+}
+
+fn non_reserved_path(text: &str, path: &Path, causes: &mut Causes) {
+    descending_path(text, path, causes);
+    if text.starts_with("..") && !text.starts_with("../") && text != ".." {
+        causes.bad(path, text, "must not start with '..'");
+    }
+}
