@@ -100,18 +100,21 @@ mod tests {
     async fn overlapping_calls_share_one_run() {
         let flights = Flights::new();
         let runs = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let run = || {
-            let runs = runs.clone();
+            let (runs, gate) = (runs.clone(), gate.clone());
             flights.join("key", move || {
                 async move {
-                    tokio::task::yield_now().await;
+                    gate.acquire().await.expect("the gate is open").forget();
                     runs.fetch_add(1, Ordering::SeqCst)
                 }
                 .boxed()
             })
         };
-        let (a, b, c) = tokio::join!(run(), run(), run());
+        let open = async { gate.add_permits(1) };
+        let (a, b, c, ()) = tokio::join!(run(), run(), run(), open);
         assert_eq!((a, b, c), (0, 0, 0));
+        gate.add_permits(1);
         assert_eq!(run().await, 1, "a finished run is not joined");
     }
 

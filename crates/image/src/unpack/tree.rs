@@ -210,9 +210,15 @@ impl Tree {
         let Some(target_name) = target.file_name().map(OsStrExt::as_bytes) else {
             return Err(LinkError::Refused("is a hard link to the root"));
         };
+        const MISSING: LinkError =
+            LinkError::Refused("is a hard link to a file that its layer does not have");
+        let parent_path = target.parent().unwrap_or(Path::new(""));
         let directory = self
-            .open_directory(target.parent().unwrap_or(Path::new("")))
-            .map_err(LinkError::System)?;
+            .open_directory(parent_path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MISSING,
+                _ => LinkError::System(error),
+            })?;
         match self
             .existing(&directory, target_name)
             .map_err(LinkError::System)?
@@ -221,11 +227,7 @@ impl Tree {
             Some(Existing::Directory) => {
                 return Err(LinkError::Refused("is a hard link to a directory"));
             }
-            Some(Existing::Whiteout) | None => {
-                return Err(LinkError::Refused(
-                    "is a hard link to a file that its layer does not have",
-                ));
-            }
+            Some(Existing::Whiteout) | None => return Err(MISSING),
         }
         rustix::fs::linkat(&directory, target_name, parent, name, AtFlags::empty()).map_err(system)
     }
