@@ -70,16 +70,57 @@ async fn a_full_disk_is_an_error_that_passes() {
 }
 
 #[tokio::test]
-async fn an_expired_object_outlives_a_full_disk() {
+async fn an_expired_object_goes_when_there_is_space_again() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let ttl = std::time::Duration::from_millis(1);
+    let ttl = std::time::Duration::from_millis(50);
     store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
     let mut changes = store
         .watch(kind().all(), store.mvcc().revision(), Filter::All)
         .unwrap();
-    changes.next().await.unwrap();
+    disk.set_capacity(Some(0));
+    // What is reserved is used up first.
+    let large = "x".repeat(20_000);
+    assert!(matches!(
+        store.commit(put("b", &large)).await,
+        Err(CommitError::NoSpace)
+    ));
+    disk.set_capacity(None);
+    assert_eq!(&*changes.next().await.unwrap().entry.key.rest, "a");
     assert!(content(&store).is_empty());
+}
+
+/// A snapshot that does not fit is no harm: the logs stay, and the next one is tried later.
+#[tokio::test]
+async fn a_snapshot_that_does_not_fit_is_tried_again() {
+    let disk = MemoryDisk::default();
+    let mut options = options(&disk);
+    options.snapshot_after = Some(30_000);
+    let store = Embedded::open(options).unwrap();
+    let value = "x".repeat(1000);
+    for key in 0..20 {
+        store.commit(put(&format!("{key}"), &value)).await.unwrap();
+    }
+    disk.set_capacity(Some(disk.used() + 25_000));
+    let mut round = 0;
+    while store.metrics().snapshot_failures.get() == 0 {
+        if let Err(error) = store.commit(put("a", &format!("{round}{value}"))).await {
+            assert!(matches!(error, CommitError::NoSpace), "{error}");
+        }
+        round += 1;
+        assert!(round < 10_000, "a snapshot of 20 kB was to be tried");
+    }
+    disk.set_capacity(None);
+    while store.metrics().snapshots.get() == 0 {
+        store
+            .commit(put("a", &format!("{round}{value}")))
+            .await
+            .unwrap();
+        round += 1;
+    }
+    let expected = content(&store);
+    drop(store);
+    assert_eq!(content(&open(&disk)), expected);
 }
 
 #[tokio::test]
@@ -158,7 +199,9 @@ fn killed_at_any_moment() {
     let dir = tempfile::tempdir().unwrap();
     let program = std::env::current_exe().unwrap();
     let mut lines_before_kill = 0;
-    for life in 0..25 {
+    // `STORE_TEST_KILLS=1000` for a long run.
+    let kills = std::env::var("STORE_TEST_KILLS").map_or(25, |kills| kills.parse().unwrap());
+    for life in 0..kills {
         let mut command = Command::new(&program);
         command
             .args(["--exact", "writer", "--nocapture"])
@@ -167,7 +210,7 @@ fn killed_at_any_moment() {
         let mut child = command.spawn().unwrap();
         let mut acknowledged = [const { None }; 4];
         let mut revision = 0;
-        lines_before_kill += 7 + life * 3;
+        lines_before_kill = (lines_before_kill * 7 + life + 5) % 500;
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for (count, line) in lines
             .map_while(Result::ok)

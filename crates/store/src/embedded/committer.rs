@@ -36,7 +36,7 @@ const BATCH_CHANGES: usize = 4096;
 
 /// When the disk was full as objects should have been deleted, they are tried again after this many
 /// milliseconds.
-const RETRY_EXPIRED: u64 = 10_000;
+const RETRY_EXPIRED: u64 = 1_000;
 
 type Reply = oneshot::Sender<Result<Outcome, CommitError>>;
 
@@ -177,10 +177,12 @@ impl Committer {
         {
             self.expiry.add(&event.entry);
         }
-        self.mvcc.apply(draft.events);
+        let woken = self.mvcc.apply(draft.events);
         for (reply, outcome) in draft.replies {
             drop(reply.send(Ok(outcome)));
         }
+        // A thousand watchers must not keep the writers waiting.
+        drop(woken);
         self.metrics.log_bytes.set(self.log.size());
         self.snapshotter.after_batch(&mut self.log, &self.mvcc)
     }

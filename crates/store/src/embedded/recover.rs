@@ -240,7 +240,8 @@ fn apply(
                 }
             }
         };
-        mvcc.apply(vec![Arc::new(event)]);
+        // Nobody watches yet.
+        drop(mvcc.apply(vec![Arc::new(event)]));
         revision = revision.next();
     }
     Ok(())

@@ -42,6 +42,18 @@ pub struct Mvcc {
     metrics: Arc<Metrics>,
 }
 
+/// The watchers whom changes concern. They are woken when this is dropped.
+#[must_use]
+pub(crate) struct Woken(Vec<Arc<watch::Waiter>>);
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for waiter in &self.0 {
+            waiter.wake();
+        }
+    }
+}
+
 struct State {
     /// The newest change that is in here.
     revision: Revision,
@@ -194,26 +206,27 @@ impl Mvcc {
         Ok(())
     }
 
-    /// Takes in committed changes, in the order of their revisions, and wakes who waits for them.
-    pub(crate) fn apply(&self, events: Vec<Arc<Event>>) {
-        let Some(last) = events.last() else { return };
+    /// Takes in committed changes, in the order of their revisions. Whoever waits for them is woken
+    /// by the caller, after it has done what is more urgent.
+    pub(crate) fn apply(&self, events: Vec<Arc<Event>>) -> Woken {
+        let mut woken = Woken(Vec::new());
+        let Some(last) = events.last() else {
+            return woken;
+        };
         let now = last.time;
-        let mut wake = Vec::new();
         let forgotten = {
             let mut state = self.state.write();
             for event in events {
-                state.apply(event, &mut wake);
+                state.apply(event, &mut woken.0);
             }
             let forgotten = state.history.trim(now);
             state.drop_from_indexes(&forgotten);
             self.publish(&state);
             forgotten
         };
-        for waiter in wake {
-            waiter.wake();
-        }
         // Old versions are freed here, where nobody waits for the lock.
         drop(forgotten);
+        woken
     }
 
     /// Ends all watches. What is in here stays readable.
