@@ -42,6 +42,11 @@ pub fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     builder.into_inner().expect("in memory")
 }
 
+/// A layer with one file.
+pub fn layer_of_bytes(name: &str, bytes: &[u8]) -> Vec<u8> {
+    archive_with(&[(name, bytes)])
+}
+
 /// Bytes that no compression makes smaller.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;

@@ -216,8 +216,15 @@ fn answer(shared: &Mutex<Behaviour>, request: &Request<Incoming>) -> Response<Bo
     {
         behaviour.broken.push(key);
         let first = Ok(Frame::data(Bytes::copy_from_slice(&body[..length])));
-        let pieces = [first, Err(std::io::Error::other("broken on purpose"))];
-        let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
+        let fault = futures_util::stream::once(async {
+            // The server sends what it has while the body has nothing more, and only then hears of the fault.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            Err(std::io::Error::other("broken on purpose"))
+        });
+        let pieces = futures_util::StreamExt::chain(futures_util::stream::iter([first]), fault);
+        let body = BodyExt::boxed(StreamBody::new(pieces));
         return response
             .header("content-length", content.len() - offset)
             .body(body)
