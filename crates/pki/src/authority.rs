@@ -1,33 +1,249 @@
 //! A certificate authority: issues serving and client certificates and signs requests.
+//!
+//! Certificates are built by x509-cert, which keeps several organizations in order; groups depend on it.
 
+use crate::keys::SignatureBytes;
+use crate::names::{self, usage_extensions};
 use crate::{CsrError, KeyError, ParsedCsr, PrivateKey};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use x509_cert::builder::profile::BuilderProfile;
+use x509_cert::builder::{Builder, CertificateBuilder};
+use x509_cert::certificate::TbsCertificate;
+use x509_cert::der::asn1::OctetString;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
+use x509_cert::ext::{Extension, ToExtension};
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{EncodePublicKey, SubjectPublicKeyInfoRef};
+use x509_cert::time::{Time, Validity};
+use x509_cert::{Certificate, SubjectPublicKeyInfo};
 
-/// A certificate authority with its key.
+/// How far back a certificate's validity starts, so that a peer whose clock is behind accepts it.
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A certificate authority with its key. Cheap to clone.
 #[derive(Clone)]
-pub struct Authority {}
+pub struct Authority {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cert_pem: String,
+    cert_der: CertificateDer<'static>,
+    subject: Name,
+    key_id: Vec<u8>,
+    not_after: Timestamp,
+    key: PrivateKey,
+}
 
 impl Authority {
     /// Makes a self-signed authority, valid for `lifetime` from now.
-    pub fn create(common_name: &str, lifetime: Duration) -> Result<Self, IssueError> { todo!() }
+    pub fn create(common_name: &str, lifetime: Duration) -> Result<Self, IssueError> {
+        let key = PrivateKey::generate()?;
+        let subject = names::subject_name(&Subject::new(common_name, &[]))?;
+        let usages = [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::CertSign];
+        let profile = Profile {
+            issuer: subject.clone(),
+            subject,
+            authority_key_id: None,
+            is_ca: true,
+            alt_names: Vec::new(),
+            usages: usages.to_vec(),
+        };
+        let der = build(profile, &key.public(), &key, Timestamp::now(), lifetime, None)?;
+        Self::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
+    }
+
     /// Takes an existing authority from PEM.
-    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> { todo!() }
+    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
+        let key = PrivateKey::from_pem(key_pem)?;
+        let cert_der = CertificateDer::from_pem_slice(cert_pem.as_bytes())
+            .map_err(|error| IssueError::Parse(error.to_string()))?;
+        let certificate = parse(&cert_der)?;
+        let tbs = certificate.tbs_certificate();
+        if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
+            return Err(IssueError::Mismatch);
+        }
+        let own_key_id = tbs.get_extension::<SubjectKeyIdentifier>().ok().flatten();
+        let key_id = match own_key_id {
+            Some((_, id)) => id.0.as_bytes().to_vec(),
+            None => key_identifier(&key.public()),
+        };
+        let inner = Inner {
+            cert_pem: cert_pem.to_owned(),
+            subject: tbs.subject().clone(),
+            key_id,
+            not_after: timestamp(&tbs.validity().not_after),
+            cert_der,
+            key,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     /// The authority's certificate as PEM.
-    pub fn cert_pem(&self) -> &str { todo!() }
+    pub fn cert_pem(&self) -> &str {
+        &self.inner.cert_pem
+    }
+
     /// The authority's certificate as DER.
-    pub fn cert_der(&self) -> &CertificateDer<'static> { todo!() }
+    pub fn cert_der(&self) -> &CertificateDer<'static> {
+        &self.inner.cert_der
+    }
+
     /// The authority's key.
-    pub fn key(&self) -> &PrivateKey { todo!() }
+    pub fn key(&self) -> &PrivateKey {
+        &self.inner.key
+    }
+
     /// End of the authority's validity.
-    pub fn not_after(&self) -> Timestamp { todo!() }
+    pub fn not_after(&self) -> Timestamp {
+        self.inner.not_after
+    }
+
+    /// Whether the certificate's signature was made by this authority's key.
+    pub fn has_signed(&self, cert: &CertificateDer<'_>) -> bool {
+        let Ok(certificate) = parse(cert) else { return false };
+        let Ok(signed) = certificate.tbs_certificate().to_der() else { return false };
+        let Some(signature) = certificate.signature().as_bytes() else { return false };
+        self.inner.key.public().verify_x509(certificate.signature_algorithm().oid, &signed, signature)
+    }
+
     /// Issues a certificate for a new key.
-    pub fn issue(&self, request: &IssueRequest) -> Result<Issued, IssueError> { todo!() }
+    pub fn issue(&self, request: &IssueRequest) -> Result<Issued, IssueError> {
+        let key = PrivateKey::generate()?;
+        let profile = Profile {
+            issuer: self.inner.subject.clone(),
+            subject: names::subject_name(&request.subject)?,
+            authority_key_id: Some(self.inner.key_id.clone()),
+            is_ca: false,
+            alt_names: names::general_names(&request.sans)?,
+            usages: request.usages.clone(),
+        };
+        let der =
+            build(profile, &key.public(), &self.inner.key, Timestamp::now(), request.lifetime, Some(self.not_after()))?;
+        Issued::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
+    }
+
     /// Signs a request: subject and SANs are the request's, usages and lifetime are the signer's choice.
     /// Returns the certificate as PEM. The lifetime is cut at the authority's own end.
-    pub fn sign_csr(&self, csr: &ParsedCsr, usages: &[Usage], lifetime: Duration) -> Result<String, IssueError> { todo!() }
+    pub fn sign_csr(&self, csr: &ParsedCsr, usages: &[Usage], lifetime: Duration) -> Result<String, IssueError> {
+        let profile = Profile {
+            issuer: self.inner.subject.clone(),
+            subject: csr.raw_subject.clone(),
+            authority_key_id: Some(self.inner.key_id.clone()),
+            is_ca: false,
+            alt_names: csr.general_names.clone(),
+            usages: usages.to_vec(),
+        };
+        let der =
+            build(profile, &csr.public_key, &self.inner.key, Timestamp::now(), lifetime, Some(self.not_after()))?;
+        Ok(crate::keys::pem_block("CERTIFICATE", &der))
+    }
+}
+
+struct Profile {
+    issuer: Name,
+    subject: Name,
+    authority_key_id: Option<Vec<u8>>,
+    is_ca: bool,
+    alt_names: Vec<x509_cert::ext::pkix::name::GeneralName>,
+    usages: Vec<Usage>,
+}
+
+impl BuilderProfile for Profile {
+    fn get_issuer(&self, _subject: &Name) -> Name {
+        self.issuer.clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.subject.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        _key: SubjectPublicKeyInfoRef<'_>,
+        _issuer_key: SubjectPublicKeyInfoRef<'_>,
+        tbs: &TbsCertificate,
+    ) -> x509_cert::builder::Result<Vec<Extension>> {
+        let mut extensions = usage_extensions(&self.usages, tbs.subject())?;
+        let constraints = BasicConstraints { ca: self.is_ca, path_len_constraint: None };
+        extensions.push((true, &constraints).to_extension(tbs.subject(), &extensions)?);
+        if self.is_ca {
+            let key = crate::PublicKey::from_der(&tbs.subject_public_key_info().to_der()?)
+                .expect("the key came out of an encoder");
+            let id = SubjectKeyIdentifier(OctetString::new(key_identifier(&key))?);
+            extensions.push((false, &id).to_extension(tbs.subject(), &extensions)?);
+        }
+        if let Some(id) = &self.authority_key_id {
+            let id = AuthorityKeyIdentifier {
+                key_identifier: Some(OctetString::new(id.as_slice())?),
+                authority_cert_issuer: None,
+                authority_cert_serial_number: None,
+            };
+            extensions.push((false, &id).to_extension(tbs.subject(), &extensions)?);
+        }
+        if !self.alt_names.is_empty() {
+            // RFC 5280: a certificate without a subject carries its identity in this extension, which is critical then.
+            let critical = tbs.subject().is_empty();
+            let names = SubjectAltName(self.alt_names.clone());
+            extensions.push((critical, &names).to_extension(tbs.subject(), &extensions)?);
+        }
+        Ok(extensions)
+    }
+}
+
+fn build(
+    profile: Profile,
+    public: &crate::PublicKey,
+    signer: &PrivateKey,
+    now: Timestamp,
+    lifetime: Duration,
+    latest: Option<Timestamp>,
+) -> Result<Vec<u8>, IssueError> {
+    let mut serial = [0u8; 16];
+    rand::Rng::fill(&mut rand::rng(), &mut serial[..]);
+    serial[0] = serial[0] & 0x7f | 0x40;
+    let lifetime = SignedDuration::try_from(lifetime).unwrap_or(SignedDuration::MAX);
+    let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX);
+    let end = latest.map_or(end, |latest| end.min(latest));
+    let validity = Validity::new(time(now - BACKDATE)?, time(end)?);
+    let key_info = SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
+    let serial = SerialNumber::new(&serial).map_err(encode)?;
+    let builder =
+        CertificateBuilder::new(profile, serial, validity, key_info.map_err(encode)?).map_err(encode)?;
+    let certificate = builder.build::<_, SignatureBytes>(signer).map_err(encode)?;
+    certificate.to_der().map_err(encode)
+}
+
+fn time(moment: Timestamp) -> Result<Time, IssueError> {
+    let seconds = u64::try_from(moment.as_second()).map_err(encode)?;
+    Time::try_from(UNIX_EPOCH + Duration::from_secs(seconds)).map_err(encode)
+}
+
+fn timestamp(time: &Time) -> Timestamp {
+    let seconds = time.to_unix_duration().as_secs();
+    Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX)
+}
+
+/// The key identifier of an authority: the first 20 bytes of the SHA-256 of the key, as Go's x509 does since 1.25.
+fn key_identifier(key: &crate::PublicKey) -> Vec<u8> {
+    use sha2::Digest;
+    let (_, _, bits) = key.parts();
+    sha2::Sha256::digest(bits)[..20].to_vec()
+}
+
+pub(crate) fn parse(der: &[u8]) -> Result<Certificate, IssueError> {
+    Certificate::from_der(der).map_err(|error| IssueError::Parse(error.to_string()))
+}
+
+pub(crate) fn encode(error: impl std::fmt::Display) -> IssueError {
+    IssueError::Encode(error.to_string())
 }
 
 /// What a certificate shall say.
@@ -54,7 +270,12 @@ pub struct Subject {
 
 impl Subject {
     /// A subject with groups.
-    pub fn new(common_name: impl Into<String>, organizations: &[&str]) -> Self { todo!() }
+    pub fn new(common_name: impl Into<String>, organizations: &[&str]) -> Self {
+        Self {
+            common_name: common_name.into(),
+            organizations: organizations.iter().map(|group| (*group).to_owned()).collect(),
+        }
+    }
 }
 
 /// A subject alternative name.
@@ -68,7 +289,9 @@ pub enum San {
 
 impl San {
     /// An address if the text is one, else a DNS name.
-    pub fn parse(text: &str) -> Self { todo!() }
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
+    }
 }
 
 /// Key usages, by the names of the API (`certificates.k8s.io/v1 KeyUsage`).
@@ -108,19 +331,12 @@ pub enum Usage {
     OcspSigning,
 }
 
-impl Usage {
-    /// By its name in the API; `None` for a name that has no meaning to us.
-    pub fn from_api(name: &str) -> Option<Self> { todo!() }
-    /// Its name in the API.
-    pub fn api_name(self) -> &'static str { todo!() }
-}
-
 /// A certificate chain with its key.
 #[derive(Clone)]
 pub struct Issued {
     /// The chain as PEM, leaf first.
     pub cert_pem: String,
-    /// The key as PKCS#8 PEM.
+    /// The key as PEM.
     pub key_pem: String,
     /// The chain as DER, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -132,15 +348,48 @@ pub struct Issued {
 
 impl Issued {
     /// Reads chain and key from PEM and checks that they belong together.
-    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> { todo!() }
+    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
+        let key = PrivateKey::from_pem(key_pem)?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| IssueError::Parse(error.to_string()))?;
+        let leaf = chain.first().ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
+        let certificate = parse(leaf)?;
+        let tbs = certificate.tbs_certificate();
+        if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
+            return Err(IssueError::Mismatch);
+        }
+        Ok(Self {
+            cert_pem: cert_pem.to_owned(),
+            key_pem: key.to_pem(),
+            not_before: timestamp(&tbs.validity().not_before),
+            not_after: timestamp(&tbs.validity().not_after),
+            chain,
+        })
+    }
+
     /// The key for rustls.
-    pub fn key_der(&self) -> PrivateKeyDer<'static> { todo!() }
+    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key was parsed when the pair was made")
+    }
+
     /// When renewal is due: at two thirds of the lifetime.
-    pub fn renew_at(&self) -> Timestamp { todo!() }
+    pub fn renew_at(&self) -> Timestamp {
+        let lifetime = self.not_after.duration_since(self.not_before);
+        self.not_before + lifetime * 2 / 3
+    }
+
     /// The subject of the leaf.
-    pub fn subject(&self) -> Result<Subject, IssueError> { todo!() }
+    pub fn subject(&self) -> Result<Subject, IssueError> {
+        Ok(names::read_subject(parse(&self.chain[0])?.tbs_certificate().subject()).0)
+    }
+
     /// The SANs of the leaf.
-    pub fn sans(&self) -> Result<Vec<San>, IssueError> { todo!() }
+    pub fn sans(&self) -> Result<Vec<San>, IssueError> {
+        let certificate = parse(&self.chain[0])?;
+        let extension = certificate.tbs_certificate().get_extension::<SubjectAltName>().map_err(encode)?;
+        Ok(extension.map(|(_, names)| names::read_sans(&names.0)).unwrap_or_default())
+    }
 }
 
 /// Why a certificate could not be issued or read.

@@ -1,5 +1,7 @@
 //! Kubeconfig files: read (YAML or JSON) and written with mode 0600.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -92,6 +94,12 @@ pub struct AuthInfo {
     /// Credential plugin; refused by `resolve`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec: Option<serde_json::Value>,
+    /// Old credential plugin; refused by `resolve`.
+    #[serde(rename = "auth-provider", skip_serializing_if = "Option::is_none")]
+    pub auth_provider: Option<serde_json::Value>,
+    /// Basic authentication; refused by `resolve`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
 }
 
 /// A context entry.
@@ -150,24 +158,128 @@ pub struct ClientSource {
 
 impl Kubeconfig {
     /// One cluster, one user, one context.
-    pub fn single(cluster: &str, server: &str, ca_pem: &str, user: &str, auth: AuthInfo) -> Self { todo!() }
+    pub fn single(cluster: &str, server: &str, ca_pem: &str, user: &str, auth: AuthInfo) -> Self {
+        let content = Cluster {
+            server: server.to_owned(),
+            certificate_authority_data: Some(STANDARD.encode(ca_pem)),
+            ..Cluster::default()
+        };
+        let context = Context { cluster: cluster.to_owned(), user: user.to_owned(), namespace: None };
+        Self {
+            api_version: "v1".into(),
+            kind: "Config".into(),
+            clusters: vec![NamedCluster { name: cluster.to_owned(), cluster: content }],
+            contexts: vec![NamedContext { name: cluster.to_owned(), context }],
+            current_context: cluster.to_owned(),
+            users: vec![NamedAuthInfo { name: user.to_owned(), user: auth }],
+        }
+    }
+
     /// Reads a file; relative paths inside are resolved against its folder.
-    pub fn read(path: &Path) -> Result<Self, KubeconfigError> { todo!() }
+    pub fn read(path: &Path) -> Result<Self, KubeconfigError> {
+        let text = read_text(path)?;
+        let mut config = Self::parse(&text)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let clusters = config.clusters.iter_mut().map(|entry| &mut entry.cluster.certificate_authority);
+        let users = config.users.iter_mut().flat_map(|entry| {
+            let user = &mut entry.user;
+            [&mut user.client_certificate, &mut user.client_key, &mut user.token_file]
+        });
+        for file in clusters.chain(users).flatten() {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
+        }
+        Ok(config)
+    }
+
     /// Parses YAML or JSON.
-    pub fn parse(text: &str) -> Result<Self, KubeconfigError> { todo!() }
+    pub fn parse(text: &str) -> Result<Self, KubeconfigError> {
+        serde_saphyr::from_str(text).map_err(|error| KubeconfigError::Parse(error.to_string()))
+    }
+
     /// Writes YAML.
-    pub fn to_yaml(&self) -> Result<String, KubeconfigError> { todo!() }
+    pub fn to_yaml(&self) -> Result<String, KubeconfigError> {
+        serde_saphyr::to_string(self).map_err(|error| KubeconfigError::Parse(error.to_string()))
+    }
+
     /// Writes the file atomically with mode 0600.
-    pub fn write(&self, path: &Path) -> Result<(), KubeconfigError> { todo!() }
+    pub fn write(&self, path: &Path) -> Result<(), KubeconfigError> {
+        Ok(crate::write_private(path, self.to_yaml()?.as_bytes())?)
+    }
+
     /// Follows a context (`None`: the current one) and loads the files it names.
-    pub fn resolve(&self, context: Option<&str>) -> Result<Resolved, KubeconfigError> { todo!() }
+    pub fn resolve(&self, context: Option<&str>) -> Result<Resolved, KubeconfigError> {
+        let missing = |what, name: &str| KubeconfigError::Missing { what, name: name.to_owned() };
+        let name = context.unwrap_or(&self.current_context);
+        let context = self.contexts.iter().find(|entry| entry.name == name).ok_or_else(|| missing("context", name))?;
+        let context = &context.context;
+        let cluster = self.clusters.iter().find(|entry| entry.name == context.cluster);
+        let cluster = &cluster.ok_or_else(|| missing("cluster", &context.cluster))?.cluster;
+        let no_user = AuthInfo::default();
+        let user = match self.users.iter().find(|entry| entry.name == context.user) {
+            Some(entry) => &entry.user,
+            None if context.user.is_empty() => &no_user,
+            None => return Err(missing("user", &context.user)),
+        };
+        let unsupported = |what| KubeconfigError::Unsupported { user: context.user.clone(), what };
+        if user.exec.is_some() {
+            return Err(unsupported("an exec credential plugin"));
+        }
+        if user.auth_provider.is_some() {
+            return Err(unsupported("an auth-provider"));
+        }
+        if user.username.is_some() {
+            return Err(unsupported("basic authentication"));
+        }
+        let cert = data_or_file(&user.client_certificate_data, &user.client_certificate)?;
+        let key = data_or_file(&user.client_key_data, &user.client_key)?;
+        let client = match (cert, key) {
+            (Some(cert_pem), Some(key_pem)) => Some(ClientSource { cert_pem, key_pem }),
+            (None, None) => None,
+            _ => return Err(unsupported("a client certificate without its key, or the reverse")),
+        };
+        Ok(Resolved {
+            server: cluster.server.clone(),
+            ca_pem: data_or_file(&cluster.certificate_authority_data, &cluster.certificate_authority)?,
+            insecure: cluster.insecure_skip_tls_verify.unwrap_or(false),
+            tls_server_name: cluster.tls_server_name.clone(),
+            client,
+            token: user.token.clone(),
+            token_file: user.token_file.as_ref().map(PathBuf::from),
+            impersonate: user.impersonate.clone(),
+            namespace: context.namespace.clone(),
+        })
+    }
+}
+
+/// Embedded data wins over a file, as in every client.
+fn data_or_file(data: &Option<String>, file: &Option<String>) -> Result<Option<String>, KubeconfigError> {
+    if let Some(data) = data.as_ref().filter(|data| !data.is_empty()) {
+        let bytes = STANDARD.decode(data.trim()).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
+        return Ok(Some(text));
+    }
+    let file = file.as_ref().filter(|file| !file.is_empty());
+    file.map(|file| read_text(Path::new(file))).transpose()
+}
+
+fn read_text(path: &Path) -> Result<String, KubeconfigError> {
+    std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read { path: path.to_owned(), source })
 }
 
 impl AuthInfo {
     /// An embedded client certificate.
-    pub fn client_cert(cert_pem: &str, key_pem: &str) -> Self { todo!() }
+    pub fn client_cert(cert_pem: &str, key_pem: &str) -> Self {
+        Self {
+            client_certificate_data: Some(STANDARD.encode(cert_pem)),
+            client_key_data: Some(STANDARD.encode(key_pem)),
+            ..Self::default()
+        }
+    }
+
     /// A bearer token.
-    pub fn bearer(token: &str) -> Self { todo!() }
+    pub fn bearer(token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..Self::default() }
+    }
 }
 
 /// Why a kubeconfig cannot be used.

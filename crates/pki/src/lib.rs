@@ -14,6 +14,7 @@ mod identity;
 mod join;
 mod keys;
 mod kubeconfig;
+mod names;
 mod service_account;
 mod tls;
 

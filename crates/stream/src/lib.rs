@@ -6,6 +6,7 @@
 pub mod client;
 mod negotiate;
 mod options;
+mod outbox;
 mod port_forward;
 mod proxy;
 mod remote_command;
