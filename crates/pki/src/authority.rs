@@ -24,7 +24,8 @@ use x509_cert::spki::{EncodePublicKey, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
 use x509_cert::{Certificate, SubjectPublicKeyInfo};
 
-/// How far back a certificate's validity starts, so that a peer whose clock is behind accepts it.
+/// How far back a certificate's validity starts, so that a peer whose clock is behind accepts it; at most a tenth of
+/// the lifetime, so that short-lived certificates are not due for renewal when they are made.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A certificate authority with its key. Cheap to clone.
@@ -212,7 +213,7 @@ fn build(
     let lifetime = SignedDuration::try_from(lifetime).unwrap_or(SignedDuration::MAX);
     let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX);
     let end = latest.map_or(end, |latest| end.min(latest));
-    let validity = Validity::new(time(now - BACKDATE)?, time(end)?);
+    let validity = Validity::new(time(now - BACKDATE.min(lifetime / 10))?, time(end)?);
     let key_info = SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
     let serial = SerialNumber::new(&serial).map_err(encode)?;
     let builder =

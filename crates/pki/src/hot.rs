@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// The shortest pause between two renewals.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -115,6 +117,8 @@ impl HotCert {
                 Ok(until) => {
                     tracing::info!(%until, "certificate renewed");
                     pause = Duration::from_secs(10);
+                    // Near the authority's own end even a new certificate is due at once; do not spin on it.
+                    tokio::time::sleep(SHORTEST_PAUSE).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "certificate not renewed, trying again in {pause:?}");

@@ -190,7 +190,6 @@ async fn tls_tells_who_calls_and_swaps_certificates() {
 async fn leaves_are_renewed_while_running_and_after_expiry() {
     let temp = tempfile::tempdir().unwrap();
     let mut pki = ClusterPki::load_or_create(temp.path()).unwrap();
-    // Validity starts five minutes early, so two thirds of 302 seconds are long over: renewal is due at once.
     pki.set_leaf_lifetime(Duration::from_secs(2));
     let cert = pki.client_cert("admin", &Subject::new("admin", &[])).unwrap();
     let first = cert.current().cert_pem.clone();
