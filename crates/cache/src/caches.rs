@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use client::{Client, Selection};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::{BY_NODE, BY_OWNER, Cache, Index};
 
@@ -17,7 +17,7 @@ pub struct Caches {
 
 #[derive(Default)]
 struct Inner {
-    caches: HashMap<Selection, Arc<Cache>>,
+    caches: HashMap<Selection, (Arc<Cache>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
 
@@ -30,7 +30,7 @@ impl Caches {
     /// The cache of a selection, indexed by owner and, for pods, by node.
     pub fn get(&self, selection: Selection) -> Arc<Cache> {
         let mut inner = self.inner.lock();
-        if let Some(cache) = inner.caches.get(&selection) {
+        if let Some((cache, _)) = inner.caches.get(&selection) {
             return cache.clone();
         }
         let mut indexes: Vec<Index> = vec![BY_OWNER];
@@ -38,9 +38,9 @@ impl Caches {
             indexes.push(BY_NODE);
         }
         let cache = Arc::new(Cache::new(selection.clone(), indexes));
-        inner.caches.insert(selection, cache.clone());
         let (client, follower) = (self.client.clone(), cache.clone());
-        inner.tasks.spawn(async move { follower.follow(client).await });
+        let task = inner.tasks.spawn(async move { follower.follow(client).await });
+        inner.caches.insert(selection, (cache.clone(), task));
         cache
     }
 
@@ -49,9 +49,18 @@ impl Caches {
         self.get(Selection::of::<K>())
     }
 
+    /// Ends a cache that nobody needs any more. Whoever still holds it sees its last state.
+    pub fn release(&self, selection: &Selection) {
+        let mut inner = self.inner.lock();
+        if let Some((_, task)) = inner.caches.remove(selection) {
+            task.abort();
+        }
+        while inner.tasks.try_join_next().is_some() {}
+    }
+
     /// Waits until every cache asked for so far has its first list.
     pub async fn synced(&self) {
-        let caches: Vec<Arc<Cache>> = self.inner.lock().caches.values().cloned().collect();
+        let caches: Vec<Arc<Cache>> = self.all();
         for cache in caches {
             cache.synced().await;
         }
@@ -59,6 +68,6 @@ impl Caches {
 
     /// The caches started so far, for status and metrics.
     pub fn all(&self) -> Vec<Arc<Cache>> {
-        self.inner.lock().caches.values().cloned().collect()
+        self.inner.lock().caches.values().map(|(cache, _)| cache.clone()).collect()
     }
 }

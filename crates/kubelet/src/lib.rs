@@ -1,1 +1,19 @@
-//! Pods on this node.
+//! The kubelet: pods on this node.
+//!
+//! It watches the pods that are bound to its node, gives each a worker, registers the node and keeps its heartbeat.
+//! Everything it knows it learns from the API, the runtime and the kernel; it keeps nothing on disk that cannot be lost.
+
+pub mod config;
+mod kubelet;
+pub mod network;
+pub mod node;
+mod objects;
+pub mod pods;
+mod probes;
+mod pull;
+pub mod server;
+mod tokens;
+pub mod volumes;
+
+pub use config::{Config, Deps};
+pub use kubelet::{Kubelet, run};

@@ -1,0 +1,69 @@
+//! What a kubelet is told: plain fields, no defaults; flags and files are read elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::Client;
+use image::ImageStore;
+use net::HostJournal;
+use runtime::Runtime;
+
+/// Configuration of a kubelet.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the node.
+    pub node_name: String,
+    /// Addresses of the node, the primary one first.
+    pub node_ips: Vec<IpAddr>,
+    /// Where pods' directories are, usually `/var/lib/kubelet`.
+    pub root_dir: PathBuf,
+    /// Where pods' logs are, usually `/var/log/pods`.
+    pub log_dir: PathBuf,
+    /// Where links to the logs are, usually `/var/log/containers`.
+    pub container_log_dir: PathBuf,
+    /// Where the kubelet serves, usually port 10250.
+    pub listen: SocketAddr,
+    /// Addresses of the cluster DNS.
+    pub cluster_dns: Vec<IpAddr>,
+    /// Domain of the cluster, usually `cluster.local`.
+    pub cluster_domain: String,
+    /// The node's resolver configuration, for pods with `dnsPolicy: Default`.
+    pub resolv_conf: PathBuf,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+    /// CPUs in thousandths instead of those of the machine.
+    pub cpu_milli: Option<i64>,
+    /// Memory in bytes instead of that of the machine.
+    pub memory_bytes: Option<i64>,
+    /// Labels given at registration.
+    pub labels: Vec<(String, String)>,
+    /// Taints given at registration, as `key=value:effect`.
+    pub taints: Vec<String>,
+    /// Directory of static pods.
+    pub pod_manifests: Option<PathBuf>,
+    /// Size at which a container's log is rotated, in bytes.
+    pub log_max_size: u64,
+    /// Files kept of a container's log.
+    pub log_max_files: u32,
+    /// Ranges of pods and services that pods reach with their own address.
+    pub cluster_ranges: Vec<ipnet::IpNet>,
+    /// Largest transfer unit of pod links.
+    pub pod_mtu: u32,
+    /// Version that the node reports.
+    pub version: String,
+}
+
+/// What a kubelet works with.
+pub struct Deps {
+    /// Calls as `system:node:<name>`.
+    pub client: Client,
+    /// Containers.
+    pub runtime: Runtime,
+    /// Images.
+    pub images: ImageStore,
+    /// Where changes to the host are noted.
+    pub journal: Arc<HostJournal>,
+    /// Certificate for serving; renewed by its owner.
+    pub serving: Arc<rustls::ServerConfig>,
+}

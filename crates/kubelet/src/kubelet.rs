@@ -1,0 +1,318 @@
+//! The kubelet as a whole: what its parts share, and the loops that feed them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cache::{Cache, Caches};
+use cgroup::Layout;
+use client::{Client, EventKind, Recorder, Selection};
+use image::ImageStore;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use parking_lot::Mutex;
+use runtime::Runtime;
+use serde_json::json;
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::config::{Config, Deps};
+use crate::network::Network;
+use crate::node::facts::Facts;
+use crate::node::{heartbeat, register};
+use crate::objects::Objects;
+use crate::pods::backoff::Backoff;
+use crate::pods::limits::{Class, pod_group};
+use crate::pods::model;
+use crate::pods::registry::Registry;
+use crate::pods::worker::now_ms;
+use crate::tokens::Tokens;
+
+/// What the parts of a kubelet share.
+pub struct Kubelet {
+    /// Configuration.
+    pub config: Config,
+    /// Calls as the node's user.
+    pub client: Client,
+    /// Containers.
+    pub runtime: Runtime,
+    /// Images.
+    pub images: ImageStore,
+    /// Pod network.
+    pub network: Network,
+    /// ConfigMaps and Secrets in use.
+    pub(crate) objects: Objects,
+    /// Tokens in use.
+    pub(crate) tokens: Tokens,
+    /// Services, for environment variables.
+    pub services: Arc<Cache>,
+    /// The pods of this node.
+    pub assigned: Arc<Cache>,
+    /// This node's object.
+    pub own_node: Arc<Cache>,
+    /// Facts of the machine.
+    pub node: Facts,
+    /// Workers.
+    pub pods: Registry,
+    /// Control groups.
+    pub cgroups: Arc<Layout>,
+    /// Something that the node's status shows has changed.
+    pub status_changed: Notify,
+    recorder: Recorder,
+    /// Keeps the caches above alive.
+    _caches: Arc<Caches>,
+    pulls: Mutex<HashMap<(String, String), (Backoff, i64)>>,
+}
+
+/// Runs a kubelet until the future is dropped. `ready` turns true once the node is registered and follows its pods.
+///
+/// # Errors
+/// The node cannot be prepared.
+pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Result<()> {
+    for directory in [&config.root_dir, &config.log_dir, &config.container_log_dir] {
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    let serving = deps.serving.clone();
+    let kubelet = Kubelet::new(config, deps)?;
+    kubelet.mount_memory()?;
+    let recovered = kubelet.runtime.recover().await;
+    kubelet.pods.recovered(&recovered);
+    follow_runtime(&kubelet);
+    follow_node(&kubelet);
+    let server = tokio::spawn(crate::server::run(kubelet.clone(), serving));
+    register::register(&kubelet).await;
+    let heart = tokio::spawn(heartbeat::run(kubelet.clone()));
+    kubelet.assigned.synced().await;
+    follow_pods(&kubelet);
+    kubelet.pods.end_strangers(&kubelet);
+    kubelet.status_changed.notify_one();
+    ready.send_replace(true);
+    let _guard = Guard(vec![heart.abort_handle()]);
+    server.await.context("kubelet server")?
+}
+
+/// Ends tasks with the kubelet.
+struct Guard(Vec<tokio::task::AbortHandle>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+fn follow_runtime(kubelet: &Arc<Kubelet>) {
+    let mut events = kubelet.runtime.events();
+    let kubelet = Arc::downgrade(kubelet);
+    tokio::spawn(async move {
+        loop {
+            let event = events.recv().await;
+            let Some(kubelet) = kubelet.upgrade() else {
+                return;
+            };
+            match event {
+                Ok(event) => kubelet.pods.event(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => kubelet.pods.poke_all(),
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+fn follow_pods(kubelet: &Arc<Kubelet>) {
+    let weak = Arc::downgrade(kubelet);
+    kubelet.assigned.subscribe(Box::new(move |old, new| {
+        let Some(kubelet) = weak.upgrade() else {
+            return;
+        };
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.header.uid != old.header.uid)) {
+            kubelet.pods.gone(&kubelet, &old.header.uid, &old.header.namespace, &old.header.name);
+        }
+        if let Some(new) = new {
+            kubelet.pods.put(&kubelet, new);
+        }
+    }));
+}
+
+/// The node's pod range comes with its object.
+fn follow_node(kubelet: &Arc<Kubelet>) {
+    let weak = Arc::downgrade(kubelet);
+    kubelet.own_node.subscribe(Box::new(move |_, new| {
+        let (Some(kubelet), Some(node)) = (weak.upgrade(), new.and_then(|entry| cache::decode::<Node>(entry))) else {
+            return;
+        };
+        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
+        if let Some(range) = range {
+            let before = kubelet.network.is_ready();
+            match kubelet.network.set_range(range) {
+                Ok(()) if !before => kubelet.status_changed.notify_one(),
+                Ok(()) => {}
+                Err(error) => tracing::error!("pod network: {error:#}"),
+            }
+        }
+    }));
+}
+
+impl Kubelet {
+    fn new(config: Config, deps: Deps) -> Result<Arc<Kubelet>> {
+        let Deps { client, runtime, images, journal, .. } = deps;
+        let caches = Caches::new(client.clone());
+        let name = config.node_name.clone();
+        let assigned = caches.get(Selection::of::<Pod>().with_fields(format!("spec.nodeName={name}")));
+        let own_node = caches.get(Selection::of::<Node>().with_fields(format!("metadata.name={name}")));
+        let services = caches.of::<Service>();
+        let network = Network::open(config.pod_mtu, config.cluster_ranges.clone(), journal)?;
+        let node = Facts::read(&config, &config.root_dir);
+        let cgroups = runtime.cgroup_root().layout().clone();
+        Ok(Arc::new_cyclic(|weak: &std::sync::Weak<Kubelet>| {
+            let weak = weak.clone();
+            let changed = Arc::new(move |uid: &str| {
+                if let Some(kubelet) = weak.upgrade() {
+                    kubelet.pods.poke(uid);
+                }
+            });
+            Kubelet {
+                recorder: Recorder::new(client.clone(), "kubelet", &name),
+                objects: Objects::new(client.clone(), changed),
+                tokens: Tokens::new(client.clone()),
+                _caches: caches,
+                client,
+                runtime,
+                images,
+                network,
+                services,
+                assigned,
+                own_node,
+                node,
+                pods: Registry::default(),
+                cgroups,
+                status_changed: Notify::new(),
+                pulls: Mutex::default(),
+                config,
+            }
+        }))
+    }
+
+    /// One memory file system for everything that must never touch the disk.
+    fn mount_memory(&self) -> Result<()> {
+        let path = self.config.root_dir.join("memory");
+        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        if !crate::volumes::mount::is_mount_point(&path) {
+            crate::volumes::mount::tmpfs(&path, 256 << 20).with_context(|| format!("mount {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Directory of a pod on this node.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.config.root_dir.join("pods").join(uid)
+    }
+
+    /// Directory of a pod's volumes that live in memory.
+    pub fn memory_dir(&self, uid: &str) -> PathBuf {
+        self.config.root_dir.join("memory").join(uid)
+    }
+
+    /// Directory of a pod's logs.
+    pub fn log_dir(&self, pod: &Pod) -> PathBuf {
+        self.log_dir_of(model::namespace(pod), model::name(pod), model::uid(pod))
+    }
+
+    fn log_dir_of(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.config.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// Control group of a pod below the visible root.
+    pub fn pod_group(&self, class: Class, uid: &str) -> String {
+        let root = self.runtime.cgroup_root().path();
+        let group = pod_group(class, uid);
+        if root.is_empty() { group } else { format!("{root}/{group}") }
+    }
+
+    /// Addresses of the node as text.
+    pub fn host_ips(&self) -> Vec<String> {
+        self.config.node_ips.iter().map(std::string::ToString::to_string).collect()
+    }
+
+    /// Whether the API still has the pod.
+    pub fn in_api(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        self.assigned.get(namespace, name).is_some_and(|entry| &*entry.header.uid == uid)
+    }
+
+    /// Records an event about a pod, or about one of its containers unless that is empty.
+    pub fn event(&self, pod: &Pod, container: &str, kind: EventKind, reason: &str, message: &str) {
+        let mut regarding = json!({
+            "apiVersion": "v1", "kind": "Pod", "namespace": pod.metadata.namespace, "name": pod.metadata.name,
+            "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version,
+        });
+        if !container.is_empty() {
+            let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|one| one.name == container);
+            let list = if init { "initContainers" } else { "containers" };
+            regarding["fieldPath"] = format!("spec.{list}{{{container}}}").into();
+        }
+        self.recorder.record(regarding, kind, reason, message);
+    }
+
+    /// Links the log where log shippers look for it.
+    pub fn link_log(&self, pod: &Pod, container: &str, attempt: u32, log_dir: &Path) {
+        let target = log_dir.join(container).join(format!("{attempt}.log"));
+        let link = self.log_link(model::namespace(pod), model::name(pod), container, model::uid(pod));
+        let _ = std::fs::remove_file(&link);
+        if let Err(error) = std::os::unix::fs::symlink(&target, &link) {
+            tracing::debug!(link = %link.display(), %error, "log was not linked");
+        }
+    }
+
+    fn log_link(&self, namespace: &str, name: &str, container: &str, uid: &str) -> PathBuf {
+        let id = uid.replace('-', "");
+        self.config.container_log_dir.join(format!("{name}_{namespace}_{container}-{id}.log"))
+    }
+
+    /// Removes the logs of a pod that is gone, with their links.
+    pub fn remove_logs(&self, namespace: &str, name: &str, uid: &str) {
+        let directory = self.log_dir_of(namespace, name, uid);
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let container = entry.file_name().to_string_lossy().into_owned();
+            let _ = std::fs::remove_file(self.log_link(namespace, name, &container, uid));
+        }
+        if let Err(error) = std::fs::remove_dir_all(&directory) {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(directory = %directory.display(), %error, "logs stay");
+            }
+        }
+    }
+
+    /// Has a pod look again at a time in milliseconds since the epoch.
+    pub fn poke_at(self: &Arc<Kubelet>, uid: &str, at: i64) {
+        let (weak, uid) = (Arc::downgrade(self), uid.to_owned());
+        let wait = Duration::from_millis((at - now_ms()).max(0) as u64);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(kubelet) = weak.upgrade() {
+                kubelet.pods.poke(&uid);
+            }
+        });
+    }
+
+    /// How long a pull of an image for a pod still has to wait after failures.
+    pub fn pull_wait(&self, image: &str, uid: &str) -> Option<Duration> {
+        let pulls = self.pulls.lock();
+        let (_, until) = pulls.get(&(image.to_owned(), uid.to_owned()))?;
+        let left = until - now_ms();
+        (left > 0).then(|| Duration::from_millis(left as u64))
+    }
+
+    /// Notes that a pull failed.
+    pub fn pull_failed(&self, image: &str, uid: &str) {
+        let mut pulls = self.pulls.lock();
+        let (backoff, until) = pulls.entry((image.to_owned(), uid.to_owned())).or_default();
+        if backoff.current() == 0 {
+            backoff.failed(now_ms());
+        }
+        *until = backoff.failed(now_ms());
+    }
+
+    /// Forgets failures of a pull.
+    pub fn pull_succeeded(&self, image: &str, uid: &str) {
+        self.pulls.lock().remove(&(image.to_owned(), uid.to_owned()));
+    }
+}

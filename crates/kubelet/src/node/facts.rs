@@ -1,0 +1,108 @@
+//! What the machine is: processors, memory, disk, kernel, identity; and what of it pods may use.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::Quantity;
+use api::quantity::Format;
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+use crate::config::Config;
+
+/// Facts that do not change while we run.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    cpu_milli: i64,
+    memory: i64,
+    disk: i64,
+    pods: u32,
+    info: NodeSystemInfo,
+}
+
+impl Facts {
+    /// Reads the machine.
+    pub fn read(config: &Config, disk: &Path) -> Facts {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;
+        Facts {
+            cpu_milli: config.cpu_milli.unwrap_or(cpus * 1000),
+            memory: config.memory_bytes.unwrap_or_else(memory),
+            disk: disk_size(disk),
+            pods: config.max_pods,
+            info: info(config),
+        }
+    }
+
+    /// Memory in bytes.
+    pub fn memory_bytes(&self) -> i64 {
+        self.memory
+    }
+
+    /// What pods may use, by resource.
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        // 100 MiB stay free for the eviction threshold, as upstream's default keeps them.
+        let memory = (self.memory - (100 << 20)).max(0);
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity::from_milli(self.cpu_milli)),
+            ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySi)),
+            ("ephemeral-storage".to_owned(), Quantity::from_value(self.disk / 10 * 9, Format::DecimalSi)),
+            ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSi)),
+            ("hugepages-1Gi".to_owned(), Quantity::default()),
+            ("hugepages-2Mi".to_owned(), Quantity::default()),
+        ])
+    }
+
+    /// What there is, by resource.
+    pub fn capacity(&self) -> BTreeMap<String, Quantity> {
+        let mut capacity = self.allocatable();
+        capacity.insert("memory".to_owned(), Quantity::from_value(self.memory, Format::BinarySi));
+        capacity.insert("ephemeral-storage".to_owned(), Quantity::from_value(self.disk, Format::BinarySi));
+        capacity
+    }
+
+    /// `status.nodeInfo`.
+    pub fn info(&self) -> &NodeSystemInfo {
+        &self.info
+    }
+}
+
+/// Quantities as the API types them.
+pub fn to_api(list: &BTreeMap<String, Quantity>) -> BTreeMap<String, ApiQuantity> {
+    list.iter().map(|(name, quantity)| (name.clone(), ApiQuantity(quantity.to_string()))).collect()
+}
+
+fn memory() -> i64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: i64 = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0);
+    kib * 1024
+}
+
+fn disk_size(path: &Path) -> i64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| (stat.f_blocks * stat.f_frsize) as i64)
+}
+
+fn info(config: &Config) -> NodeSystemInfo {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let uname = rustix::system::uname();
+    let os = read("/etc/os-release");
+    let pretty = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+    let machine_id = read("/etc/machine-id");
+    NodeSystemInfo {
+        architecture: match std::env::consts::ARCH {
+            "x86_64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        },
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: format!("knarr://{}", config.version.trim_start_matches('v')),
+        kernel_version: uname.release().to_string_lossy().into_owned(),
+        kube_proxy_version: String::new(),
+        kubelet_version: config.version.clone(),
+        machine_id: machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: pretty,
+        system_uuid: Some(read("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty()).unwrap_or(machine_id),
+        ..NodeSystemInfo::default()
+    }
+}

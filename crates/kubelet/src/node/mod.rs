@@ -1,0 +1,6 @@
+//! The node as an object: registration, status and heartbeat.
+
+pub mod facts;
+pub mod heartbeat;
+pub mod register;
+pub mod status;

@@ -1,0 +1,72 @@
+//! The status of the Node object, computed from facts; heartbeats of its conditions change only times.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::facts::to_api;
+use crate::Kubelet;
+
+/// Images listed in the status at most, as upstream's default.
+const MAX_IMAGES: usize = 50;
+
+/// The whole status. Times of conditions that did not change are taken from the old object.
+pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
+    let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH));
+    let mut addresses: Vec<NodeAddress> =
+        kubelet.config.node_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.to_string() }).collect();
+    addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.config.node_name.clone() });
+    NodeStatus {
+        addresses: Some(addresses),
+        capacity: Some(to_api(&kubelet.node.capacity())),
+        allocatable: Some(to_api(&kubelet.node.allocatable())),
+        conditions: Some(conditions(kubelet, old, &now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }) }),
+        node_info: Some(kubelet.node.info().clone()),
+        images: Some(images(kubelet)),
+        runtime_handlers: Some(vec![NodeRuntimeHandler {
+            name: Some(String::new()),
+            features: Some(NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(true), user_namespaces: Some(false) }),
+        }]),
+        ..NodeStatus::default()
+    }
+}
+
+fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
+    let mut images = kubelet.images.list();
+    images.sort_by_key(|image| std::cmp::Reverse(image.size));
+    images.truncate(MAX_IMAGES);
+    let entry = |image: image::Image| ContainerImage { names: Some(image.digests.iter().chain(&image.names).take(5).cloned().collect()), size_bytes: Some(image.size as i64) };
+    images.into_iter().map(entry).collect()
+}
+
+fn conditions(kubelet: &Kubelet, old: Option<&Node>, now: &Time) -> Vec<NodeCondition> {
+    let ready = if kubelet.network.is_ready() {
+        ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned())
+    } else {
+        ("Ready", false, "KubeletNotReady", "container runtime network not ready: the node has no pod address range yet".to_owned())
+    };
+    let all = [
+        ("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available".to_owned()),
+        ("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure".to_owned()),
+        ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_owned()),
+        ready,
+    ];
+    let old = old.and_then(|node| node.status.as_ref()).and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    all.into_iter()
+        .map(|(kind, holds, reason, message)| {
+            let status = if holds { "True" } else { "False" };
+            let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+            NodeCondition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message),
+                last_heartbeat_time: Some(now.clone()),
+                last_transition_time: before.and_then(|condition| condition.last_transition_time.clone()).or_else(|| Some(now.clone())),
+            }
+        })
+        .collect()
+}

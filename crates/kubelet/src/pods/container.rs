@@ -1,0 +1,285 @@
+//! From a container of a pod to what the runtime shall start: a pure function over what was gathered before.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::Image;
+use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SecurityContext, VolumeMount};
+use runtime::{
+    Bind, Capabilities, ContainerId, ContainerSpec, ImageMount, LogSpec, Mount, PidMode, Propagation, Rootfs, Seccomp, Source, SupplementalGroups, User, UserRef,
+};
+
+use super::env::expand;
+use super::limits::{self, Class};
+use super::model::{self, Member, Role};
+use super::signals;
+use crate::volumes::Mounted;
+
+/// Everything a container is made of.
+pub struct Parts<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub member: &'a Member,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Its image.
+    pub image: &'a Image,
+    /// Layer directories, topmost first.
+    pub layers: Vec<PathBuf>,
+    /// Its environment without what the image sets.
+    pub env: Vec<(String, String)>,
+    /// The pod's volumes.
+    pub volumes: &'a BTreeMap<String, Mounted>,
+    /// Directory of the pod on the node.
+    pub pod_dir: &'a Path,
+    /// Directory of the pod's logs.
+    pub log_dir: &'a Path,
+    /// Size at which the log is rotated.
+    pub log_max_size: u64,
+    /// Files kept of the log.
+    pub log_max_files: u32,
+    /// The pod's class.
+    pub class: Class,
+    /// Memory of the node, in bytes.
+    pub node_memory: i64,
+    /// Running container that `targetContainerName` means.
+    pub target: Option<ContainerId>,
+}
+
+/// Name of an attempt at the runtime.
+pub fn id(name: &str, attempt: u32) -> Result<ContainerId, String> {
+    ContainerId::new(format!("{name}-{attempt}")).map_err(|error| error.to_string())
+}
+
+/// What the runtime shall start.
+///
+/// # Errors
+/// A text for `CreateContainerConfigError`.
+pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
+    let empty = PodSpec::default();
+    let pod_spec = parts.pod.spec.as_ref().unwrap_or(&empty);
+    let container = &parts.member.spec;
+    let security = container.security_context.clone().unwrap_or_default();
+    let pod_security = pod_spec.security_context.clone().unwrap_or_default();
+    let lookup = |name: &str| parts.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let argv = argv(parts, &lookup)?;
+    let writable = parts.pod_dir.join("containers").join(&container.name).join(parts.attempt.to_string());
+    let mut layers = parts.layers.clone();
+    layers.reverse();
+    let mut spec = ContainerSpec::new(id(&container.name, parts.attempt)?, Rootfs::Overlay { layers, writable: writable.clone() }, argv);
+    spec.labels = labels(parts);
+    spec.annotations = annotations(parts);
+    spec.read_only_root = security.read_only_root_filesystem == Some(true);
+    spec.env = environment(parts);
+    spec.cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| parts.image.config.working_dir.clone());
+    spec.user = user(parts, &security, &pod_security)?;
+    spec.privileged = security.privileged == Some(true);
+    let caps = security.capabilities.clone().unwrap_or_default();
+    spec.capabilities = Capabilities::from_pod(&caps.add.unwrap_or_default(), &caps.drop.unwrap_or_default(), spec.privileged);
+    spec.no_new_privs = security.allow_privilege_escalation == Some(false);
+    spec.seccomp = seccomp(&security, &pod_security, spec.privileged);
+    if spec.privileged || security.proc_mount.as_deref() == Some("Unmasked") {
+        spec.masked_paths = Vec::new();
+        spec.read_only_paths = Vec::new();
+    }
+    spec.mounts = mounts(parts, pod_spec, &lookup, &writable)?;
+    spec.pid = pid(parts, pod_spec);
+    spec.tty = container.tty == Some(true);
+    spec.stdin = container.stdin == Some(true);
+    spec.stdin_once = container.stdin_once == Some(true);
+    spec.limits = limits::container(container.resources.as_ref());
+    let critical = pod_spec.priority.unwrap_or(0) >= 2_000_000_000;
+    spec.oom_score_adj = Some(limits::oom_score(parts.class, container.resources.as_ref(), parts.node_memory, critical));
+    spec.log = Some(LogSpec {
+        path: parts.log_dir.join(&container.name).join(format!("{}.log", parts.attempt)),
+        max_size: parts.log_max_size,
+        max_files: parts.log_max_files,
+    });
+    let signal = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone());
+    let signal = signal.unwrap_or_else(|| parts.image.config.stop_signal.clone());
+    spec.stop_signal = signals::parse(&signal);
+    if let Some(signal) = spec.stop_signal {
+        spec.annotations.insert(model::ANNOTATION_STOP_SIGNAL.to_owned(), signal.to_string());
+    }
+    Ok(spec)
+}
+
+/// `command` replaces the entrypoint and drops the image's arguments; `args` replaces the arguments.
+fn argv(parts: &Parts, lookup: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+    let container = &parts.member.spec;
+    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, lookup)).collect::<Vec<String>>();
+    let (command, args) = (expanded(&container.command), expanded(&container.args));
+    let config = &parts.image.config;
+    let argv: Vec<String> = match (command.is_empty(), args.is_empty()) {
+        (false, _) => command.into_iter().chain(args).collect(),
+        (true, false) => config.entrypoint.iter().cloned().chain(args).collect(),
+        (true, true) => config.entrypoint.iter().chain(&config.cmd).cloned().collect(),
+    };
+    if argv.is_empty() { Err("no command specified".into()) } else { Ok(argv) }
+}
+
+fn environment(parts: &Parts) -> Vec<String> {
+    let from_image = parts.image.config.env.iter().filter(|line| {
+        let name = line.split('=').next().unwrap_or("");
+        !parts.env.iter().any(|(known, _)| known == name)
+    });
+    from_image.cloned().chain(parts.env.iter().map(|(name, value)| format!("{name}={value}"))).collect()
+}
+
+fn labels(parts: &Parts) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (model::LABEL_NAME.to_owned(), parts.member.spec.name.clone()),
+        (model::LABEL_ATTEMPT.to_owned(), parts.attempt.to_string()),
+        ("namespace".to_owned(), model::namespace(parts.pod).to_owned()),
+        ("pod".to_owned(), model::name(parts.pod).to_owned()),
+    ])
+}
+
+fn annotations(parts: &Parts) -> BTreeMap<String, String> {
+    let asked = parts.member.spec.image.clone().unwrap_or_default();
+    let shown = image::Reference::parse(&asked).map_or_else(|_| asked.clone(), |reference| reference.to_string());
+    BTreeMap::from([
+        (model::ANNOTATION_IMAGE_ID.to_owned(), parts.image.image_id_for(&asked)),
+        (model::ANNOTATION_IMAGE.to_owned(), shown),
+        (model::ANNOTATION_HASH.to_owned(), hash(parts.member)),
+    ])
+}
+
+/// What makes a restart necessary when it changes: the image.
+pub fn hash(member: &Member) -> String {
+    member.spec.image.clone().unwrap_or_default()
+}
+
+fn user(parts: &Parts, security: &SecurityContext, pod: &PodSecurityContext) -> Result<User, String> {
+    let id = |value: i64| u32::try_from(value).map_err(|_| format!("user or group {value} is out of range"));
+    let asked = security.run_as_user.or(pod.run_as_user);
+    let from_image = &parts.image.config.user;
+    let user = match asked {
+        Some(uid) => UserRef::Id(id(uid)?),
+        None if from_image.is_empty() => UserRef::Root,
+        None => UserRef::Name(from_image.clone()),
+    };
+    if security.run_as_non_root.or(pod.run_as_non_root) == Some(true) {
+        not_root(parts, &user)?;
+    }
+    let mut supplemental = Vec::new();
+    for gid in pod.supplemental_groups.iter().flatten().chain(pod.fs_group.iter()) {
+        supplemental.push(id(*gid)?);
+    }
+    Ok(User {
+        user,
+        group: security.run_as_group.or(pod.run_as_group).map(id).transpose()?,
+        supplemental,
+        policy: if pod.supplemental_groups_policy.as_deref() == Some("Strict") { SupplementalGroups::Strict } else { SupplementalGroups::Merge },
+    })
+}
+
+fn not_root(parts: &Parts, user: &UserRef) -> Result<(), String> {
+    let whom = format!(
+        "(pod: \"{}_{}({})\", container: {})",
+        model::name(parts.pod),
+        model::namespace(parts.pod),
+        model::uid(parts.pod),
+        parts.member.spec.name
+    );
+    match user {
+        UserRef::Id(0) => Err(format!("container's runAsUser breaks non-root policy {whom}")),
+        UserRef::Id(_) => Ok(()),
+        UserRef::Root => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
+        UserRef::Name(name) => match name.split(':').next().unwrap_or("").parse::<u32>() {
+            Ok(0) => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}")),
+        },
+    }
+}
+
+fn seccomp(security: &SecurityContext, pod: &PodSecurityContext, privileged: bool) -> Seccomp {
+    let profile = security.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
+    match profile.map(|profile| profile.type_.as_str()) {
+        _ if privileged => Seccomp::Unconfined,
+        Some("RuntimeDefault") => Seccomp::RuntimeDefault,
+        _ => Seccomp::Unconfined,
+    }
+}
+
+fn pid(parts: &Parts, pod: &PodSpec) -> PidMode {
+    match &parts.target {
+        Some(target) if parts.member.role == Role::Ephemeral => PidMode::Target(target.clone()),
+        _ if pod.host_pid == Some(true) => PidMode::Host,
+        _ if pod.share_process_namespace == Some(true) => PidMode::Pod,
+        _ => PidMode::Container,
+    }
+}
+
+/// Path on the node of a container's termination message.
+pub fn termination_file(pod_dir: &Path, name: &str, attempt: u32) -> PathBuf {
+    pod_dir.join("containers").join(name).join(format!("termination-log-{attempt}"))
+}
+
+fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>, _writable: &Path) -> Result<Vec<Mount>, String> {
+    let container = &parts.member.spec;
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = parts.volumes.get(&mount.name).ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+        mounts.push(volume_mount(mount, volume, lookup)?);
+    }
+    let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path.trim_end_matches('/') == path);
+    let etc = parts.pod_dir.join("etc");
+    for (file, target) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")] {
+        if !taken(target) && !(file == "hostname" && pod.host_network == Some(true)) {
+            mounts.push(Mount::Bind(Bind::new(etc.join(file), target)));
+        }
+    }
+    let message = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    if !taken(message) {
+        mounts.push(Mount::Bind(Bind::new(termination_file(parts.pod_dir, &container.name, parts.attempt), message)));
+    }
+    Ok(mounts)
+}
+
+fn volume_mount(mount: &VolumeMount, volume: &Mounted, lookup: &impl Fn(&str) -> Option<String>) -> Result<Mount, String> {
+    let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
+        (Some(path), _) if !path.is_empty() => path.clone(),
+        (_, Some(expression)) if !expression.is_empty() => sub_path(expression, lookup)?,
+        _ => String::new(),
+    };
+    if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
+        return Err(format!("failed to prepare subPath for volumeMount {:?} of container: subPath {sub_path:?} must be a relative path without ..", mount.name));
+    }
+    match volume {
+        Mounted::Image(layers) => Ok(Mount::Image(ImageMount { layers: layers.clone(), target: mount.mount_path.clone().into(), sub_path: sub_path.into() })),
+        Mounted::Device(path) => Err(format!("volume {:?} is a block device ({}) and cannot be mounted", mount.name, path.display())),
+        Mounted::Path { path, read_only } => {
+            let mut bind = Bind::new(path.clone(), target(&mount.mount_path));
+            if !sub_path.is_empty() {
+                bind.source = Source::Beneath { root: path.clone(), path: sub_path.into() };
+            }
+            bind.read_only = *read_only || mount.read_only == Some(true);
+            bind.recursive_read_only = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+            bind.propagation = match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::Slave,
+                Some("Bidirectional") => Propagation::Shared,
+                _ => Propagation::Private,
+            };
+            Ok(Mount::Bind(bind))
+        }
+    }
+}
+
+/// Relative mount paths are below the root, as every runtime reads them.
+fn target(path: &str) -> PathBuf {
+    if path.starts_with('/') { path.into() } else { format!("/{path}").into() }
+}
+
+/// Expands `$(NAME)`; an unknown name is an error here.
+fn sub_path(expression: &str, lookup: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let missing = std::cell::Cell::new(false);
+    let path = expand(expression, |name| {
+        let value = lookup(name);
+        missing.set(missing.get() || value.is_none());
+        value
+    });
+    if missing.get() { Err(format!("failed to expand subPath {expression:?}: missing value")) } else { Ok(path) }
+}

@@ -1,0 +1,146 @@
+//! The ground of a pod: its directories, volumes, control group, sandbox and network. Idempotent; tried again as a whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cgroup::Group;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use runtime::{NameSpace, NetNs, Sandbox, SandboxId, SandboxSpec};
+
+use super::files::{self, Resolver};
+use super::limits::{self, Class};
+use super::message::{Prepared, Trouble};
+use super::model;
+use crate::Kubelet;
+use crate::volumes::{self, Mounted, SetUp};
+
+/// Makes everything that containers need before they can start.
+///
+/// # Errors
+/// What did not work, as the reason and text of an event.
+pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Result<Prepared, Trouble> {
+    let uid = model::uid(pod);
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: &dyn std::error::Error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {what}: {}", chain(error)))
+    };
+    let pod_dir = kubelet.pod_dir(uid);
+    std::fs::create_dir_all(pod_dir.join("etc")).map_err(|error| failed("make directories")(&error))?;
+    let volumes = volumes(kubelet, pod, &[]).await?;
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let group = kubelet.pod_group(class, uid);
+    let group = Group::new(kubelet.cgroups.clone(), &group).and_then(|group| group.create().map(|()| group)).map_err(|error| failed("make control group")(&error))?;
+    group.apply(&limits::pod(spec, class)).map_err(|error| failed("limit control group")(&error))?;
+    let sandbox = sandbox(kubelet, pod, spec, class).await?;
+    let addresses = if spec.host_network == Some(true) {
+        kubelet.host_ips()
+    } else {
+        match kubelet.network.attach(uid, &sandbox, spec).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                if let Err(error) = sandbox.destroy().await {
+                    tracing::warn!(%error, "sandbox without network stays");
+                }
+                return Err(Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: set up network: {error:#}")));
+            }
+        }
+    };
+    write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
+    Ok(Prepared { volumes, sandbox, addresses })
+}
+
+async fn sandbox(kubelet: &Arc<Kubelet>, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {
+    let uid = model::uid(pod);
+    let host_network = spec.host_network == Some(true);
+    let id = SandboxId::new(uid).map_err(|error| Trouble::new("FailedCreatePodSandBox", error.to_string()))?;
+    let mut order = SandboxSpec::new(id, limits::pod_group(class, uid));
+    order.hostname = if host_network { String::new() } else { host_name(pod, &kubelet.config, spec) };
+    order.net = if host_network { NetNs::Host } else { NetNs::New };
+    order.ipc = if spec.host_ipc == Some(true) { NameSpace::Host } else { NameSpace::Pod };
+    order.uts = if host_network { NameSpace::Host } else { NameSpace::Pod };
+    order.log_dir = Some(kubelet.log_dir(pod));
+    let sysctls = spec.security_context.as_ref().and_then(|security| security.sysctls.as_deref()).unwrap_or_default();
+    for sysctl in sysctls {
+        if !is_safe(&sysctl.name) {
+            return Err(Trouble::new("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", sysctl.name)));
+        }
+        order.sysctls.insert(sysctl.name.replace('/', "."), sysctl.value.clone());
+    }
+    order.labels = BTreeMap::from([
+        ("namespace".to_owned(), model::namespace(pod).to_owned()),
+        ("name".to_owned(), model::name(pod).to_owned()),
+        ("class".to_owned(), format!("{class:?}")),
+    ]);
+    let made = kubelet.runtime.create_sandbox(order).await;
+    made.map_err(|error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", chain(&error))))
+}
+
+fn host_name(pod: &Pod, config: &crate::config::Config, spec: &PodSpec) -> String {
+    let full = files::full_hostname(pod, config).filter(|_| spec.set_hostname_as_fqdn == Some(true));
+    full.unwrap_or_else(|| files::hostname(pod))
+}
+
+/// Kernel parameters that cannot hurt other pods or the node.
+pub fn is_safe(name: &str) -> bool {
+    let name = name.replace('/', ".");
+    matches!(
+        name.as_str(),
+        "kernel.shm_rmid_forced"
+            | "net.ipv4.ip_local_port_range"
+            | "net.ipv4.tcp_syncookies"
+            | "net.ipv4.ping_group_range"
+            | "net.ipv4.ip_unprivileged_port_start"
+            | "net.ipv4.ip_local_reserved_ports"
+            | "net.ipv4.tcp_keepalive_time"
+            | "net.ipv4.tcp_fin_timeout"
+            | "net.ipv4.tcp_keepalive_intvl"
+            | "net.ipv4.tcp_keepalive_probes"
+            | "net.ipv4.tcp_rmem"
+            | "net.ipv4.tcp_wmem"
+    )
+}
+
+/// Sets up every volume of a pod, or brings them up to date.
+///
+/// # Errors
+/// The first volume that is not ready, as `FailedMount`.
+pub async fn volumes(kubelet: &Arc<Kubelet>, pod: &Pod, addresses: &[String]) -> Result<BTreeMap<String, Mounted>, Trouble> {
+    let mut ready = BTreeMap::new();
+    let directory = kubelet.pod_dir(model::uid(pod)).join("volumes");
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let failed = |text: String| Trouble::new("FailedMount", format!("MountVolume.SetUp failed for volume {:?} : {text}", volume.name));
+        let kind = volumes::find(volume).ok_or_else(|| failed("this volume type is not supported on this node".into()))?;
+        let directory = directory.join(kind.directory).join(&volume.name);
+        let set_up = SetUp { kubelet, pod, pod_ips: addresses, volume, directory: &directory };
+        let mounted = (kind.set_up)(&set_up).await.map_err(|error| failed(chain(&error)))?;
+        ready.insert(volume.name.clone(), mounted);
+    }
+    Ok(ready)
+}
+
+fn write_files(kubelet: &Kubelet, pod: &Pod, pod_dir: &Path, addresses: &[String]) -> std::io::Result<()> {
+    let etc = pod_dir.join("etc");
+    let host = Resolver::parse(&std::fs::read_to_string(&kubelet.config.resolv_conf).unwrap_or_default());
+    write_once(&etc.join("hosts"), &files::hosts(pod, &kubelet.config, addresses))?;
+    write_once(&etc.join("resolv.conf"), &files::resolver(pod, &kubelet.config, &host).text())?;
+    write_once(&etc.join("hostname"), &format!("{}\n", files::hostname(pod)))
+}
+
+/// Files that are bound into containers keep their inode.
+fn write_once(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

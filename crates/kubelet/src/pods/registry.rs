@@ -1,0 +1,197 @@
+//! The workers of this node by pod UID: the API's pods come in here, and so do the runtime's events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use runtime::{ContainerEvent, Recovered, Sandbox};
+use store::Entry;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use super::message::Message;
+use super::model;
+use super::release;
+use super::worker::Worker;
+use crate::Kubelet;
+
+/// All workers.
+#[derive(Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    workers: HashMap<String, Running>,
+    tasks: JoinSet<()>,
+    /// Sandboxes that an earlier run of ours left and whose pods have not come yet.
+    left: HashMap<String, Sandbox>,
+    /// Pods that are over but still in the API, so that they do not start again.
+    over: HashMap<String, ()>,
+    /// Pods of a name that is still in use by an older pod of that name.
+    held_back: HashMap<String, Arc<Pod>>,
+}
+
+struct Running {
+    sender: UnboundedSender<Message>,
+    pod: Arc<Pod>,
+    sandbox: Option<Sandbox>,
+}
+
+impl Registry {
+    /// Notes what an earlier run of ours left.
+    pub fn recovered(&self, recovered: &Recovered) {
+        let mut inner = self.inner.lock();
+        for sandbox in &recovered.sandboxes {
+            inner.left.insert(sandbox.id().to_string(), sandbox.clone());
+        }
+    }
+
+    /// The API has a pod of this node, new or changed.
+    pub fn put(&self, kubelet: &Arc<Kubelet>, entry: &Entry) {
+        let Some(pod) = cache::decode::<Pod>(entry).map(Arc::new) else {
+            return;
+        };
+        self.put_pod(kubelet, pod);
+    }
+
+    /// As `put`, decoded; static pods come this way.
+    pub fn put_pod(&self, kubelet: &Arc<Kubelet>, pod: Arc<Pod>) {
+        let uid = model::uid(&pod).to_owned();
+        let mut inner = self.inner.lock();
+        if let Some(running) = inner.workers.get_mut(&uid) {
+            running.pod = pod.clone();
+            let _ = running.sender.send(Message::Pod(pod));
+            return;
+        }
+        let done = pod.status.as_ref().is_some_and(super::publish::is_final);
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        if inner.over.contains_key(&uid) && !leaving {
+            return;
+        }
+        if done && !leaving && !inner.left.contains_key(&uid) {
+            return;
+        }
+        let same_name = |running: &Running| model::name(&running.pod) == model::name(&pod) && model::namespace(&running.pod) == model::namespace(&pod);
+        if inner.workers.values().any(same_name) {
+            // Two pods of one name never run at the same time; the newer waits for the older to be over.
+            inner.held_back.insert(uid, pod);
+            return;
+        }
+        inner.spawn(kubelet, pod);
+    }
+
+    /// The API no longer has a pod.
+    pub fn gone(&self, kubelet: &Arc<Kubelet>, uid: &str, namespace: &str, name: &str) {
+        let mut inner = self.inner.lock();
+        inner.over.remove(uid);
+        inner.held_back.remove(uid);
+        match inner.workers.get(uid) {
+            Some(running) => {
+                let _ = running.sender.send(Message::Gone);
+            }
+            None => kubelet.remove_logs(namespace, name, uid),
+        }
+    }
+
+    /// Ends everything that an earlier run of ours left and that the API does not want any more.
+    pub fn end_strangers(&self, kubelet: &Arc<Kubelet>) {
+        let strangers: Vec<(String, Sandbox)> = self.inner.lock().left.drain().collect();
+        for (uid, sandbox) in strangers {
+            tracing::info!(uid, "ending a pod that is no longer wanted");
+            let kubelet = kubelet.clone();
+            tokio::spawn(async move {
+                if let Err(error) = sandbox.destroy().await {
+                    tracing::warn!(uid, %error, "sandbox was not destroyed");
+                }
+                kubelet.network.detach(&uid);
+                release::remove_directories(&kubelet, &uid).await;
+            });
+        }
+    }
+
+    /// Hands a runtime event to its pod.
+    pub fn event(&self, event: ContainerEvent) {
+        if let Some(running) = self.inner.lock().workers.get(event.sandbox.as_str()) {
+            let _ = running.sender.send(Message::Runtime(event));
+        }
+    }
+
+    /// Tells every pod to look again, for example after a lag in events.
+    pub fn poke_all(&self) {
+        for running in self.inner.lock().workers.values() {
+            let _ = running.sender.send(Message::Poke);
+        }
+    }
+
+    /// Tells a pod to look again.
+    pub fn poke(&self, uid: &str) {
+        if let Some(running) = self.inner.lock().workers.get(uid) {
+            let _ = running.sender.send(Message::Poke);
+        }
+    }
+
+    /// Sends a message to a pod; false if it has no worker.
+    pub fn send(&self, uid: &str, message: Message) -> bool {
+        self.inner.lock().workers.get(uid).is_some_and(|running| running.sender.send(message).is_ok())
+    }
+
+    /// The sandbox of a pod, for exec, attach, port-forward and statistics.
+    pub fn sandbox(&self, uid: &str) -> Option<Sandbox> {
+        self.inner.lock().workers.get(uid).and_then(|running| running.sandbox.clone())
+    }
+
+    /// Notes the sandbox of a pod.
+    pub fn set_sandbox(&self, uid: &str, sandbox: Option<Sandbox>) {
+        if let Some(running) = self.inner.lock().workers.get_mut(uid) {
+            running.sandbox = sandbox;
+        }
+    }
+
+    /// The pods that have workers.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.inner.lock().workers.values().map(|running| running.pod.clone()).collect()
+    }
+
+    /// A pod by namespace and name, the one with a worker.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let inner = self.inner.lock();
+        inner.workers.values().map(|running| &running.pod).find(|pod| model::namespace(pod) == namespace && model::name(pod) == name).cloned()
+    }
+
+    fn over(&self, kubelet: &Arc<Kubelet>, uid: &str) {
+        let mut inner = self.inner.lock();
+        let Some(running) = inner.workers.remove(uid) else {
+            return;
+        };
+        let (namespace, name) = (model::namespace(&running.pod).to_owned(), model::name(&running.pod).to_owned());
+        if kubelet.in_api(&namespace, &name, uid) {
+            inner.over.insert(uid.to_owned(), ());
+        } else {
+            kubelet.remove_logs(&namespace, &name, uid);
+        }
+        let next = inner.held_back.values().find(|pod| model::name(pod) == name && model::namespace(pod) == namespace).cloned();
+        if let Some(pod) = next {
+            inner.held_back.remove(model::uid(&pod));
+            inner.spawn(kubelet, pod);
+        }
+    }
+}
+
+impl Inner {
+    fn spawn(&mut self, kubelet: &Arc<Kubelet>, pod: Arc<Pod>) {
+        let uid = model::uid(&pod).to_owned();
+        let sandbox = self.left.remove(&uid);
+        let (sender, inbox) = unbounded_channel();
+        let worker = Worker::new(kubelet.clone(), pod.clone(), sandbox.clone(), sender.clone(), inbox);
+        self.workers.insert(uid.clone(), Running { sender, pod, sandbox });
+        while self.tasks.try_join_next().is_some() {}
+        let kubelet = kubelet.clone();
+        self.tasks.spawn(async move {
+            worker.run().await;
+            kubelet.pods.over(&kubelet, &uid);
+        });
+    }
+}

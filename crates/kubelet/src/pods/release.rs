@@ -1,0 +1,72 @@
+//! Gives back what a pod held: sandbox, network, volumes, control group, directories. Logs stay until the object is gone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cgroup::Group;
+use k8s_openapi::api::core::v1::Pod;
+use runtime::Sandbox;
+
+use super::limits;
+use super::model;
+use crate::Kubelet;
+use crate::volumes::{self, TearDown};
+
+/// How long processes of a control group may take to vanish.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Releases everything. What fails is logged and tried again when the node next looks for remains.
+pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>) {
+    let uid = model::uid(pod);
+    if let Some(sandbox) = sandbox {
+        if let Err(error) = sandbox.destroy().await {
+            tracing::warn!(pod = model::name(pod), %error, "sandbox was not destroyed");
+        }
+    }
+    kubelet.network.detach(uid);
+    remove_directories(kubelet, uid).await;
+    let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
+    if let Ok(group) = Group::new(kubelet.cgroups.clone(), &kubelet.pod_group(class, uid)) {
+        let removed = tokio::task::spawn_blocking(move || group.remove(PATIENCE)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::debug!(pod = model::name(pod), %error, "control group stays");
+        }
+    }
+    kubelet.objects.release(uid);
+    kubelet.tokens.release(uid);
+}
+
+/// Tears down volumes and removes the pod's directory.
+pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) {
+    let directory = kubelet.pod_dir(uid);
+    for kind in children(&directory.join("volumes")) {
+        let Some(kind) = volumes::find_directory(&kind) else {
+            continue;
+        };
+        let kind_directory = directory.join("volumes").join(kind.directory);
+        for volume in children(&kind_directory) {
+            let path = kind_directory.join(&volume);
+            let tear_down = TearDown { kubelet, pod_uid: uid, volume: &volume, directory: &path };
+            if let Err(error) = (kind.tear_down)(&tear_down).await {
+                tracing::warn!(volume, error = super::prepare::chain(&error), "volume was not torn down");
+                // What is still mounted must not be deleted.
+                return;
+            }
+        }
+    }
+    if let Err(error) = remove_tree(&directory) {
+        if error.kind() != std::io::ErrorKind::NotFound {
+            tracing::warn!(directory = %directory.display(), %error, "pod directory stays");
+        }
+    }
+}
+
+fn remove_tree(directory: &Path) -> std::io::Result<()> {
+    std::fs::remove_dir_all(directory)
+}
+
+fn children(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,179 @@
+//! Starts one attempt of a container: image, configuration, creation, start, postStart hook. Runs beside the worker
+//! and reports once, with what the container waits for on the way.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use client::EventKind;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use runtime::{ContainerId, ContainerStatus, Sandbox};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::container::{self, Parts};
+use super::env::{self, Sources};
+use super::hooks;
+use super::limits::Class;
+use super::message::{Message, Trouble};
+use super::model::{self, Member};
+use super::signals;
+use crate::objects::ObjectKind;
+use crate::volumes::Mounted;
+use crate::{Kubelet, pull};
+
+/// What to start.
+pub struct Order {
+    /// The node.
+    pub kubelet: Arc<Kubelet>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container.
+    pub member: Member,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Where it runs.
+    pub sandbox: Sandbox,
+    /// Addresses of the pod.
+    pub addresses: Vec<String>,
+    /// The pod's volumes.
+    pub volumes: BTreeMap<String, Mounted>,
+    /// The pod's class.
+    pub class: Class,
+    /// Container whose processes an ephemeral one sees.
+    pub target: Option<ContainerId>,
+    /// Where to report.
+    pub sender: UnboundedSender<Message>,
+    /// Earlier attempts; all but the last are removed.
+    pub old: Vec<ContainerStatus>,
+}
+
+/// Carries out a start and reports.
+pub async fn start(order: Order) {
+    let result = run(&order).await;
+    if let Err(trouble) = &result {
+        let event = if trouble.image { "Failed" } else { trouble.event_reason() };
+        order.event(EventKind::Warning, event, &trouble.event_text());
+    }
+    let _ = order.sender.send(Message::Started { name: order.member.spec.name.clone(), attempt: order.attempt, result });
+}
+
+impl Trouble {
+    fn event_reason(&self) -> &str {
+        if self.reason == "PostStartHookError" { "FailedPostStartHook" } else { "Failed" }
+    }
+
+    fn event_text(&self) -> String {
+        if self.image { format!("Error: {}", self.reason) } else { format!("Error: {}", self.message) }
+    }
+}
+
+impl Order {
+    fn event(&self, kind: EventKind, reason: &str, message: &str) {
+        self.kubelet.event(&self.pod, &self.member.spec.name, kind, reason, message);
+    }
+
+    fn name(&self) -> &str {
+        &self.member.spec.name
+    }
+}
+
+async fn run(order: &Order) -> Result<(), Trouble> {
+    let image = pull::ensure(order).await?;
+    for old in order.old.iter().rev().skip(1) {
+        if let Err(error) = order.sandbox.remove(&old.id).await {
+            tracing::debug!(container = %old.id, %error, "old attempt stays");
+        }
+        remove_writable(&order.kubelet.pod_dir(model::uid(&order.pod)), order.name(), model::attempt(old));
+    }
+    let config_error = |text: String| Trouble::new("CreateContainerConfigError", text);
+    let env = environment(order).await.map_err(config_error)?;
+    let pod_dir = order.kubelet.pod_dir(model::uid(&order.pod));
+    let log_dir = order.kubelet.log_dir(&order.pod);
+    prepare_files(&pod_dir, order).map_err(|error| Trouble::new("CreateContainerError", format!("prepare files of the container: {error}")))?;
+    let parts = Parts {
+        pod: &order.pod,
+        member: &order.member,
+        attempt: order.attempt,
+        image: &image,
+        layers: order.kubelet.images.layers(&image),
+        env,
+        volumes: &order.volumes,
+        pod_dir: &pod_dir,
+        log_dir: &log_dir,
+        log_max_size: order.kubelet.config.log_max_size,
+        log_max_files: order.kubelet.config.log_max_files,
+        class: order.class,
+        node_memory: order.kubelet.node.memory_bytes(),
+        target: order.target.clone(),
+    };
+    let spec = container::spec(&parts).map_err(config_error)?;
+    let id = spec.id.clone();
+    let created = order.sandbox.create_container(spec).await;
+    if let Err(error) = created {
+        return Err(Trouble::new("CreateContainerError", error.to_string()));
+    }
+    order.event(EventKind::Normal, "Created", "Container created");
+    order.kubelet.link_log(&order.pod, order.name(), order.attempt, &log_dir);
+    if let Err(error) = order.sandbox.start(&id).await {
+        return Err(Trouble::new("RunContainerError", error.to_string()));
+    }
+    order.event(EventKind::Normal, "Started", "Container started");
+    let _ = order.sender.send(Message::Poke);
+    post_start(order, &id).await
+}
+
+async fn post_start(order: &Order, id: &ContainerId) -> Result<(), Trouble> {
+    let Some(hook) = order.member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+        return Ok(());
+    };
+    let context = hooks::Context { kubelet: &order.kubelet, pod: &order.pod, container: &order.member.spec, id, sandbox: &order.sandbox, addresses: &order.addresses };
+    let Err(error) = hooks::run(&context, hook).await else {
+        return Ok(());
+    };
+    order.event(EventKind::Warning, "FailedPostStartHook", &format!("PostStartHook failed: {error}"));
+    let grace = order.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+    order.event(EventKind::Normal, "Killing", "FailedPostStartHook");
+    if let Err(error) = order.sandbox.stop(id, signals::TERM, std::time::Duration::from_secs(grace.max(0) as u64)).await {
+        tracing::debug!(container = %id, %error, "stop after failed hook");
+    }
+    Err(Trouble::new("PostStartHookError", error))
+}
+
+/// The environment with everything that it refers to.
+async fn environment(order: &Order) -> Result<Vec<(String, String)>, String> {
+    let (config_maps, secrets) = env::references(&order.member.spec);
+    let namespace = model::namespace(&order.pod);
+    let mut sources = Sources::default();
+    for (kind, names) in [(ObjectKind::ConfigMap, config_maps), (ObjectKind::Secret, secrets)] {
+        for name in names {
+            let entry = order.kubelet.objects.get(model::uid(&order.pod), kind, namespace, &name).await.map_err(|status| status.to_string())?;
+            let data = entry.map(|entry| crate::volumes::data_of(&entry));
+            let known = if kind == ObjectKind::ConfigMap { &mut sources.config_maps } else { &mut sources.secrets };
+            known.insert(name, data);
+        }
+    }
+    let links = order.pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    order.kubelet.services.synced().await;
+    let candidates: Vec<Service> = order.kubelet.services.list_namespace(namespace).iter().chain(order.kubelet.services.get("default", "kubernetes").iter()).filter_map(|entry| cache::decode(entry)).collect();
+    let variables = env::service_variables(&candidates, namespace, links);
+    let allocatable = order.kubelet.node.allocatable();
+    let host_ips = order.kubelet.host_ips();
+    let host = super::downward::Host { host_ips: &host_ips, pod_ips: &order.addresses, allocatable: &allocatable };
+    env::environment(&order.pod, &order.member.spec, &host, &variables, &sources)
+}
+
+/// The termination message file and directories of this attempt.
+fn prepare_files(pod_dir: &Path, order: &Order) -> std::io::Result<()> {
+    let directory = pod_dir.join("containers").join(order.name());
+    std::fs::create_dir_all(directory.join(order.attempt.to_string()))?;
+    let file = container::termination_file(pod_dir, order.name(), order.attempt);
+    std::fs::write(&file, b"")?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+fn remove_writable(pod_dir: &Path, name: &str, attempt: u32) {
+    let directory = pod_dir.join("containers").join(name).join(attempt.to_string());
+    if let Err(error) = std::fs::remove_dir_all(&directory) {
+        tracing::debug!(directory = %directory.display(), %error, "writable layer stays");
+    }
+}

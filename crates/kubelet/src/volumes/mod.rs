@@ -1,0 +1,145 @@
+//! Volume types, one file each: how a volume of a pod becomes a directory (or an image) to be mounted.
+//!
+//! A type says whether a volume is its own, sets it up (again on every change: set-up is idempotent and updates
+//! content in place) and tears it down. The list is generated.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+
+use crate::Kubelet;
+
+pub mod atomic;
+mod config_map;
+pub mod content;
+mod downward_api;
+mod empty_dir;
+mod host_path;
+mod image;
+mod list;
+pub mod mount;
+pub mod ownership;
+mod persistent_volume_claim;
+mod projected;
+mod secret;
+
+pub use content::data_of;
+
+/// A volume type.
+#[derive(Clone, Copy)]
+pub struct VolumeType {
+    /// Name as in the volume source, for example `emptyDir`.
+    pub name: &'static str,
+    /// Directory below `volumes/` of the pod as upstream names it, for example `kubernetes.io~empty-dir`.
+    pub directory: &'static str,
+    /// Whether the volume is of this type.
+    pub is: fn(&Volume) -> bool,
+    /// Makes the volume ready, or brings its content up to date.
+    pub set_up: for<'a> fn(&'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>>,
+    /// Releases what set-up made. The directory of the volume is removed afterwards.
+    pub tear_down: for<'a> fn(&'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>>,
+    /// Whether content follows objects that change while the pod runs.
+    pub live: bool,
+}
+
+/// What set-up needs.
+pub struct SetUp<'a> {
+    /// The node.
+    pub kubelet: &'a Arc<Kubelet>,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// Addresses of the pod, for the downward API.
+    pub pod_ips: &'a [String],
+    /// The volume.
+    pub volume: &'a Volume,
+    /// Directory of this volume, which set-up creates.
+    pub directory: &'a Path,
+}
+
+/// What tear-down needs.
+pub struct TearDown<'a> {
+    /// The node.
+    pub kubelet: &'a Arc<Kubelet>,
+    /// UID of the pod.
+    pub pod_uid: &'a str,
+    /// Name of the volume.
+    pub volume: &'a str,
+    /// Directory of this volume.
+    pub directory: &'a Path,
+}
+
+/// A volume that is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounted {
+    /// A directory (or file, for hostPath) of the node.
+    Path {
+        /// Where.
+        path: PathBuf,
+        /// May only be read.
+        read_only: bool,
+    },
+    /// The layers of an image, lowest first.
+    Image(Vec<PathBuf>),
+    /// A block device.
+    Device(PathBuf),
+}
+
+/// Why a volume is not ready; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Something it refers to is not there or not as it must be.
+    #[error("{0}")]
+    Refused(String),
+    /// The server could not be asked.
+    #[error(transparent)]
+    Api(#[from] api::Status),
+    /// The node's files refused.
+    #[error("{what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl VolumeError {
+    /// Wraps an IO failure.
+    pub fn io(what: &'static str, path: &Path, source: std::io::Error) -> VolumeError {
+        VolumeError::Io { what, path: path.to_owned(), source }
+    }
+}
+
+/// The type of a volume.
+pub fn find(volume: &Volume) -> Option<&'static VolumeType> {
+    list::ALL.iter().find(|one| (one.is)(volume))
+}
+
+/// The type that a directory below `volumes/` belongs to.
+pub fn find_directory(directory: &str) -> Option<&'static VolumeType> {
+    list::ALL.iter().find(|one| one.directory == directory)
+}
+
+impl TearDown<'_> {
+    /// Removes what a volume of this kind of directory keeps in memory.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn remove_from_memory(&self, directory: &str) -> Result<(), VolumeError> {
+        let path = self.kubelet.memory_dir(self.pod_uid).join(directory).join(self.volume);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(VolumeError::io("remove", &path, error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// For types that have nothing to release.
+pub fn nothing<'a>(_: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>> {
+    Box::pin(async { Ok(()) })
+}

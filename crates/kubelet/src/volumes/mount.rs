@@ -1,0 +1,35 @@
+//! The few mounts that volumes make on the node's side.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// Mounts memory with a size limit in bytes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn tmpfs(path: &Path, size: u64) -> io::Result<()> {
+    let data = CString::new(format!("size={size},mode=0777")).map_err(io::Error::other)?;
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
+    Ok(())
+}
+
+/// Unmounts, lazily where it is still in use; nothing mounted there is fine.
+///
+/// # Errors
+/// What the kernel said.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether something is mounted right here.
+pub fn is_mount_point(path: &Path) -> bool {
+    let device = |path: &Path| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();
+    let parent = path.parent().and_then(device);
+    device(path).is_some_and(|own| parent.is_some_and(|parent| own != parent))
+}
