@@ -31,20 +31,17 @@ fn map_of(map: &mut Map<String, Value>, schema: &Type) {
     for field in &schema.fields {
         match map.get_mut(&*field.name) {
             Some(value) => {
-                if !present(value, field) {
+                if !present(value, field) || value.is_null() && field.omits_zero(schema) {
                     map.remove(&*field.name);
                 }
             }
+            None if field.omits_zero(schema) => {}
             None => {
-                if let Some(value) = absent(field) {
+                if let Some(value) = field.zero() {
                     map.insert(field.name.to_string(), value);
                 }
             }
         }
-    }
-    // The only field of the whole API with `omitzero`.
-    if &*schema.name == "apis.meta.v1.ObjectMeta" && map.get("creationTimestamp").is_some_and(Value::is_null) {
-        map.remove("creationTimestamp");
     }
 }
 
@@ -59,7 +56,7 @@ fn custom(map: &mut Map<String, Value>, schema: &Type) {
 /// Normalizes a value that is there; false when it has to go.
 fn present(value: &mut Value, field: &Field) -> bool {
     if value.is_null() {
-        return match absent(field) {
+        return match field.zero() {
             Some(zero) => {
                 *value = zero;
                 true
@@ -68,54 +65,20 @@ fn present(value: &mut Value, field: &Field) -> bool {
         };
     }
     normalize_value(value, &field.shape);
+    // Storage in protobuf cannot tell an empty list from none.
+    if !field.omit_empty && is_empty(value, &field.shape) && matches!(field.shape, Shape::List(_) | Shape::Map(_)) {
+        *value = Value::Null;
+    }
     !(field.omit_empty && !field.pointer && is_empty(value, &field.shape))
-}
-
-/// What stands in JSON for a field that nobody set.
-fn absent(field: &Field) -> Option<Value> {
-    if field.pointer {
-        return (!field.omit_empty).then_some(Value::Null);
-    }
-    match &field.shape {
-        Shape::Ref(type_ref) => Some(zero_of(type_ref)),
-        _ if field.omit_empty => None,
-        Shape::Scalar(scalar) => Some(zero_scalar(*scalar)),
-        Shape::List(_) | Shape::Map(_) => Some(Value::Null),
-    }
 }
 
 /// The zero value of an element of a list or map.
 fn zero(shape: &Shape) -> Value {
     match shape {
         Shape::Scalar(Scalar::Bytes) => "".into(),
-        Shape::Scalar(scalar) => zero_scalar(*scalar),
-        Shape::Ref(type_ref) => zero_of(type_ref),
+        Shape::Scalar(scalar) => scalar.zero(),
+        Shape::Ref(type_ref) => type_ref.zero_value(),
         Shape::List(_) | Shape::Map(_) => Value::Null,
-    }
-}
-
-fn zero_scalar(scalar: Scalar) -> Value {
-    match scalar {
-        Scalar::String => "".into(),
-        Scalar::Bool => false.into(),
-        Scalar::Int32 | Scalar::Int64 | Scalar::Float64 => 0.into(),
-        Scalar::Bytes => Value::Null,
-    }
-}
-
-fn zero_of(schema: &Type) -> Value {
-    match schema.form {
-        Form::Struct => {
-            let mut map = Map::new();
-            map_of(&mut map, schema);
-            Value::Object(map)
-        }
-        Form::Quantity => "0".into(),
-        Form::IntOrString => 0.into(),
-        Form::Duration => "0s".into(),
-        Form::SchemaOrBool => false.into(),
-        Form::FieldsV1 => Value::Object(Map::new()),
-        Form::Time | Form::MicroTime | Form::RawExtension | Form::Json | Form::SchemaOrArray | Form::SchemaOrStrings | Form::Alias => Value::Null,
     }
 }
 

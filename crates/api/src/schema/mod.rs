@@ -5,6 +5,7 @@
 //! resource definition builds the same [`Type`]s at run time.
 
 mod table;
+mod zero;
 
 use std::sync::Arc;
 

@@ -1,13 +1,44 @@
 //! Server-side apply and `managedFields`: who owns which field, and what happens when owners disagree.
 //!
-//! Every write goes through [`update`] (creates, updates, all patches) or [`apply`] (the apply patch), after
-//! defaulting and before admission; after admission changed the object, [`update`] runs again for the same writer.
+//! Every write goes through [`update`] (creates, updates, all patches but one) or [`apply`] (the apply patch), after
+//! defaulting and before mutating admission: what admission adds belongs to nobody.
 
+mod combine;
+mod compare;
+mod entries;
 mod field_set;
+mod node;
+mod validate;
 
-use api::{Object, Status, TypeRef};
+use api::{Object, Reason, Status, TypeRef};
+use serde_json::{Map, Value, json};
 
-pub use field_set::FieldSet;
+use combine::with_named_fields;
+use compare::{Comparison, field_set};
+use entries::{Owned, Owner, Owners};
+use node::Node;
+
+pub use field_set::{FieldSet, Step};
+
+/// Annotation in which client-side apply keeps what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Owner of what stood in an object without owners when it was applied for the first time.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// Fields of every object that nobody owns.
+const UNOWNED: [&[&str]; 12] = [
+    &["apiVersion"],
+    &["kind"],
+    &["metadata"],
+    &["metadata", "name"],
+    &["metadata", "namespace"],
+    &["metadata", "creationTimestamp"],
+    &["metadata", "selfLink"],
+    &["metadata", "uid"],
+    &["metadata", "clusterName"],
+    &["metadata", "generation"],
+    &["metadata", "managedFields"],
+    &["metadata", "resourceVersion"],
+];
 
 /// How a writer wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +76,7 @@ pub trait Managed {
 }
 
 /// One field that somebody else owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// The other owner as messages name it: `"kubectl-scale" using apps/v1`.
     pub owner: String,
@@ -65,15 +96,29 @@ pub enum ApplyError {
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {
-    let _ = conflicts;
-    String::new()
+    if let [one] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", one.owner, one.field);
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for (index, conflict) in conflicts.iter().enumerate() {
+        if index == 0 || conflicts[index - 1].owner != conflict.owner {
+            lines.push(format!("conflicts with {}:", conflict.owner));
+        }
+        lines.push(format!("- {}", conflict.field));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
 impl ApplyError {
     /// The answer to the client: 409 with a cause per field, or the refusal.
     pub fn status(&self) -> Status {
         match self {
-            ApplyError::Conflicts(_) => Status::new(api::Reason::Conflict, self.to_string()),
+            ApplyError::Conflicts(conflicts) => {
+                let mut status = Status::new(Reason::Conflict, self.to_string());
+                let cause = |conflict: &Conflict| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {}", conflict.owner), "field": conflict.field});
+                status.details = json!({"causes": conflicts.iter().map(cause).collect::<Vec<Value>>()});
+                status
+            }
             ApplyError::Refused(status) => (**status).clone(),
         }
     }
@@ -84,13 +129,297 @@ impl ApplyError {
 /// Both objects are complete, normalized and defaulted. When nothing but times of managed fields differs, `new` gets
 /// the live ones, so that the caller sees an unchanged object.
 pub fn update(live: Option<&Object>, new: &mut Object, by: &ManagedBy, kind: &dyn Managed) {
-    let _ = (live, new, by, kind);
+    let owners = owners_for_update(live, new, by);
+    if live.is_some() && owners.is_empty() {
+        // An object that nobody tracked stays untracked until it is applied.
+        new.metadata_mut().remove("managedFields");
+        return;
+    }
+    let empty = empty_object(kind, by.api_version);
+    let mut old = live.unwrap_or(&empty).clone();
+    old.metadata_mut().remove("managedFields");
+    new.metadata_mut().remove("managedFields");
+    let mut owners = owners;
+    record_update(&old, new, &mut owners, &Owner::new(Operation::Update, by), by, kind);
+    entries::cap(&mut owners);
+    entries::write(new, &owners);
+    keep_times(live, new);
+}
+
+/// Owners before an update: those in the request, so that clients can edit them, unless it says nothing about them.
+fn owners_for_update(live: Option<&Object>, new: &Object, by: &ManagedBy) -> Owners {
+    let live_owners = || live.and_then(entries::read).unwrap_or_default();
+    if !by.subresource.is_empty() {
+        return live_owners();
+    }
+    if entries::is_reset(new) {
+        return Owners::new();
+    }
+    match entries::read(new) {
+        Some(owners) if !owners.is_empty() => owners,
+        _ => live_owners(),
+    }
+}
+
+/// Gives what changed from `old` to `new` to the writer.
+fn record_update(old: &Object, new: &Object, owners: &mut Owners, me: &Owner, by: &ManagedBy, kind: &dyn Managed) {
+    let compare = settle(old, new, owners, None, by, kind, true).unwrap_or_default();
+    let fields = compare.changed().difference(&unowned());
+    if fields.is_empty() {
+        return;
+    }
+    let time = Some(by.time.to_owned());
+    match owners.get_mut(me) {
+        Some(owned) => {
+            owned.fields = std::mem::take(&mut owned.fields).union(&fields);
+            owned.time = time;
+        }
+        None => {
+            owners.insert(me.clone(), Owned { api_version: by.api_version.into(), time, fields });
+        }
+    }
+}
+
+/// Takes changed and removed fields from all owners but `except`. Without `force` a changed field that somebody owns is a
+/// conflict, and nothing is taken. Returns what changed in the version of the request.
+fn settle(
+    old: &Object,
+    new: &Object,
+    owners: &mut Owners,
+    except: Option<&Owner>,
+    by: &ManagedBy,
+    kind: &dyn Managed,
+    force: bool,
+) -> Result<Comparison, Vec<Conflict>> {
+    let ignored = reset_fields(kind, by.subresource);
+    let compare_in = |api_version: &str| -> Option<Comparison> {
+        let schema = kind.schema(api_version)?;
+        let node = Node::of_type(&schema);
+        if api_version == by.api_version {
+            return Some(Comparison::new(&old.0, &new.0, node).exclude(&ignored));
+        }
+        let (old, new) = (kind.convert(old, api_version)?, kind.convert(new, api_version)?);
+        Some(Comparison::new(&old.0, &new.0, node).exclude(&ignored))
+    };
+    let mut versions: std::collections::HashMap<String, Option<Comparison>> = std::collections::HashMap::new();
+    versions.insert(by.api_version.to_owned(), compare_in(by.api_version));
+    let mut conflicts = Vec::new();
+    let mut taken: Vec<(Owner, Option<FieldSet>)> = Vec::new();
+    for (owner, owned) in owners.iter().filter(|(owner, _)| Some(*owner) != except) {
+        let compare = versions.entry(owned.api_version.clone()).or_insert_with(|| compare_in(&owned.api_version));
+        let Some(compare) = compare else {
+            // A version that is not served any more.
+            taken.push((owner.clone(), None));
+            continue;
+        };
+        let conflict = owned.fields.intersection(&compare.changed());
+        conflicts.extend(conflict.paths().into_iter().map(|field| Conflict { owner: owner.describe(), field }));
+        taken.push((owner.clone(), Some(conflict.union(&compare.removed))));
+    }
+    if !force && !conflicts.is_empty() {
+        conflicts.sort_by(|one, other| one.owner.cmp(&other.owner));
+        return Err(conflicts);
+    }
+    for (owner, fields) in taken {
+        if let Some(owned) = owners.get_mut(&owner) {
+            owned.fields = fields.map(|fields| owned.fields.difference(&fields)).unwrap_or_default();
+        }
+    }
+    owners.retain(|_, owned| !owned.fields.is_empty());
+    Ok(versions.remove(by.api_version).flatten().unwrap_or_default())
 }
 
 /// Applies a configuration. `live` is `None` when the object does not exist (then the result is what to create).
 ///
 /// The result is not defaulted. It equals `live` when the apply changes nothing.
 pub fn apply(live: Option<&Object>, config: &Object, by: &ManagedBy, force: bool, kind: &dyn Managed) -> Result<Object, ApplyError> {
-    let _ = (live, config, by, force, kind);
-    Err(ApplyError::Refused(Box::new(Status::internal("server-side apply is not available yet"))))
+    let schema = check(config, by, kind)?;
+    let upgraded = match try_apply(live, config, by, force, kind, &schema) {
+        // Client-side apply of the same tool owned these fields; what it applied may be taken over.
+        Err(ApplyError::Conflicts(conflicts)) if by.manager == "kubectl" => {
+            let Some(allowed) = live.and_then(|live| last_applied_fields(live, by, &schema)) else {
+                return Err(ApplyError::Conflicts(conflicts));
+            };
+            let allowed = allowed.paths();
+            let left: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !allowed.contains(&conflict.field)).collect();
+            if !left.is_empty() {
+                return Err(ApplyError::Conflicts(left));
+            }
+            try_apply(live, config, by, true, kind, &schema)?
+        }
+        result => result?,
+    };
+    let mut result = upgraded;
+    if by.manager == "kubectl" && by.subresource.is_empty() && result.annotation(LAST_APPLIED).is_some() {
+        let mut configuration = config.clone();
+        configuration.remove_at(&["metadata", "annotations", LAST_APPLIED]);
+        let text = Value::Object(configuration.0).to_string() + "\n";
+        result.map_at_mut(&["metadata", "annotations"]).insert(LAST_APPLIED.into(), text.into());
+    }
+    keep_times(live, &mut result);
+    Ok(result)
 }
+
+fn check(config: &Object, by: &ManagedBy, kind: &dyn Managed) -> Result<TypeRef, ApplyError> {
+    let refused = |status: Status| ApplyError::Refused(Box::new(status));
+    if config.api_version() != by.api_version {
+        return Err(refused(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
+            config.api_version(),
+            by.api_version
+        ))));
+    }
+    if config.metadata().is_some_and(|metadata| metadata.get("managedFields").is_some_and(|fields| !fields.is_null())) {
+        return Err(refused(Status::bad_request("metadata.managedFields must be nil")));
+    }
+    let Some(schema) = kind.schema(by.api_version) else {
+        return Err(refused(Status::bad_request(format!("{} is not served", by.api_version))));
+    };
+    let errors = validate::validate(&config.0, &schema);
+    if !errors.is_empty() {
+        return Err(refused(Status::new(
+            Reason::Unknown,
+            format!(
+                "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
+                config.namespace(),
+                config.name(),
+                by.api_version,
+                config.kind(),
+                validate::joined(&errors)
+            ),
+        )));
+    }
+    Ok(schema)
+}
+
+fn try_apply(live: Option<&Object>, config: &Object, by: &ManagedBy, force: bool, kind: &dyn Managed, schema: &TypeRef) -> Result<Object, ApplyError> {
+    let node = Node::of_type(schema);
+    let empty = empty_object(kind, by.api_version);
+    let mut old = live.unwrap_or(&empty).clone();
+    let mut owners = match live {
+        Some(live) => entries::read(live).unwrap_or_default(),
+        None => Owners::new(),
+    };
+    old.metadata_mut().remove("managedFields");
+    if live.is_some() && owners.is_empty() {
+        let before = Owner::named(Operation::Update, BEFORE_FIRST_APPLY, by.api_version, by.subresource);
+        record_update(&empty, &old, &mut owners, &before, by, kind);
+    }
+    let merged = Object(combine::merge(&old.0, &config.0, node));
+    let me = Owner::new(Operation::Apply, by);
+    let last = owners.get(&me).cloned();
+    let fields = field_set(&config.0, node).without_below(&reset_fields(kind, by.subresource));
+    let time = last.as_ref().and_then(|last| last.time.clone());
+    owners.insert(me.clone(), Owned { api_version: by.api_version.into(), time, fields });
+    let mut result = match &last {
+        Some(last) if !last.fields.is_empty() => prune(merged, &owners, last, by, kind).unwrap_or_else(|merged| *merged),
+        _ => merged,
+    };
+    settle(&old, &result, &mut owners, Some(&me), by, kind, force).map_err(ApplyError::Conflicts)?;
+    if let Some(owned) = owners.get_mut(&me) {
+        owned.fields = owned.fields.difference(&unowned());
+        let same = last.is_some_and(|last| last.fields == owned.fields && last.api_version == owned.api_version);
+        if !same || result.0 != old.0 {
+            owned.time = Some(by.time.to_owned());
+        }
+    }
+    owners.retain(|_, owned| !owned.fields.is_empty());
+    entries::cap(&mut owners);
+    entries::write(&mut result, &owners);
+    Ok(result)
+}
+
+/// Takes out what the applier applied last time, does not apply now, and nobody else owns. The merged object comes back as
+/// the error when a version on the way is not served any more.
+fn prune(merged: Object, owners: &Owners, last: &Owned, by: &ManagedBy, kind: &dyn Managed) -> Result<Object, Box<Object>> {
+    let in_version = |object: &Object, version: &str, from: &str| -> Option<Object> {
+        if version == from { Some(object.clone()) } else { kind.convert(object, version) }
+    };
+    let version = last.api_version.as_str();
+    let (Some(mut base), Some(schema)) = (in_version(&merged, version, by.api_version), kind.schema(version)) else {
+        return Err(Box::new(merged));
+    };
+    let node = Node::of_type(&schema);
+    let last_fields = with_named_fields(&last.fields, node);
+    let mut pruned = Object(combine::remove(&base.0, &last_fields, node));
+    // The version of the last apply comes first: conversion may need fields that others own in it.
+    let mut versions: Vec<&str> = owners.values().map(|owned| owned.api_version.as_str()).collect();
+    versions.sort_by_key(|other| (*other != version, *other));
+    versions.dedup();
+    let mut current = version;
+    for other in versions {
+        let (Some(base_there), Some(pruned_there), Some(schema)) =
+            (in_version(&base, other, current), in_version(&pruned, other, current), kind.schema(other))
+        else {
+            continue;
+        };
+        let node = Node::of_type(&schema);
+        let owned = owners.values().filter(|owned| owned.api_version == other).fold(FieldSet::default(), |all, owned| all.union(&owned.fields));
+        let keep = with_named_fields(&field_set(&pruned_there.0, node), node).union(&with_named_fields(&owned, node));
+        let gone = with_named_fields(&field_set(&base_there.0, node), node).difference(&keep);
+        pruned = Object(combine::remove(&base_there.0, &gone, node));
+        base = base_there;
+        current = other;
+    }
+    // What was not applied last time is not taken out.
+    let (Some(base), Some(pruned)) = (in_version(&base, version, current), in_version(&pruned, version, current)) else {
+        return Err(Box::new(merged));
+    };
+    let all = with_named_fields(&field_set(&base.0, node), node);
+    let kept = with_named_fields(&field_set(&pruned.0, node), node);
+    let result = Object(combine::remove(&base.0, &all.difference(&kept).intersection(&last_fields), node));
+    in_version(&result, by.api_version, version).ok_or_else(|| Box::new(merged))
+}
+
+/// Fields that client-side apply set last and that still have the value it gave them.
+fn last_applied_fields(live: &Object, by: &ManagedBy, schema: &TypeRef) -> Option<FieldSet> {
+    let text = live.annotation(LAST_APPLIED).filter(|text| !text.is_empty())?;
+    let last = Object::from_value(serde_json::from_str(text).ok()?)?;
+    if last.api_version() != by.api_version {
+        return None;
+    }
+    let node = Node::of_type(schema);
+    let compare = Comparison::new(&last.0, &live.0, node);
+    Some(field_set(&last.0, node).difference(&compare.modified).difference(&compare.added).difference(&compare.removed))
+}
+
+/// An object of the kind before anybody set anything.
+fn empty_object(kind: &dyn Managed, api_version: &str) -> Object {
+    match kind.schema(api_version) {
+        Some(schema) if schema.structural.is_none() => Object(schema.zero()),
+        _ => Object(Map::new()),
+    }
+}
+
+fn reset_fields(kind: &dyn Managed, subresource: &str) -> FieldSet {
+    kind.reset(subresource).iter().fold(FieldSet::default(), |all, path| all.union(&FieldSet::of_names(path)))
+}
+
+fn unowned() -> FieldSet {
+    UNOWNED.iter().fold(FieldSet::default(), |all, path| all.union(&FieldSet::of_names(path)))
+}
+
+/// Gives `new` the live managed fields when the objects differ in nothing but their times.
+fn keep_times(live: Option<&Object>, new: &mut Object) {
+    let Some(live) = live else { return };
+    let without_times = |object: &Object| {
+        let mut object = object.clone();
+        if let Some(Value::Array(entries)) = object.metadata_mut().get_mut("managedFields") {
+            entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
+            entries.sort_by_key(Value::to_string);
+        }
+        object
+    };
+    let (old, mut changed) = (without_times(live), without_times(new));
+    if changed.resource_version().is_empty() {
+        changed.set_meta("resourceVersion", live.resource_version());
+    }
+    if old == changed
+        && let Some(fields) = live.metadata().and_then(|metadata| metadata.get("managedFields"))
+    {
+        new.set_meta("managedFields", fields.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests;
