@@ -16,7 +16,9 @@ use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::certificate::TbsCertificate;
 use x509_cert::der::asn1::OctetString;
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier,
+};
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -48,7 +50,11 @@ impl Authority {
     pub fn create(common_name: &str, lifetime: Duration) -> Result<Self, IssueError> {
         let key = PrivateKey::generate()?;
         let subject = names::subject_name(&Subject::new(common_name, &[]))?;
-        let usages = [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::CertSign];
+        let usages = [
+            Usage::DigitalSignature,
+            Usage::KeyEncipherment,
+            Usage::CertSign,
+        ];
         let profile = Profile {
             issuer: subject.clone(),
             subject,
@@ -57,7 +63,14 @@ impl Authority {
             alt_names: Vec::new(),
             usages: usages.to_vec(),
         };
-        let der = build(profile, &key.public(), &key, Timestamp::now(), lifetime, None)?;
+        let der = build(
+            profile,
+            &key.public(),
+            &key,
+            Timestamp::now(),
+            lifetime,
+            None,
+        )?;
         Self::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
     }
 
@@ -84,7 +97,9 @@ impl Authority {
             cert_der,
             key,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The authority's certificate as PEM.
@@ -109,10 +124,20 @@ impl Authority {
 
     /// Whether the certificate's signature was made by this authority's key.
     pub fn has_signed(&self, cert: &CertificateDer<'_>) -> bool {
-        let Ok(certificate) = parse(cert) else { return false };
-        let Ok(signed) = certificate.tbs_certificate().to_der() else { return false };
-        let Some(signature) = certificate.signature().as_bytes() else { return false };
-        self.inner.key.public().verify_x509(certificate.signature_algorithm().oid, &signed, signature)
+        let Ok(certificate) = parse(cert) else {
+            return false;
+        };
+        let Ok(signed) = certificate.tbs_certificate().to_der() else {
+            return false;
+        };
+        let Some(signature) = certificate.signature().as_bytes() else {
+            return false;
+        };
+        self.inner.key.public().verify_x509(
+            certificate.signature_algorithm().oid,
+            &signed,
+            signature,
+        )
     }
 
     /// Issues a certificate for a new key.
@@ -126,14 +151,25 @@ impl Authority {
             alt_names: names::general_names(&request.sans)?,
             usages: request.usages.clone(),
         };
-        let der =
-            build(profile, &key.public(), &self.inner.key, Timestamp::now(), request.lifetime, Some(self.not_after()))?;
+        let der = build(
+            profile,
+            &key.public(),
+            &self.inner.key,
+            Timestamp::now(),
+            request.lifetime,
+            Some(self.not_after()),
+        )?;
         Issued::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
     }
 
     /// Signs a request: subject and SANs are the request's, usages and lifetime are the signer's choice.
     /// Returns the certificate as PEM. The lifetime is cut at the authority's own end.
-    pub fn sign_csr(&self, csr: &ParsedCsr, usages: &[Usage], lifetime: Duration) -> Result<String, IssueError> {
+    pub fn sign_csr(
+        &self,
+        csr: &ParsedCsr,
+        usages: &[Usage],
+        lifetime: Duration,
+    ) -> Result<String, IssueError> {
         let profile = Profile {
             issuer: self.inner.subject.clone(),
             subject: csr.raw_subject.clone(),
@@ -142,8 +178,14 @@ impl Authority {
             alt_names: csr.general_names.clone(),
             usages: usages.to_vec(),
         };
-        let der =
-            build(profile, &csr.public_key, &self.inner.key, Timestamp::now(), lifetime, Some(self.not_after()))?;
+        let der = build(
+            profile,
+            &csr.public_key,
+            &self.inner.key,
+            Timestamp::now(),
+            lifetime,
+            Some(self.not_after()),
+        )?;
         Ok(crate::keys::pem_block("CERTIFICATE", &der))
     }
 }
@@ -173,7 +215,10 @@ impl BuilderProfile for Profile {
         tbs: &TbsCertificate,
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         let mut extensions = usage_extensions(&self.usages, tbs.subject())?;
-        let constraints = BasicConstraints { ca: self.is_ca, path_len_constraint: None };
+        let constraints = BasicConstraints {
+            ca: self.is_ca,
+            path_len_constraint: None,
+        };
         extensions.push((true, &constraints).to_extension(tbs.subject(), &extensions)?);
         if self.is_ca {
             let key = crate::PublicKey::from_der(&tbs.subject_public_key_info().to_der()?)
@@ -214,10 +259,11 @@ fn build(
     let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX);
     let end = latest.map_or(end, |latest| end.min(latest));
     let validity = Validity::new(time(now - BACKDATE.min(lifetime / 10))?, time(end)?);
-    let key_info = SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
+    let key_info =
+        SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
     let serial = SerialNumber::new(&serial).map_err(encode)?;
-    let builder =
-        CertificateBuilder::new(profile, serial, validity, key_info.map_err(encode)?).map_err(encode)?;
+    let builder = CertificateBuilder::new(profile, serial, validity, key_info.map_err(encode)?)
+        .map_err(encode)?;
     let certificate = builder.build::<_, SignatureBytes>(signer).map_err(encode)?;
     certificate.to_der().map_err(encode)
 }
@@ -274,7 +320,10 @@ impl Subject {
     pub fn new(common_name: impl Into<String>, organizations: &[&str]) -> Self {
         Self {
             common_name: common_name.into(),
-            organizations: organizations.iter().map(|group| (*group).to_owned()).collect(),
+            organizations: organizations
+                .iter()
+                .map(|group| (*group).to_owned())
+                .collect(),
         }
     }
 }
@@ -291,7 +340,8 @@ pub enum San {
 impl San {
     /// An address if the text is one, else a DNS name.
     pub fn parse(text: &str) -> Self {
-        text.parse().map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
+        text.parse()
+            .map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
     }
 }
 
@@ -351,10 +401,13 @@ impl Issued {
     /// Reads chain and key from PEM and checks that they belong together.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
         let key = PrivateKey::from_pem(key_pem)?;
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| IssueError::Parse(error.to_string()))?;
-        let leaf = chain.first().ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(cert_pem.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(|error| IssueError::Parse(error.to_string()))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
         let certificate = parse(leaf)?;
         let tbs = certificate.tbs_certificate();
         if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
@@ -371,7 +424,8 @@ impl Issued {
 
     /// The key for rustls.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key was parsed when the pair was made")
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .expect("the key was parsed when the pair was made")
     }
 
     /// When renewal is due: at two thirds of the lifetime.
@@ -388,8 +442,13 @@ impl Issued {
     /// The SANs of the leaf.
     pub fn sans(&self) -> Result<Vec<San>, IssueError> {
         let certificate = parse(&self.chain[0])?;
-        let extension = certificate.tbs_certificate().get_extension::<SubjectAltName>().map_err(encode)?;
-        Ok(extension.map(|(_, names)| names::read_sans(&names.0)).unwrap_or_default())
+        let extension = certificate
+            .tbs_certificate()
+            .get_extension::<SubjectAltName>()
+            .map_err(encode)?;
+        Ok(extension
+            .map(|(_, names)| names::read_sans(&names.0))
+            .unwrap_or_default())
     }
 }
 

@@ -28,8 +28,8 @@ pub use identity::{ClientAuthorities, ClientCertError, Identity, ask_client_cert
 pub use join::{BootstrapToken, ServerToken, TokenParseError, ca_hash};
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub use kubeconfig::{
-    AuthInfo, ClientSource, Cluster, Context, Kubeconfig, KubeconfigError, NamedAuthInfo, NamedCluster, NamedContext,
-    Resolved,
+    AuthInfo, ClientSource, Cluster, Context, Kubeconfig, KubeconfigError, NamedAuthInfo,
+    NamedCluster, NamedContext, Resolved,
 };
 pub use service_account::{
     BoundObject, LegacyToken, MintError, TokenAuthority, TokenRequest, VerifiedToken, VerifyError,

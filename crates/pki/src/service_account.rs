@@ -65,7 +65,11 @@ impl Generations {
 
 impl TokenAuthority {
     /// `issuers[0]` goes into new tokens, all are accepted. `also_accept` are older public keys.
-    pub fn new(key: PrivateKey, also_accept: &[PublicKey], issuers: &[String]) -> Result<Self, KeyError> {
+    pub fn new(
+        key: PrivateKey,
+        also_accept: &[PublicKey],
+        issuers: &[String],
+    ) -> Result<Self, KeyError> {
         if issuers.is_empty() {
             return Err(KeyError::Parse("a token authority needs an issuer".into()));
         }
@@ -108,13 +112,19 @@ impl TokenAuthority {
                     name: request.service_account.clone(),
                     uid: request.service_account_uid.clone(),
                 },
-                warn_after: request.warn_after_seconds.map(|seconds| now.saturating_add(seconds)),
+                warn_after: request
+                    .warn_after_seconds
+                    .map(|seconds| now.saturating_add(seconds)),
             }),
             nbf: Some(now),
-            sub: format!("system:serviceaccount:{}:{}", request.namespace, request.service_account),
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                request.namespace, request.service_account
+            ),
             legacy: LegacyClaims::default(),
         };
-        let expires = Timestamp::from_second(expires).map_err(|error| MintError(error.to_string()))?;
+        let expires =
+            Timestamp::from_second(expires).map_err(|error| MintError(error.to_string()))?;
         Ok((self.sign(&claims)?, expires))
     }
 
@@ -128,7 +138,10 @@ impl TokenAuthority {
             jti: None,
             kubernetes: None,
             nbf: None,
-            sub: format!("system:serviceaccount:{}:{}", token.namespace, token.service_account),
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                token.namespace, token.service_account
+            ),
             legacy: LegacyClaims {
                 namespace: Some(token.namespace.clone()),
                 secret: Some(token.secret.clone()),
@@ -142,8 +155,15 @@ impl TokenAuthority {
     fn sign(&self, claims: &Claims) -> Result<String, MintError> {
         let header = json!({"alg": self.key.token_algorithm(), "kid": self.key_id}).to_string();
         let claims = serde_json::to_vec(claims).map_err(|error| MintError(error.to_string()))?;
-        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.key.sign_token(token.as_bytes()).map_err(|error| MintError(error.to_string()))?;
+        let mut token = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims)
+        );
+        let signature = self
+            .key
+            .sign_token(token.as_bytes())
+            .map_err(|error| MintError(error.to_string()))?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
@@ -151,7 +171,9 @@ impl TokenAuthority {
 
     /// Whether a bearer token looks as if it were ours (a JWT of one of our issuers), before any cryptography.
     pub fn claims_to_be_ours(&self, token: &str) -> bool {
-        split(token).and_then(|parts| decode::<Issuer>(parts.claims)).is_some_and(|claims| self.is_issuer(&claims.iss))
+        split(token)
+            .and_then(|parts| decode::<Issuer>(parts.claims))
+            .is_some_and(|claims| self.is_issuer(&claims.iss))
     }
 
     fn is_issuer(&self, issuer: &str) -> bool {
@@ -161,7 +183,11 @@ impl TokenAuthority {
     /// Verifies signature, issuer, times and audiences. `accepted` are the audiences that the caller stands for;
     /// the result's `audiences` is the intersection. Objects (account, pod, secret, node) are the caller's to look up.
     /// Verified tokens are remembered by hash, a bounded number of them; times are checked on every call.
-    pub fn verify(&self, token: &str, accepted: &[String]) -> Result<Arc<VerifiedToken>, VerifyError> {
+    pub fn verify(
+        &self,
+        token: &str,
+        accepted: &[String],
+    ) -> Result<Arc<VerifiedToken>, VerifyError> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = self.verified.lock().get(&hash);
         let known = match known {
@@ -173,7 +199,10 @@ impl TokenAuthority {
             }
         };
         let now = Timestamp::now().as_second();
-        if known.expires.is_some_and(|expires| now - LEEWAY_SECONDS > expires) {
+        if known
+            .expires
+            .is_some_and(|expires| now - LEEWAY_SECONDS > expires)
+        {
             return Err(VerifyError::Expired);
         }
         if now + LEEWAY_SECONDS < known.not_before {
@@ -181,13 +210,26 @@ impl TokenAuthority {
         }
         let found = &known.token.audiences;
         if known.token.legacy && found.is_empty() {
-            return Ok(Arc::new(VerifiedToken { audiences: accepted.to_vec(), ..known.token.clone() }));
+            return Ok(Arc::new(VerifiedToken {
+                audiences: accepted.to_vec(),
+                ..known.token.clone()
+            }));
         }
-        let common: Vec<String> = found.iter().filter(|audience| accepted.contains(audience)).cloned().collect();
+        let common: Vec<String> = found
+            .iter()
+            .filter(|audience| accepted.contains(audience))
+            .cloned()
+            .collect();
         if common.is_empty() {
-            return Err(VerifyError::Audience { found: found.clone(), accepted: accepted.to_vec() });
+            return Err(VerifyError::Audience {
+                found: found.clone(),
+                accepted: accepted.to_vec(),
+            });
         }
-        Ok(Arc::new(VerifiedToken { audiences: common, ..known.token.clone() }))
+        Ok(Arc::new(VerifiedToken {
+            audiences: common,
+            ..known.token.clone()
+        }))
     }
 
     fn verify_claims(&self, token: &str) -> Result<Known, VerifyError> {
@@ -197,17 +239,31 @@ impl TokenAuthority {
             return Err(VerifyError::NotOurs);
         }
         let header: Header = decode(parts.header).ok_or(VerifyError::NotOurs)?;
-        let signature = URL_SAFE_NO_PAD.decode(parts.signature).map_err(|_| VerifyError::Signature)?;
+        let signature = URL_SAFE_NO_PAD
+            .decode(parts.signature)
+            .map_err(|_| VerifyError::Signature)?;
         // Without a key id (tokens of old clusters) every key may have signed.
-        let mut candidates =
-            self.accepted.iter().filter(|(id, _)| header.kid.as_ref().is_none_or(|kid| kid.is_empty() || kid == id));
-        if !candidates.any(|(_, key)| key.verify_token(&header.alg, parts.signed.as_bytes(), &signature)) {
+        let mut candidates = self.accepted.iter().filter(|(id, _)| {
+            header
+                .kid
+                .as_ref()
+                .is_none_or(|kid| kid.is_empty() || kid == id)
+        });
+        if !candidates
+            .any(|(_, key)| key.verify_token(&header.alg, parts.signed.as_bytes(), &signature))
+        {
             return Err(VerifyError::Signature);
         }
         let claims: Claims = decode(parts.claims).ok_or(VerifyError::Claims("malformed claims"))?;
-        let known = if issuer.iss == LEGACY_ISSUER { legacy_token(&claims)? } else { bound_token(&claims)? };
+        let known = if issuer.iss == LEGACY_ISSUER {
+            legacy_token(&claims)?
+        } else {
+            bound_token(&claims)?
+        };
         if claims.sub != known.token.user_name() {
-            return Err(VerifyError::Claims("the subject is not the service account"));
+            return Err(VerifyError::Claims(
+                "the subject is not the service account",
+            ));
         }
         Ok(known)
     }
@@ -227,7 +283,11 @@ impl TokenAuthority {
 
     /// The document of `/openid/v1/jwks`.
     pub fn jwks_document(&self) -> String {
-        let keys: Vec<_> = self.accepted.iter().filter_map(|(id, key)| json_web_key(id, key)).collect();
+        let keys: Vec<_> = self
+            .accepted
+            .iter()
+            .filter_map(|(id, key)| json_web_key(id, key))
+            .collect();
         json!({ "keys": keys }).to_string()
     }
 }
@@ -236,8 +296,13 @@ fn json_web_key(id: &str, key: &PublicKey) -> Option<serde_json::Value> {
     let (oid, curve, bits) = key.parts();
     if oid == OID_RSA {
         let (modulus, exponent) = rsa_parts(&bits)?;
-        let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
-        return Some(json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": n, "e": e}));
+        let (n, e) = (
+            URL_SAFE_NO_PAD.encode(modulus),
+            URL_SAFE_NO_PAD.encode(exponent),
+        );
+        return Some(
+            json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": n, "e": e}),
+        );
     }
     let (name, algorithm) = match curve?.to_string().as_str() {
         P256 => ("P-256", "ES256"),
@@ -245,14 +310,21 @@ fn json_web_key(id: &str, key: &PublicKey) -> Option<serde_json::Value> {
         _ => return None,
     };
     // An uncompressed point: 4, then both coordinates in full width.
-    let coordinates = bits.strip_prefix(&[4]).filter(|rest| oid == OID_EC_PUBLIC_KEY && rest.len() % 2 == 0)?;
+    let coordinates = bits
+        .strip_prefix(&[4])
+        .filter(|rest| oid == OID_EC_PUBLIC_KEY && rest.len() % 2 == 0)?;
     let (x, y) = coordinates.split_at(coordinates.len() / 2);
     let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-    Some(json!({"use": "sig", "kty": "EC", "kid": id, "crv": name, "alg": algorithm, "x": x, "y": y}))
+    Some(
+        json!({"use": "sig", "kty": "EC", "kid": id, "crv": name, "alg": algorithm, "x": x, "y": y}),
+    )
 }
 
 fn bound_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let kubernetes = claims.kubernetes.clone().ok_or(VerifyError::Claims("no kubernetes.io claim"))?;
+    let kubernetes = claims
+        .kubernetes
+        .clone()
+        .ok_or(VerifyError::Claims("no kubernetes.io claim"))?;
     let expires = claims.exp.ok_or(VerifyError::Claims("no expiry"))?;
     let moment = |seconds: i64| Timestamp::from_second(seconds).ok();
     let token = VerifiedToken {
@@ -269,12 +341,23 @@ fn bound_token(claims: &Claims) -> Result<Known, VerifyError> {
         warn_after: kubernetes.warn_after.and_then(moment),
         legacy: false,
     };
-    let not_before = claims.nbf.unwrap_or(i64::MIN).max(claims.iat.unwrap_or(i64::MIN));
-    Ok(Known { token, not_before, expires: Some(expires) })
+    let not_before = claims
+        .nbf
+        .unwrap_or(i64::MIN)
+        .max(claims.iat.unwrap_or(i64::MIN));
+    Ok(Known {
+        token,
+        not_before,
+        expires: Some(expires),
+    })
 }
 
 fn legacy_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let need = |value: &Option<String>| value.clone().ok_or(VerifyError::Claims("an incomplete token of a secret"));
+    let need = |value: &Option<String>| {
+        value
+            .clone()
+            .ok_or(VerifyError::Claims("an incomplete token of a secret"))
+    };
     let token = VerifiedToken {
         namespace: need(&claims.legacy.namespace)?,
         service_account: need(&claims.legacy.name)?,
@@ -282,14 +365,21 @@ fn legacy_token(claims: &Claims) -> Result<Known, VerifyError> {
         audiences: claims.audiences(),
         jti: None,
         pod: None,
-        secret: Some(BoundObject { name: need(&claims.legacy.secret)?, uid: String::new() }),
+        secret: Some(BoundObject {
+            name: need(&claims.legacy.secret)?,
+            uid: String::new(),
+        }),
         node: None,
         issued_at: None,
         expires_at: None,
         warn_after: None,
         legacy: true,
     };
-    Ok(Known { token, not_before: claims.nbf.unwrap_or(i64::MIN), expires: claims.exp })
+    Ok(Known {
+        token,
+        not_before: claims.nbf.unwrap_or(i64::MIN),
+        expires: claims.exp,
+    })
 }
 
 struct Parts<'a> {
@@ -305,7 +395,12 @@ fn split(token: &str) -> Option<Parts<'_>> {
     }
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
-    (!claims.contains('.')).then_some(Parts { signed, header, claims, signature })
+    (!claims.contains('.')).then_some(Parts {
+        signed,
+        header,
+        claims,
+        signature,
+    })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
@@ -335,7 +430,11 @@ struct Claims {
     iss: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
-    #[serde(rename = "kubernetes.io", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "kubernetes.io",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     kubernetes: Option<KubernetesClaims>,
     #[serde(flatten)]
     legacy: LegacyClaims,
@@ -379,9 +478,17 @@ struct KubernetesClaims {
 
 #[derive(Default, Serialize, Deserialize)]
 struct LegacyClaims {
-    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "kubernetes.io/serviceaccount/namespace",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     namespace: Option<String>,
-    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "kubernetes.io/serviceaccount/secret.name",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     secret: Option<String>,
     #[serde(
         rename = "kubernetes.io/serviceaccount/service-account.name",
@@ -475,12 +582,18 @@ pub struct VerifiedToken {
 impl VerifiedToken {
     /// `system:serviceaccount:<namespace>:<name>`.
     pub fn user_name(&self) -> String {
-        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
+        format!(
+            "system:serviceaccount:{}:{}",
+            self.namespace, self.service_account
+        )
     }
 
     /// `system:serviceaccounts`, `system:serviceaccounts:<namespace>`; `system:authenticated` is the server's to add.
     pub fn groups(&self) -> Vec<String> {
-        vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", self.namespace)]
+        vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{}", self.namespace),
+        ]
     }
 
     /// The extra of the user: credential id, pod and node.

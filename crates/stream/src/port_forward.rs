@@ -43,8 +43,18 @@ struct Half {
 }
 
 impl PortForwardSession {
-    fn new(connection: Connection, streams: mpsc::Receiver<Stream>, options: PortForwardOptions) -> Self {
-        Self { closed: connection.closed(), connection, streams, halves: HashMap::new(), options }
+    fn new(
+        connection: Connection,
+        streams: mpsc::Receiver<Stream>,
+        options: PortForwardOptions,
+    ) -> Self {
+        Self {
+            closed: connection.closed(),
+            connection,
+            streams,
+            halves: HashMap::new(),
+            options,
+        }
     }
 
     /// The next forwarded connection; `None` when the caller is gone. Serve each on a task of its own.
@@ -53,14 +63,16 @@ impl PortForwardSession {
             let earliest = self.halves.values().map(|half| half.deadline).min();
             let stream = match earliest {
                 None => self.streams.recv().await?,
-                Some(deadline) => match tokio::time::timeout_at(deadline, self.streams.recv()).await {
-                    Ok(stream) => stream?,
-                    Err(_) => {
-                        // Dropping a lonely stream ends it.
-                        self.halves.retain(|_, half| half.deadline > deadline);
-                        continue;
+                Some(deadline) => {
+                    match tokio::time::timeout_at(deadline, self.streams.recv()).await {
+                        Ok(stream) => stream?,
+                        Err(_) => {
+                            // Dropping a lonely stream ends it.
+                            self.halves.retain(|_, half| half.deadline > deadline);
+                            continue;
+                        }
                     }
-                },
+                }
             };
             if let Some(pair) = self.pair(stream).await {
                 return Some(pair);
@@ -86,15 +98,36 @@ impl PortForwardSession {
             }
             return None;
         };
-        let (data, error) = if kind == "data" { (stream, half.stream) } else { (half.stream, stream) };
-        if error.headers.get("streamtype") != Some("error") || data.headers.get("streamtype") != Some("data") {
+        let (data, error) = if kind == "data" {
+            (stream, half.stream)
+        } else {
+            (half.stream, stream)
+        };
+        if error.headers.get("streamtype") != Some("error")
+            || data.headers.get("streamtype") != Some("data")
+        {
             return None;
         }
-        let mut error = PortForwardError { writer: error.writer };
-        match data.headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
-            Some(port) => Some(PortForward { port, reader: data.reader, writer: data.writer, error }),
+        let mut error = PortForwardError {
+            writer: error.writer,
+        };
+        match data
+            .headers
+            .get("port")
+            .and_then(|port| port.parse().ok())
+            .filter(|port| *port > 0)
+        {
+            Some(port) => Some(PortForward {
+                port,
+                reader: data.reader,
+                writer: data.writer,
+                error,
+            }),
             None => {
-                let text = format!("unable to parse {:?} as a port", data.headers.get("port").unwrap_or_default());
+                let text = format!(
+                    "unable to parse {:?} as a port",
+                    data.headers.get("port").unwrap_or_default()
+                );
                 // The connection is gone if this fails, which the next `recv` tells.
                 let _ = error.writer.write_all(text.as_bytes()).await;
                 None
@@ -139,15 +172,24 @@ pub fn accept_port_forward<B>(
     options: PortForwardOptions,
 ) -> Result<(Response<Body>, Pending<PortForwardSession>), Rejection> {
     if is_websocket(&request) {
-        let Agreed { response, upgrade, protocol: () } = agree_websocket(request, &[(TUNNEL, ())], None)?;
+        let Agreed {
+            response,
+            upgrade,
+            protocol: (),
+        } = agree_websocket(request, &[(TUNNEL, ())], None)?;
         let pending = async move {
-            let socket = websocket(upgraded(upgrade).await?, tokio_tungstenite::tungstenite::protocol::Role::Server);
+            let socket = websocket(
+                upgraded(upgrade).await?,
+                tokio_tungstenite::tungstenite::protocol::Role::Server,
+            );
             let (connection, streams) = Connection::start(Tunnel::new(socket.await), Role::Server);
             Ok(PortForwardSession::new(connection, streams, options))
         };
         return Ok((response, Box::pin(pending)));
     }
-    let Agreed { response, upgrade, .. } = agree_spdy(request, &[PROTOCOL])?;
+    let Agreed {
+        response, upgrade, ..
+    } = agree_spdy(request, &[PROTOCOL])?;
     let pending = async move {
         let (connection, streams) = Connection::start(upgraded(upgrade).await?, Role::Server);
         Ok(PortForwardSession::new(connection, streams, options))
