@@ -1,13 +1,23 @@
 //! The service dataplane: one nftables table of our own, changed one atomic transaction at a time.
 
+pub(crate) mod flows;
+mod layout;
+mod state;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::journal::HostJournal;
-use crate::netlink::NetlinkError;
+use crate::host_route;
+use crate::journal::{Change, HostJournal};
+use crate::netlink::{NetlinkError, Socket, Subsystem};
+use crate::nft::Table;
+
+pub(crate) use layout::{endpoint, loopback_guard};
+pub(crate) use state::front_key;
+use state::{Plan, State};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +28,17 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
 }
 
 /// Where a service sends a connection.
@@ -74,6 +95,8 @@ pub struct DataplaneConfig {
     /// The source address for connections of the host itself to services; adds a route for
     /// `service_cidrs`, so that they work without a default route.
     pub node_ips: Vec<IpAddr>,
+    /// The largest packet that every endpoint can be sent, for that route.
+    pub mtu: Option<u32>,
 }
 
 /// What a transaction did.
@@ -100,9 +123,20 @@ pub enum ApplyError {
 
 /// The table and what stands in it.
 #[derive(Debug)]
-pub struct Dataplane {}
+pub struct Dataplane {
+    config: DataplaneConfig,
+    table: Table,
+    socket: Socket,
+    journal: HostJournal,
+    state: State,
+    /// What stands in the kernel is not known: the next change makes the table anew.
+    unknown: bool,
+}
 
 impl Dataplane {
+    /// The table's name unless another one is configured.
+    pub const TABLE: &'static str = "knarr";
+
     /// Replaces whatever table of ours there is by a fresh one, in one transaction that already
     /// holds the given services, so that a restart leaves no gap.
     pub fn open(
@@ -110,27 +144,112 @@ impl Dataplane {
         services: &BTreeMap<String, ServicePort>,
         journal: &HostJournal,
     ) -> Result<Self, ApplyError> {
-        let _ = (config, services, journal);
-        Err(ApplyError::Journal(std::io::ErrorKind::Unsupported.into()))
+        let name = config.table.clone().unwrap_or_else(|| Self::TABLE.into());
+        let change = Change::NftTable { family: "inet".into(), name: name.clone() };
+        journal.record(change).map_err(ApplyError::Journal)?;
+        let mut dataplane = Self {
+            config,
+            table: Table::new(name),
+            socket: Socket::open(Subsystem::Netfilter)?,
+            journal: journal.clone(),
+            state: State::default(),
+            unknown: true,
+        };
+        dataplane.route_services()?;
+        let all = services.iter().map(|(key, port)| (key.clone(), Some(port.clone()))).collect();
+        dataplane.start_over(all)?;
+        Ok(dataplane)
     }
+
     /// Makes the services those given, in one transaction.
-    pub fn apply(
-        &mut self,
-        desired: &BTreeMap<String, ServicePort>,
-    ) -> Result<Applied, ApplyError> {
-        let _ = desired;
-        Ok(Applied::default())
+    pub fn apply(&mut self, desired: &BTreeMap<String, ServicePort>) -> Result<Applied, ApplyError> {
+        let gone = self.state.keys().filter(|key| !desired.contains_key(*key)).map(|key| (key.clone(), None));
+        let mut changes: Vec<(String, Option<ServicePort>)> = gone.collect();
+        let differs = |(key, port): &(&String, &ServicePort)| self.state.port(key) != Some(port);
+        changes.extend(desired.iter().filter(differs).map(|(key, port)| (key.clone(), Some(port.clone()))));
+        self.apply_changes(changes)
     }
+
     /// Changes only the services named; none removes one.
-    pub fn apply_changes(
-        &mut self,
-        changes: Vec<(String, Option<ServicePort>)>,
-    ) -> Result<Applied, ApplyError> {
-        let _ = changes;
-        Ok(Applied::default())
+    ///
+    /// Somebody may have removed our table (`nft flush ruleset`): it is then made anew with all
+    /// services.
+    pub fn apply_changes(&mut self, changes: Vec<(String, Option<ServicePort>)>) -> Result<Applied, ApplyError> {
+        if changes.is_empty() && !self.unknown {
+            return Ok(Applied::default());
+        }
+        let mut before = Vec::with_capacity(changes.len());
+        let mut plan = Plan::default();
+        for (key, port) in changes {
+            before.push((key.clone(), self.state.port(&key).cloned()));
+            self.state.change(&self.config, &mut plan, &key, port);
+        }
+        if !self.unknown {
+            let (messages, elements) = self.state.messages(&self.table, &self.config, &plan);
+            match self.socket.transaction(messages) {
+                Ok(()) => return Ok(self.applied(&plan, elements)),
+                Err(error) => tracing::warn!(%error, "the service table is not as it was left, making it anew"),
+            }
+        }
+        let ports = std::mem::take(&mut self.state).into_ports();
+        self.start_over(ports).map(|applied| Applied { services: plan.services, ..applied }).inspect_err(|_| {
+            // The kernel has the former services still, so that the next change starts from them.
+            let mut unused = Plan::default();
+            for (key, port) in before.into_iter().rev() {
+                self.state.change(&self.config, &mut unused, &key, port);
+            }
+        })
     }
+
+    /// Follows a change of the node's addresses.
+    pub fn set_node_ips(&mut self, node_ips: Vec<IpAddr>) -> Result<(), ApplyError> {
+        self.config.node_ips = node_ips;
+        self.route_services()
+    }
+
     /// Removes the table and the service route.
-    pub fn remove(self) -> Result<(), ApplyError> {
+    pub fn remove(mut self) -> Result<(), ApplyError> {
+        self.socket.transaction(vec![self.table.add(), self.table.delete()])?;
+        let mut routes = Socket::open(Subsystem::Route)?;
+        for cidr in &self.config.service_cidrs {
+            host_route::remove_service_route(&mut routes, *cidr)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the table anew with these services.
+    fn start_over(&mut self, services: Vec<(String, Option<ServicePort>)>) -> Result<Applied, ApplyError> {
+        self.state = State::default();
+        let mut plan = Plan::default();
+        for (key, port) in services {
+            self.state.change(&self.config, &mut plan, &key, port);
+        }
+        let mut messages = layout::base(&self.table, &self.config);
+        let (rest, elements) = self.state.messages(&self.table, &self.config, &plan);
+        messages.extend(rest);
+        self.unknown = true;
+        self.socket.transaction(messages)?;
+        self.unknown = false;
+        Ok(self.applied(&plan, elements))
+    }
+
+    fn applied(&mut self, plan: &Plan, elements: usize) -> Applied {
+        // The services are right already; a flow that stays is a nuisance, not a failure.
+        let flows = flows::remove_stale(&mut self.socket, &plan.flows).unwrap_or_else(|error| {
+            tracing::warn!(%error, "stale flows may remain");
+            0
+        });
+        Applied { services: plan.services, elements, flows }
+    }
+
+    fn route_services(&mut self) -> Result<(), ApplyError> {
+        let mut socket = Socket::open(Subsystem::Route)?;
+        for cidr in &self.config.service_cidrs {
+            let source = self.config.node_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4());
+            if let Some(source) = source {
+                host_route::ensure_service_route(&mut socket, *cidr, *source, self.config.mtu, &self.journal)?;
+            }
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here sends anything; a caller collects messages and hands them to
 //! [`Socket::transaction`](crate::netlink::Socket::transaction), so that a change is one atomic step.
 
+mod family;
 mod rule;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::netlink::{CREATE, Message, NetlinkError, Socket, Subsystem, attribute, read_be32, read_text};
 
+pub(crate) use family::{Family, octets, port_field};
 pub(crate) use rule::{Dynamic, Meta, Nat, Rule, Verdict};
 
 /// `NFNL_SUBSYS_NFTABLES`.
@@ -70,10 +72,10 @@ impl Type {
 }
 
 /// What the elements of a set carry besides their key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Carries {
     Nothing,
-    Data(&'static [Type]),
+    Data(Vec<Type>),
     Verdict,
 }
 
@@ -95,7 +97,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
     pub(crate) name: Cow<'static, str>,
-    pub(crate) key: &'static [Type],
+    pub(crate) key: Vec<Type>,
     pub(crate) carries: Carries,
     pub(crate) kind: Kind,
 }
@@ -152,15 +154,20 @@ impl Table {
         message
     }
 
-    /// Removes a chain with its rules. Nothing may lead to it any more.
-    pub(crate) fn delete_chain(&self, name: &str) -> [Message; 2] {
-        let mut rules = message(format!("flush the chain {name}"), DELRULE, 0, INET);
-        rules.text(1, &self.name);
-        rules.text(2, name);
-        let mut chain = message(format!("delete the chain {name}"), DELCHAIN, 0, INET);
-        chain.text(1, &self.name);
-        chain.text(3, name);
-        [rules, chain]
+    /// Removes all rules of a chain.
+    pub(crate) fn flush_chain(&self, name: &str) -> Message {
+        let mut message = message(format!("flush the chain {name}"), DELRULE, 0, INET);
+        message.text(1, &self.name);
+        message.text(2, name);
+        message
+    }
+
+    /// Removes a chain without rules, to which nothing leads any more.
+    pub(crate) fn delete_chain(&self, name: &str) -> Message {
+        let mut message = message(format!("delete the chain {name}"), DELCHAIN, 0, INET);
+        message.text(1, &self.name);
+        message.text(3, name);
+        message
     }
 
     /// Appends a rule to a chain.
@@ -180,7 +187,7 @@ impl Table {
         const TIMEOUT: u32 = 0x10;
         const EVAL: u32 = 0x20;
         const CONCAT: u32 = 0x80;
-        let concatenated = if set.key.len() > 1 { CONCAT } else { 0 };
+        let concatenated = if set.kind == Kind::Ranges && set.key.len() > 1 { CONCAT } else { 0 };
         let carries = if matches!(set.carries, Carries::Nothing) { 0 } else { MAP };
         let kind = match set.kind {
             Kind::Plain => 0,
@@ -191,9 +198,9 @@ impl Table {
         message.text(1, &self.name);
         message.text(2, &set.name);
         message.be32(3, concatenated | carries | kind);
-        message.be32(4, type_number(set.key));
+        message.be32(4, type_number(&set.key));
         message.be32(5, set.key.iter().map(|part| part.length()).sum());
-        match set.carries {
+        match &set.carries {
             Carries::Nothing => {}
             Carries::Data(data) => {
                 message.be32(6, type_number(data));
@@ -210,7 +217,7 @@ impl Table {
             }
             if set.kind == Kind::Ranges && set.key.len() > 1 {
                 message.nested(2, |message| {
-                    for part in set.key {
+                    for part in &set.key {
                         message.nested(1, |message| message.be32(1, part.length()));
                     }
                 });
