@@ -15,6 +15,7 @@
 
 mod assemble;
 mod auth;
+pub mod demo;
 mod download;
 mod flight;
 mod gc;
