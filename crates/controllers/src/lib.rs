@@ -1,1 +1,88 @@
-//! The controllers of the controller manager, one file each.
+//! The controllers of the controller manager: each file brings one part of the world where objects say it should be.
+//!
+//! A controller reads caches, plans purely and applies through the API as its own service account. The loop around
+//! them is the `reconcile` crate; this crate only holds the list and the start.
+
+use std::sync::Arc;
+
+use cache::Caches;
+use client::{Client, Recorder};
+use ipnet::IpNet;
+use reconcile::{Context, Controller, Metrics};
+use tokio::task::JoinSet;
+
+mod endpoint_slice;
+mod list;
+mod node_ipam;
+pub mod pods;
+mod replica_set;
+mod replicas;
+mod root_ca;
+mod service_account;
+
+/// Configuration of the controllers.
+#[derive(Clone)]
+pub struct Config {
+    /// Range that nodes get their pod ranges from; `None` allocates none.
+    pub cluster_cidr: Option<IpNet>,
+    /// Length of a node's pod range.
+    pub node_cidr_mask: u8,
+    /// Names of controllers that shall not run.
+    pub disabled: Vec<String>,
+    /// PEM of the certificate authority that is published to every namespace.
+    pub root_ca: String,
+    /// Signs certificate requests; `None` leaves them alone.
+    pub signer: Option<Arc<dyn Signer>>,
+    /// Time without a heartbeat after which a node is unknown.
+    pub node_monitor_grace: std::time::Duration,
+}
+
+/// Signs certificate requests; the keys stay with whoever implements it.
+pub trait Signer: Send + Sync {
+    /// Signs a PKCS#10 request in PEM for a signer name, usages and seconds of life; the answer is a PEM chain.
+    ///
+    /// # Errors
+    /// A text for the condition `Failed`.
+    fn sign(&self, request_pem: &str, signer_name: &str, usages: &[String], seconds: Option<i32>) -> Result<String, String>;
+}
+
+/// What the controllers work with.
+pub struct Deps {
+    /// Lists and watches as `system:kube-controller-manager`.
+    pub client: Client,
+    /// A client that acts as `system:serviceaccount:kube-system:<name>`.
+    pub client_as: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+}
+
+/// One controller with the service account that it acts as.
+pub struct Entry {
+    /// Service account in `kube-system`.
+    pub account: &'static str,
+    /// The controller.
+    pub controller: Arc<dyn Controller>,
+}
+
+/// Runs all controllers until the future is dropped.
+///
+/// # Errors
+/// None yet; a controller that panics is started again by its loop.
+pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
+    let caches = Caches::new(deps.client.clone());
+    let mut tasks = JoinSet::new();
+    for entry in list::all(&config) {
+        let name = entry.controller.name();
+        if config.disabled.iter().any(|disabled| disabled == name) {
+            continue;
+        }
+        let client = (deps.client_as)(entry.account);
+        let recorder = Recorder::new(client.clone(), name, "");
+        let context = Context { client, caches: caches.clone(), recorder };
+        tasks.spawn(reconcile::run(entry.controller, context, Arc::new(Metrics::default())));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended");
+        }
+    }
+    Ok(())
+}

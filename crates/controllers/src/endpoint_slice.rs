@@ -1,0 +1,299 @@
+//! EndpointSlices of services with a selector: which pods serve, under which addresses and ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::Result;
+use api::label_selector::LabelSelector;
+use async_trait::async_trait;
+use client::{DeleteOptions, ResourceId, Selection};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use reconcile::{Context, Controller, Next, ObjectKey, Watch};
+
+use crate::{Config, Entry, pods};
+
+const SLICES: ResourceId = ResourceId::new("discovery.k8s.io", "v1", "endpointslices");
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Endpoints in a slice at most, as upstream's default.
+const MAX_ENDPOINTS: usize = 100;
+
+/// The controller.
+pub fn controller(_: &Config) -> Entry {
+    Entry { account: "endpointslice-controller", controller: Arc::new(EndpointSlices) }
+}
+
+struct EndpointSlices;
+
+#[async_trait]
+impl Controller for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch::own(Selection::of::<Service>()),
+            Watch::mapped(Selection::of::<Pod>(), |context, old, new, add| services_of(context, [old, new], add)),
+            Watch::mapped(slices(), |_, old, new, add| {
+                for entry in [old, new].into_iter().flatten() {
+                    if let Some(service) = entry.header.label(SERVICE_NAME) {
+                        add(ObjectKey::new(&entry.header.namespace, service));
+                    }
+                }
+            }),
+            Watch::read(Selection::of::<Node>()),
+        ]
+    }
+
+    async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
+        let mine: Vec<EndpointSlice> = context
+            .cache_of(slices())
+            .list_namespace(&key.namespace)
+            .iter()
+            .filter(|entry| entry.header.label(SERVICE_NAME) == Some(&key.name) && entry.header.deletion_timestamp.is_none())
+            .filter_map(|entry| cache::decode(entry))
+            .collect();
+        let service = context.cache::<Service>().read::<Service>(&key.namespace, &key.name);
+        let Some(service) = service.filter(wants_slices) else {
+            for slice in &mine {
+                remove(context, slice).await?;
+            }
+            return Ok(Next::Done);
+        };
+        let wanted = wanted(context, &service);
+        apply(context, &service, mine, wanted).await?;
+        Ok(Next::Done)
+    }
+}
+
+fn slices() -> Selection {
+    Selection::of::<EndpointSlice>().with_labels(format!("{MANAGED_BY}={MANAGER}"))
+}
+
+fn wants_slices(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let selects = spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
+    selects && service.metadata.deletion_timestamp.is_none() && spec.and_then(|spec| spec.type_.as_deref()) != Some("ExternalName")
+}
+
+/// Services of the namespace that select the pod before or after the change.
+pub(crate) fn services_of(context: &Context, changed: [Option<&Arc<store::Entry>>; 2], add: &mut dyn FnMut(ObjectKey)) {
+    let Some(namespace) = changed.iter().flatten().next().map(|entry| entry.header.namespace.clone()) else {
+        return;
+    };
+    for service in context.cache::<Service>().list_namespace(&namespace) {
+        let Some(decoded) = cache::decode::<Service>(&service) else {
+            continue;
+        };
+        let Some(selector) = decoded.spec.and_then(|spec| spec.selector).filter(|selector| !selector.is_empty()) else {
+            continue;
+        };
+        let selects = |entry: &&Arc<store::Entry>| selector.iter().all(|(key, value)| entry.header.label(key) == Some(value));
+        if changed.iter().flatten().any(|entry| selects(entry)) {
+            add(ObjectKey::of(&service));
+        }
+    }
+}
+
+/// Endpoints grouped by the ports that they resolve to; named target ports may differ from pod to pod.
+type Groups = BTreeMap<Vec<(String, i32, String, Option<String>)>, Vec<Endpoint>>;
+
+struct Wanted {
+    family: &'static str,
+    groups: Groups,
+}
+
+fn wanted(context: &Context, service: &Service) -> Vec<Wanted> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let selector = spec.selector.clone().unwrap_or_default();
+    let selector = LabelSelector::from_map(selector.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let namespace = service.metadata.namespace.as_deref().unwrap_or("");
+    let publish = spec.publish_not_ready_addresses == Some(true);
+    let families = spec.ip_families.clone().unwrap_or_else(|| vec!["IPv4".into()]);
+    let nodes = context.cache::<Node>();
+    let pods: Vec<Pod> = context
+        .cache::<Pod>()
+        .list_namespace(namespace)
+        .into_iter()
+        .filter(|entry| selector.matches_sorted(&entry.header.labels))
+        .filter_map(pods::lite)
+        .filter(|pod| !pod.lite.is_finished())
+        .filter_map(|pod| cache::decode(&pod.entry))
+        .collect();
+    let mut all = Vec::new();
+    for family in ["IPv4", "IPv6"].into_iter().filter(|family| families.iter().any(|one| one == family)) {
+        let mut groups = Groups::new();
+        for pod in &pods {
+            let Some(address) = address(pod, family) else {
+                continue;
+            };
+            let ports = ports(pod, spec.ports.as_deref().unwrap_or_default());
+            groups.entry(ports).or_default().push(endpoint(pod, address, service, publish, &nodes));
+        }
+        if groups.is_empty() {
+            // A service without endpoints still has one slice, with no ports.
+            groups.insert(Vec::new(), Vec::new());
+        }
+        all.push(Wanted { family, groups });
+    }
+    all
+}
+
+fn address(pod: &Pod, family: &str) -> Option<String> {
+    let ips = pod.status.as_ref()?.pod_ips.as_deref().unwrap_or_default();
+    ips.iter().map(|ip| ip.ip.clone()).find(|ip| ip.contains(':') == (family == "IPv6"))
+}
+
+fn ports(pod: &Pod, ports: &[ServicePort]) -> Vec<(String, i32, String, Option<String>)> {
+    let resolved = ports.iter().filter_map(|port| {
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+        let number = match &port.target_port {
+            None => port.port,
+            Some(IntOrString::Int(0)) => port.port,
+            Some(IntOrString::Int(number)) => *number,
+            Some(IntOrString::String(name)) => named_port(pod, name, &protocol)?,
+        };
+        Some((port.name.clone().unwrap_or_default(), number, protocol, port.app_protocol.clone()))
+    });
+    resolved.collect()
+}
+
+fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
+    let spec = pod.spec.as_ref()?;
+    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol).map(|port| port.container_port)
+}
+
+fn endpoint(pod: &Pod, address: String, service: &Service, publish: bool, nodes: &cache::Cache) -> Endpoint {
+    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let service_name = service.metadata.name.as_deref();
+    let hostname = spec.hostname.filter(|name| !name.is_empty() && spec.subdomain.as_deref() == service_name);
+    let zone = spec.node_name.as_deref().and_then(|node| nodes.get("", node)).and_then(|node| node.header.label("topology.kubernetes.io/zone").map(str::to_owned));
+    Endpoint {
+        addresses: vec![address],
+        conditions: Some(EndpointConditions { ready: Some((ready && !leaving) || publish), serving: Some(ready), terminating: Some(leaving) }),
+        hostname,
+        node_name: spec.node_name,
+        zone,
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".into()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    }
+}
+
+/// Changes as few slices as possible: slices keep their endpoints, gaps are filled, empty ones go.
+async fn apply(context: &Context, service: &Service, mine: Vec<EndpointSlice>, wanted: Vec<Wanted>) -> Result<()> {
+    let mut left = mine;
+    for Wanted { family, groups } in wanted {
+        for (ports, mut endpoints) in groups {
+            endpoints.sort_by(|one, two| one.addresses.cmp(&two.addresses));
+            let ports: Vec<EndpointPort> = ports
+                .into_iter()
+                .map(|(name, port, protocol, app_protocol)| EndpointPort { name: Some(name), port: Some(port), protocol: Some(protocol), app_protocol })
+                .collect();
+            let (fitting, rest): (Vec<EndpointSlice>, Vec<EndpointSlice>) =
+                left.into_iter().partition(|slice| slice.address_type == family && slice.ports.as_deref().unwrap_or_default() == ports.as_slice());
+            left = rest;
+            fill(context, service, family, &ports, endpoints, fitting).await?;
+        }
+    }
+    for slice in &left {
+        remove(context, slice).await?;
+    }
+    Ok(())
+}
+
+async fn fill(context: &Context, service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>, slices: Vec<EndpointSlice>) -> Result<()> {
+    let mut by_uid: BTreeMap<String, Endpoint> = endpoints.into_iter().map(|endpoint| (identity(&endpoint), endpoint)).collect();
+    let mut kept: Vec<(EndpointSlice, Vec<Endpoint>)> = Vec::new();
+    for slice in slices {
+        let names: BTreeSet<String> = slice.endpoints.iter().flatten().map(identity).collect();
+        let stay: Vec<Endpoint> = names.iter().filter_map(|name| by_uid.remove(name)).collect();
+        kept.push((slice, stay));
+    }
+    let mut fresh: Vec<Endpoint> = by_uid.into_values().collect();
+    for (_, stay) in &mut kept {
+        let room = MAX_ENDPOINTS.saturating_sub(stay.len()).min(fresh.len());
+        stay.extend(fresh.drain(..room));
+    }
+    let none = kept.is_empty() && fresh.is_empty();
+    let has_some = kept.iter().any(|(_, stay)| !stay.is_empty()) || !fresh.is_empty();
+    let mut spare = !has_some;
+    for (slice, stay) in kept {
+        if stay.is_empty() && !std::mem::take(&mut spare) {
+            remove(context, &slice).await?;
+            continue;
+        }
+        let labels = labels(service);
+        let same = slice.endpoints.as_deref().unwrap_or_default() == stay.as_slice() && slice.metadata.labels.as_ref() == Some(&labels);
+        if !same {
+            let mut metadata = slice.metadata.clone();
+            metadata.labels = Some(labels);
+            context.client.update(&EndpointSlice { endpoints: Some(stay), metadata, ..slice }).await?;
+        }
+    }
+    if none {
+        create(context, service, family, ports, Vec::new()).await?;
+    }
+    while !fresh.is_empty() {
+        let batch: Vec<Endpoint> = fresh.drain(..fresh.len().min(MAX_ENDPOINTS)).collect();
+        create(context, service, family, ports, batch).await?;
+    }
+    Ok(())
+}
+
+fn identity(endpoint: &Endpoint) -> String {
+    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+    uid.unwrap_or_else(|| endpoint.addresses.join(","))
+}
+
+fn labels(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.remove(HEADLESS);
+    if service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
+        labels.insert(HEADLESS.into(), String::new());
+    }
+    labels.insert(SERVICE_NAME.into(), service.metadata.name.clone().unwrap_or_default());
+    labels.insert(MANAGED_BY.into(), MANAGER.into());
+    labels
+}
+
+async fn create(context: &Context, service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> Result<()> {
+    let mut owner = pods::controller_ref("v1", "Service", &service.metadata);
+    owner.controller = Some(true);
+    let metadata = ObjectMeta {
+        generate_name: service.metadata.name.as_ref().map(|name| format!("{name}-")),
+        namespace: service.metadata.namespace.clone(),
+        labels: Some(labels(service)),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    };
+    let slice = EndpointSlice { metadata, address_type: family.into(), endpoints: Some(endpoints), ports: Some(ports.to_vec()) };
+    match context.client.create(&slice).await {
+        Err(status) if status.is_not_found() || status.code == 403 => Ok(()),
+        result => result.map(drop).map_err(Into::into),
+    }
+}
+
+async fn remove(context: &Context, slice: &EndpointSlice) -> Result<()> {
+    let (namespace, name) = (slice.metadata.namespace.as_deref().unwrap_or(""), slice.metadata.name.as_deref().unwrap_or(""));
+    match context.client.delete(&SLICES, namespace, name, &DeleteOptions::default()).await {
+        Err(status) if !status.is_not_found() => Err(status.into()),
+        _ => Ok(()),
+    }
+}

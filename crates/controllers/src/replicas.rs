@@ -1,0 +1,185 @@
+//! Keeps a number of equal pods: what ReplicaSet and ReplicationController have in common.
+
+use anyhow::Result;
+use api::label_selector::LabelSelector;
+use client::{EventKind, PodLite};
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+use reconcile::Context;
+
+use crate::pods::{self, Owned, PODS};
+
+/// Pods created or deleted by one reconcile at most.
+const BURST: usize = 500;
+
+/// A set of equal pods, whatever kind it is.
+pub struct Set {
+    /// Metadata of the owner.
+    pub metadata: ObjectMeta,
+    /// Reference that its pods carry.
+    pub owner: OwnerReference,
+    /// What belongs to it.
+    pub selector: LabelSelector,
+    /// What its pods are made of.
+    pub template: PodTemplateSpec,
+    /// How many there shall be.
+    pub replicas: i32,
+    /// Seconds that a pod must be ready to count as available.
+    pub min_ready: i64,
+}
+
+/// What the pods of a set amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Active pods.
+    pub replicas: i32,
+    /// Those with all labels of the template.
+    pub labeled: i32,
+    /// Those that are ready.
+    pub ready: i32,
+    /// Those that have been ready long enough.
+    pub available: i32,
+    /// Pods that are leaving.
+    pub terminating: i32,
+    /// When the next pod becomes available, in seconds since the epoch.
+    pub next_available: Option<i64>,
+}
+
+/// What to do about a number of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// As it should be.
+    Nothing,
+    /// Make so many.
+    Create(usize),
+    /// Remove so many.
+    Delete(usize),
+}
+
+/// Plans by the number of active pods.
+pub fn plan(active: usize, wanted: i32) -> Step {
+    let wanted = wanted.max(0) as usize;
+    match active {
+        active if active < wanted => Step::Create((wanted - active).min(BURST)),
+        active if active > wanted => Step::Delete((active - wanted).min(BURST)),
+        _ => Step::Nothing,
+    }
+}
+
+/// Brings the pods of a set where they should be and counts them. The second value is the first failure.
+pub async fn sync(context: &Context, set: &Set) -> Result<(Counts, Option<api::Status>)> {
+    let mine = claim(context, set).await?;
+    let (active, rest): (Vec<Owned>, Vec<Owned>) = mine.into_iter().partition(Owned::is_active);
+    let terminating = rest.iter().filter(|pod| pod.is_leaving() && !pod.lite.is_finished()).count();
+    let mut failure = None;
+    if set.metadata.deletion_timestamp.is_none() {
+        failure = match plan(active.len(), set.replicas) {
+            Step::Nothing => None,
+            Step::Create(count) => create(context, set, count).await.err(),
+            Step::Delete(count) => delete(context, set, &active, count).await.err(),
+        };
+    }
+    let mut counts = count(set, &active, Timestamp::now().as_second());
+    counts.terminating = terminating as i32;
+    Ok((counts, failure))
+}
+
+/// Adopts orphans that match, releases what no longer matches, and gives what is left.
+async fn claim(context: &Context, set: &Set) -> Result<Vec<Owned>> {
+    let cache = context.cache::<Pod>();
+    let uid = &set.owner.uid;
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    let mut mine = Vec::new();
+    for pod in pods::owned(&cache, uid) {
+        if set.selector.matches_sorted(&pod.entry.header.labels) {
+            mine.push(pod);
+        } else if set.metadata.deletion_timestamp.is_none() && !pod.is_leaving() {
+            pods::release(&context.client, &PODS, &pod.entry, uid).await?;
+        }
+    }
+    if set.metadata.deletion_timestamp.is_some() {
+        return Ok(mine);
+    }
+    for entry in cache.list_namespace(namespace) {
+        let orphan = entry.header.controller().is_none() && entry.header.deletion_timestamp.is_none();
+        if !orphan || !set.selector.matches_sorted(&entry.header.labels) {
+            continue;
+        }
+        let finished = entry.header.project::<PodLite>().is_some_and(PodLite::is_finished);
+        if !finished {
+            pods::adopt(&context.client, &PODS, &entry, &set.owner).await?;
+            mine.extend(pods::lite(entry));
+        }
+    }
+    Ok(mine)
+}
+
+/// Creates pods, one at first and then twice as many each time, so that a quota or policy that refuses them is asked once.
+async fn create(context: &Context, set: &Set, count: usize) -> Result<(), api::Status> {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    let pod = pods::from_template(&set.template, namespace, &set.owner.name, set.owner.clone());
+    let (mut left, mut batch) = (count, 1);
+    while left > 0 {
+        let size = batch.min(left);
+        let results = join_all((0..size).map(|_| context.client.create(&pod))).await;
+        for result in results {
+            match result {
+                Ok(made) => event(context, set, EventKind::Normal, "SuccessfulCreate", format!("Created pod: {}", made.metadata.name.unwrap_or_default())),
+                Err(status) => {
+                    // A namespace that is being deleted refuses pods; that is no failure worth a word.
+                    if !status.message.contains("is being terminated") {
+                        event(context, set, EventKind::Warning, "FailedCreate", format!("Error creating: {status}"));
+                    }
+                    return Err(status);
+                }
+            }
+        }
+        left -= size;
+        batch *= 2;
+    }
+    Ok(())
+}
+
+async fn delete(context: &Context, set: &Set, active: &[Owned], count: usize) -> Result<(), api::Status> {
+    let mut ranked = active.to_vec();
+    let nodes: Vec<String> = active.iter().map(|pod| pod.entry.header.field("spec.nodeName").to_owned()).collect();
+    pods::rank_for_deletion(&mut ranked, |pod| {
+        let node = pod.entry.header.field("spec.nodeName");
+        nodes.iter().filter(|one| !node.is_empty() && *one == node).count()
+    });
+    let results = join_all(ranked[..count.min(ranked.len())].iter().map(|pod| async { (pod.name(), pods::delete(&context.client, pod).await) })).await;
+    for (name, result) in results {
+        match result {
+            Ok(()) => event(context, set, EventKind::Normal, "SuccessfulDelete", format!("Deleted pod: {name}")),
+            Err(status) => {
+                event(context, set, EventKind::Warning, "FailedDelete", format!("Error deleting: {status}"));
+                return Err(status);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn event(context: &Context, set: &Set, kind: EventKind, reason: &str, message: String) {
+    let regarding = serde_json::json!({
+        "apiVersion": set.owner.api_version, "kind": set.owner.kind, "namespace": set.metadata.namespace,
+        "name": set.owner.name, "uid": set.owner.uid,
+    });
+    context.recorder.record(regarding, kind, reason, message);
+}
+
+fn count(set: &Set, active: &[Owned], now: i64) -> Counts {
+    let template = set.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let labeled = |pod: &&Owned| template.iter().all(|(key, value)| pod.entry.header.label(key) == Some(value));
+    let soon = active.iter().filter(|pod| pod.lite.ready && !pod.is_available(set.min_ready, now));
+    Counts {
+        replicas: active.len() as i32,
+        labeled: active.iter().filter(labeled).count() as i32,
+        ready: active.iter().filter(|pod| pod.lite.ready).count() as i32,
+        available: active.iter().filter(|pod| pod.is_available(set.min_ready, now)).count() as i32,
+        terminating: 0,
+        next_available: soon.map(|pod| pod.lite.ready_since + set.min_ready).min(),
+    }
+}
