@@ -92,6 +92,18 @@ pub(crate) async fn download(
                 continue;
             }
             Ok(()) => {}
+            // The registry's blob ends before ours does; going on would ask the same for ever.
+            Err(DownloadError::Fetch(FetchError::Status { status, .. }))
+                if status == http::StatusCode::RANGE_NOT_SATISFIABLE =>
+            {
+                std::fs::remove_file(&path).map_err(write_error)?;
+                let (digest, got) = (blob.digest.clone(), part.length);
+                return Err(DownloadError::Size {
+                    digest,
+                    expected: blob.size,
+                    got,
+                });
+            }
             Err(DownloadError::Fetch(error))
                 if error.is_passing() || fruitless + 1 < repositories.len() as u32 =>
             {

@@ -150,8 +150,26 @@ pub(crate) fn write(directory: &Path, index: &Index) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Written by the first version that had this format; must be readable for ever.
-    const FORMAT_1: &str = "knarr-images 1 1.36.3 sha256:54ba3fcf0d2b6ab0d7f2b8a4e8a3a1b4d4d4c3e2a2d8c1f3a7f2b9d6c5e4f3a2\n";
+    /// The first format as the first version wrote it. It must be readable for ever.
+    const FORMAT_1: &str = include_str!("../tests/data/index-format-1");
+
+    #[test]
+    fn every_released_format_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(FILE), FORMAT_1).expect("writes");
+        let index = read(directory.path()).expect("reads");
+        let (id, record) = index.named("docker.io/library/app:1").expect("the image");
+        assert_eq!(*id, format!("sha256:{}", "1".repeat(64)));
+        assert_eq!(
+            (
+                record.imported,
+                record.config.user.as_str(),
+                record.last_used
+            ),
+            (true, "1000:1000", 1_767_225_600)
+        );
+        assert_eq!(index.size(record), 1234);
+    }
 
     #[test]
     fn what_is_written_is_read() {
@@ -201,7 +219,7 @@ mod tests {
             "\n",
             "other 1 1 x\n{}",
             "knarr-images x\n",
-            &format!("{FORMAT_1}{{}}"),
+            &format!("{FORMAT_1} "),
         ] {
             assert!(matches!(refuse(text), IndexError::Damaged(_)), "{text}");
         }

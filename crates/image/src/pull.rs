@@ -23,7 +23,7 @@ use crate::manifest::{
 use crate::reference::{Reference, ReferenceError};
 use crate::registries::Endpoint;
 use crate::registry::{FetchError, FetchedManifest, Repository, Transport};
-use crate::store::{Inner, LayerClaims, NewImage, blocking};
+use crate::store::{Hold, Inner, LayerClaims, NewImage, blocking};
 use crate::unpack::UnpackError;
 
 /// Why a pull failed. The text is complete, causes included, since it ends in a container status and in an event.
@@ -120,6 +120,11 @@ struct Wanted {
     blob: Descriptor,
 }
 
+enum Resolved<'a> {
+    Unchanged(Image),
+    Fetched(&'a Repository, FetchedManifest),
+}
+
 struct Meter<'a> {
     report: Report<'a>,
     bytes_total: u64,
@@ -147,10 +152,10 @@ pub(crate) async fn pull(
         reference: reference.to_string(),
         candidates: candidates.collect(),
     };
-    if let Some(present) = sources.unchanged(inner, reference).await {
-        return Ok(present);
-    }
-    let (source, named) = sources.resolve(reference).await?;
+    let (source, named) = match sources.resolve(inner, reference).await? {
+        Resolved::Unchanged(image) => return Ok(image),
+        Resolved::Fetched(source, named) => (source, named),
+    };
     let (manifest, config) = sources.choose(inner, source, &named).await?;
     let digest = named.digest;
     let (layers, claims) =
@@ -201,56 +206,71 @@ fn credentials(
     }
 }
 
-impl Sources {
-    /// If the reference still means what is here, that image, after one small request.
-    async fn unchanged(&self, inner: &Arc<Inner>, reference: &Reference) -> Option<Image> {
-        let repository = reference.repository();
-        let name = match &reference.digest {
-            Some(digest) => format!("{repository}@{digest}"),
-            None => reference.tagged_name()?,
-        };
-        let id = inner.index().named(&name).map(|(id, _)| id.clone())?;
-        let _hold = inner.hold(&id)?;
-        let image = inner.image(&inner.index(), &id)?;
-        if image.digests.is_empty() {
-            return None;
-        }
-        for candidate in &self.candidates {
-            // Any trouble here shows again, with its error, when the manifest itself is fetched.
-            if let Ok(Some(digest)) = candidate.head_manifest(reference.manifest_name()).await {
-                return image
-                    .digests
-                    .contains(&format!("{repository}@{digest}"))
-                    .then_some(image);
-            }
-        }
-        None
-    }
+/// The image that the reference means here, held so that it does not go while the registry is asked.
+fn local_image(inner: &Arc<Inner>, reference: &Reference) -> Option<(Image, Hold)> {
+    let name = match &reference.digest {
+        Some(digest) => format!("{}@{digest}", reference.repository()),
+        None => reference.tagged_name()?,
+    };
+    let id = inner.index().named(&name).map(|(id, _)| id.clone())?;
+    let hold = inner.hold(&id)?;
+    Some((inner.image(&inner.index(), &id)?, hold))
+}
 
-    /// The first candidate that has the manifest. If none has it, the error of the last one speaks for all.
+impl Sources {
+    /// The first candidate that has the manifest. What is here already costs one small request if nothing changed.
     async fn resolve(
         &self,
+        inner: &Arc<Inner>,
         reference: &Reference,
-    ) -> Result<(&Repository, FetchedManifest), PullError> {
+    ) -> Result<Resolved<'_>, PullError> {
+        let local = local_image(inner, reference);
         let mut errors = Vec::new();
         for candidate in &self.candidates {
-            match candidate.manifest(reference.manifest_name()).await {
-                Ok(manifest) => return Ok((candidate, manifest)),
+            match self
+                .ask(candidate, reference, local.as_ref().map(|(image, _)| image))
+                .await
+            {
+                Ok(resolved) => return Ok(resolved),
                 Err(error) => errors.push(error),
             }
         }
-        // A registry that cannot be reached may have it, so "not found" must come from all.
-        let telling = errors
-            .iter()
-            .rposition(|error| error.is_passing())
-            .unwrap_or(errors.len().saturating_sub(1));
-        let error = errors
-            .into_iter()
-            .nth(telling)
-            .unwrap_or(FetchError::NotFound);
+        // The registry itself comes last and speaks for all; but "not found" must come from everybody.
+        let last = errors.pop().unwrap_or(FetchError::NotFound);
+        let error = match last {
+            FetchError::NotFound => errors
+                .into_iter()
+                .rfind(FetchError::is_passing)
+                .unwrap_or(FetchError::NotFound),
+            other => other,
+        };
         Err(self.error(error, |error| {
             format!("failed to resolve reference {:?}: {error}", self.reference)
         }))
+    }
+
+    async fn ask<'a>(
+        &'a self,
+        candidate: &'a Repository,
+        reference: &Reference,
+        local: Option<&Image>,
+    ) -> Result<Resolved<'a>, FetchError> {
+        if let Some(image) = local.filter(|image| !image.digests.is_empty()) {
+            match candidate.head_manifest(reference.manifest_name()).await {
+                Ok(Some(digest))
+                    if image
+                        .digests
+                        .contains(&format!("{}@{digest}", reference.repository())) =>
+                {
+                    return Ok(Resolved::Unchanged(image.clone()));
+                }
+                Err(error) if error.is_passing() => return Err(error),
+                // Some registries do not answer HEAD well; the manifest itself decides.
+                _ => {}
+            }
+        }
+        let manifest = candidate.manifest(reference.manifest_name()).await?;
+        Ok(Resolved::Fetched(candidate, manifest))
     }
 
     /// Follows indexes to the manifest of this platform and reads its config.

@@ -111,10 +111,12 @@ impl Inner {
     }
 
     pub(super) fn mark_used(&self, id: &str) {
-        self.claims
-            .lock()
-            .used
-            .insert(id.to_string(), seconds(SystemTime::now()));
+        let mut claims = self.claims.lock();
+        if self.index().images.contains_key(id) {
+            claims
+                .used
+                .insert(id.to_string(), seconds(SystemTime::now()));
+        }
     }
 
     pub(crate) fn index(&self) -> Arc<Index> {
@@ -256,7 +258,16 @@ impl Inner {
     }
 
     /// The caller holds `changing`.
-    pub(super) fn write_and_publish(&self, index: Index) -> io::Result<()> {
+    pub(super) fn write_and_publish(&self, mut index: Index) -> io::Result<()> {
+        for (id, used) in &self.claims.lock().used {
+            if let Some(record) = index
+                .images
+                .get_mut(id)
+                .filter(|record| record.last_used < *used)
+            {
+                Arc::make_mut(record).last_used = *used;
+            }
+        }
         index::write(&self.directory, &index)?;
         *self.published.write() = Arc::new(index);
         Ok(())
@@ -287,10 +298,11 @@ impl Inner {
     /// held and nothing was done.
     pub(crate) fn remove_images(&self, ids: &[String]) -> Result<u64, Option<RemoveError>> {
         let (gone, freed) = {
-            let claims = self.claims.lock();
+            let mut claims = self.claims.lock();
             if ids.iter().any(|id| claims.images.contains_key(id)) {
                 return Err(None);
             }
+            ids.iter().for_each(|id| drop(claims.used.remove(id)));
             let mut index = (*self.index()).clone();
             index.images.retain(|id, _| !ids.contains(id));
             let gone = self.take_unused_layers(&mut index, &claims);
