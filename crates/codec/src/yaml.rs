@@ -39,8 +39,8 @@ pub fn decode(bytes: &[u8], schema: &Type, strictness: Strictness) -> Result<Dec
         Strictness::Ignore => None,
         Strictness::Warn | Strictness::Strict => duplicate(bytes),
     };
-    let Some(duplicate) = duplicate else { return json::decode_value(&value, schema, strictness) };
-    let mut decoded = json::decode_value(&value, schema, Strictness::Warn)?;
+    let Some(duplicate) = duplicate else { return json::decode_value(value, schema, strictness) };
+    let mut decoded = json::decode_value(value, schema, Strictness::Warn)?;
     decoded.problems.insert(0, duplicate);
     if strictness == Strictness::Strict {
         return Err(DecodeError::Strict(decoded.problems));

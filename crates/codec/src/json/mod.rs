@@ -81,11 +81,11 @@ pub fn decode(bytes: &[u8], schema: &Type, strictness: Strictness) -> Result<Dec
 }
 
 /// Reads an object of a type from a value that was already parsed (YAML, the result of a patch).
-pub fn decode_value(value: &Value, schema: &Type, strictness: Strictness) -> Result<Decoded, DecodeError> {
-    if depth_exceeds(value, MAX_DEPTH) {
+pub fn decode_value(value: Value, schema: &Type, strictness: Strictness) -> Result<Decoded, DecodeError> {
+    if depth_exceeds(&value, MAX_DEPTH) {
         return Err(DecodeError::TooDeep);
     }
-    decode(&serde_json::to_vec(value).expect("a JSON value can always be written"), schema, strictness)
+    decode(&serde_json::to_vec(&value).expect("a JSON value can always be written"), schema, strictness)
 }
 
 /// The JSON bytes of an object.
