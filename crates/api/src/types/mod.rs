@@ -47,6 +47,14 @@ pub use crate::rules::*;
 
 /// Every type that has rules, those of whole kinds included.
 pub(crate) static ALL: &[Rules] = &[
+    crate::kinds::core::namespace::rules(),
+    crate::kinds::core::node::rules(),
+    crate::kinds::core::persistent_volume::rules(),
+    crate::kinds::core::persistent_volume_claim::rules(),
+    crate::kinds::core::pod::rules(),
+    crate::kinds::core::replication_controller::rules(),
+    crate::kinds::core::secret::rules(),
+    crate::kinds::core::service::rules(),
     api_service_reference::rules(),
     config_map_volume_source::rules(),
     container::rules(),

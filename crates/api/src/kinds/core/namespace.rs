@@ -1,0 +1,55 @@
+//! Namespaces: born active with the finalizer that lets the namespace controller empty them first.
+
+use serde_json::{Map, Value, json};
+
+use crate::kind::{Clock, Kind, NameRule, Selectable, keep, keep_spec};
+use crate::object::Object;
+use crate::print;
+use crate::read::{Read, Write};
+use crate::types::Rules;
+
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        name: NameRule::Label,
+        prepare_create,
+        prepare_update: |new, old| {
+            keep(new, old, "status");
+            keep(new, old, "spec");
+        },
+        prepare_status_update: keep_spec,
+        selectable: &[Selectable { field: "status.phase", value: |namespace| namespace.text_at(&["status", "phase"]).into() }],
+        columns: Some(columns),
+        ..Kind::plain("", "Namespace")
+    }
+}
+
+/// Defaults.
+pub const fn rules() -> Rules {
+    Rules { default, ..Rules::of("core.v1.Namespace") }
+}
+
+fn default(namespace: &mut Map<String, Value>) {
+    let name = namespace.map("metadata").text("name").to_owned();
+    if !name.is_empty() {
+        namespace.object_made("metadata").object_made("labels").insert(NAME_LABEL.into(), name.into());
+    }
+}
+
+fn prepare_create(namespace: &mut Object) {
+    // A generated name was not known when defaults were filled.
+    default(&mut namespace.0);
+    namespace.0.insert("status".into(), json!({"phase": "Active"}));
+    let spec = namespace.map_at_mut(&["spec"]);
+    if !spec.texts("finalizers").any(|one| one == "kubernetes") {
+        let mut finalizers = spec.list("finalizers").to_vec();
+        finalizers.push("kubernetes".into());
+        spec.insert("finalizers".into(), finalizers.into());
+    }
+}
+
+fn columns(namespace: &Object, clock: &Clock) -> Vec<Value> {
+    vec![namespace.name().into(), namespace.map("status").text("phase").into(), print::age(namespace, clock)]
+}
