@@ -54,6 +54,9 @@ pub enum CommitError {
     /// The store takes no more changes until it is opened again, because a write to disk failed.
     #[error("the store is read-only: {0}")]
     Failed(String),
+    /// The backend could not be asked. Nothing was done; a later attempt may work.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
     /// It is not known whether the change happened.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),

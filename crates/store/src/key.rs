@@ -4,6 +4,7 @@
 //! a namespace never for a name. All of them are cheap to clone.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -93,6 +94,21 @@ impl fmt::Debug for Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// One handle per kind, however often its prefix is read.
+#[derive(Default)]
+pub(crate) struct Kinds(HashSet<Kind>);
+
+impl Kinds {
+    pub(crate) fn get(&mut self, prefix: &str) -> Kind {
+        if let Some(kind) = self.0.get(prefix) {
+            return kind.clone();
+        }
+        let kind = Kind::new(prefix);
+        self.0.insert(kind.clone());
+        kind
     }
 }
 

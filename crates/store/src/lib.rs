@@ -23,6 +23,8 @@ pub mod derived;
 pub mod embedded;
 pub mod entry;
 pub mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod header;
 pub mod key;
 pub mod metrics;

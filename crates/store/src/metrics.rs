@@ -1,7 +1,9 @@
 //! What a store counts about itself. The server turns it into `knarr_store_*` metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::{CommitError, Outcome};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -164,6 +166,26 @@ impl Default for Metrics {
             history_bytes: Gauge::default(),
             watchers: Gauge::default(),
         }
+    }
+}
+
+impl Metrics {
+    /// Counts how a commit ends and how long it takes.
+    pub(crate) async fn count_commit(
+        &self,
+        commit: impl Future<Output = Result<Outcome, CommitError>>,
+    ) -> Result<Outcome, CommitError> {
+        let begun = Instant::now();
+        let outcome = commit.await;
+        match &outcome {
+            Ok(Outcome::Committed(_)) => {
+                self.committed.add(1);
+                self.commit.observe_duration(begun.elapsed());
+            }
+            Ok(Outcome::Lost { .. }) => self.lost.add(1),
+            Err(_) => self.failed.add(1),
+        }
+        outcome
     }
 }
 

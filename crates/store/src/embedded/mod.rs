@@ -25,7 +25,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
@@ -218,26 +217,13 @@ impl Store for Embedded {
     }
 
     fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, CommitError>> {
-        let begun = Instant::now();
+        // Queued before the future is polled: several commits may be begun and then awaited together.
         let queued = self.enqueue(change);
-        async move {
-            let outcome = match queued {
-                Ok(answer) => answer
-                    .await
-                    .unwrap_or_else(|_| Err(CommitError::Failed("it has ended".into()))),
-                Err(error) => Err(error),
-            };
-            match &outcome {
-                Ok(Outcome::Committed(_)) => {
-                    self.metrics.committed.add(1);
-                    self.metrics.commit.observe_duration(begun.elapsed());
-                }
-                Ok(Outcome::Lost { .. }) => self.metrics.lost.add(1),
-                Err(_) => self.metrics.failed.add(1),
-            }
-            outcome
-        }
-        .boxed()
+        let answer = async move {
+            let ended = |_| Err(CommitError::Failed("it has ended".into()));
+            queued?.await.unwrap_or_else(ended)
+        };
+        self.metrics.count_commit(answer).boxed()
     }
 
     fn watch(

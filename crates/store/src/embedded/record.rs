@@ -9,13 +9,13 @@
 //!
 //! Texts and values have a length of 4 bytes before them. Values are sealed by the cipher.
 
-use std::collections::HashSet;
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
 
 use super::frame::{Fields, FrameBuffer};
-use crate::{Entry, Key, Kind, Revision};
+use crate::key::Kinds;
+use crate::{Entry, Key, Revision};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -54,21 +54,6 @@ pub(super) struct Saved {
 pub(super) enum Part {
     Objects(Vec<Saved>),
     End(u64),
-}
-
-/// One handle per kind, however often it is read.
-#[derive(Default)]
-pub(super) struct Kinds(HashSet<Kind>);
-
-impl Kinds {
-    fn get(&mut self, name: &str) -> Kind {
-        if let Some(kind) = self.0.get(name) {
-            return kind.clone();
-        }
-        let kind = Kind::new(name);
-        self.0.insert(kind.clone());
-        kind
-    }
 }
 
 pub(super) fn begin_batch(frame: &mut FrameBuffer, time: u64, first: Revision) {

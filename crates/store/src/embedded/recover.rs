@@ -15,8 +15,9 @@ use super::dir::Dir;
 use super::files::File;
 use super::frame::{FileHeader, FileKind, Found, FrameReader, HEADER};
 use super::log::Log;
-use super::record::{self, Batch, Kinds, Logged};
+use super::record::{self, Batch, Logged};
 use super::snapshot;
+use crate::key::Kinds;
 use crate::mvcc::HistoryLimits;
 use crate::{Entry, Event, EventKind, Metrics, Mvcc, OpenError, Revision};
 

@@ -13,7 +13,8 @@ use super::Reading;
 use super::dir::Dir;
 use super::files::File;
 use super::frame::{FileHeader, FileKind, Found, FrameBuffer, FrameReader, HEADER};
-use super::record::{self, Kinds, Part};
+use super::record::{self, Part};
+use crate::key::Kinds;
 use crate::mvcc::Snapshot;
 use crate::{Cipher, Entry, Kind, OpenError, Revision};
 

@@ -59,6 +59,8 @@ struct State {
     revision: Revision,
     kinds: HashMap<Kind, KindState>,
     history: History,
+    /// The end of the last gap in the history: see `begin_gap`.
+    gap: Revision,
     live_bytes: usize,
     objects: u64,
     closed: bool,
@@ -84,6 +86,7 @@ impl Mvcc {
             revision,
             kinds: HashMap::new(),
             history: History::new(revision, limits),
+            gap: Revision::ZERO,
             live_bytes: 0,
             objects: 0,
             closed: false,
@@ -107,7 +110,7 @@ impl Mvcc {
 
     /// The oldest revision whose state can be read, and after which a watch can begin.
     pub fn floor(&self) -> Revision {
-        self.state.read().history.floor()
+        self.state.read().floor()
     }
 
     /// Bytes of memory that the newest versions hold.
@@ -229,6 +232,25 @@ impl Mvcc {
         woken
     }
 
+    /// Nothing has happened up to `revision` but what was applied.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn advance(&self, revision: Revision) {
+        let mut state = self.state.write();
+        if revision > state.revision {
+            state.revision = revision;
+            self.publish(&state);
+        }
+    }
+
+    /// What is applied from now on up to `revision` leaves out versions that nobody knows: who watches
+    /// already is told what has become of everything, but no state before `revision` can be read, and
+    /// no watch can begin there.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn begin_gap(&self, revision: Revision) {
+        let mut state = self.state.write();
+        state.gap = state.gap.max(revision);
+    }
+
     /// Ends all watches. What is in here stays readable.
     pub(crate) fn close(&self) {
         let waiters = {
@@ -250,13 +272,18 @@ impl Mvcc {
         self.metrics.revision.set(state.revision.0);
         self.metrics.objects.set(state.objects);
         self.metrics.live_bytes.set(state.live_bytes as u64);
-        self.metrics.history_floor.set(state.history.floor().0);
+        self.metrics.history_floor.set(state.floor().0);
         self.metrics.history_events.set(state.history.len() as u64);
         self.metrics.history_bytes.set(state.history.bytes() as u64);
     }
 }
 
 impl State {
+    /// The oldest state that can be read, and after which a watch can begin.
+    fn floor(&self) -> Revision {
+        self.history.floor().max(self.gap)
+    }
+
     fn current(&self, key: &Key) -> Option<&Arc<Entry>> {
         self.kinds.get(&key.kind)?.map.get(&*key.rest)
     }

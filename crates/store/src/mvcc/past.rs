@@ -79,7 +79,7 @@ impl Mvcc {
         read: impl Fn(&State) -> T,
     ) -> Result<T, ReadError> {
         let check = |state: &State| {
-            let (floor, now) = (state.history.floor(), state.revision);
+            let (floor, now) = (state.floor(), state.revision);
             match asked {
                 _ if asked > now => Err(ReadError::Future { asked, now }),
                 _ if asked < floor => Err(ReadError::TooOld { asked, floor }),

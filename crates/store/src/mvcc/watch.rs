@@ -212,7 +212,7 @@ impl Changes {
         });
         {
             let mut state = mvcc.state.write();
-            let floor = state.history.floor();
+            let floor = state.floor();
             if state.closed {
                 return Err(WatchError::Closed);
             }
