@@ -24,6 +24,13 @@ pub use crate::kind::*;
 
 /// Every kind that has a file.
 pub(crate) static ALL: &[Kind] = &[
+    apps::controller_revision::kind(),
+    apps::daemon_set::kind(),
+    apps::deployment::kind(),
+    apps::replica_set::kind(),
+    apps::stateful_set::kind(),
+    batch::cron_job::kind(),
+    batch::job::kind(),
     core::component_status::kind(),
     core::config_map::kind(),
     core::endpoints::kind(),

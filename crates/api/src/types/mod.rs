@@ -19,6 +19,7 @@ pub mod handler;
 pub mod host_path_volume_source;
 pub mod http_get_action;
 pub mod ingress_class_parameters_reference;
+pub mod job_spec;
 pub mod limit_range_item;
 pub mod limit_response_queuing;
 pub mod limited_priority_level;
@@ -47,6 +48,12 @@ pub use crate::rules::*;
 
 /// Every type that has rules, those of whole kinds included.
 pub(crate) static ALL: &[Rules] = &[
+    crate::kinds::apps::daemon_set::rules(),
+    crate::kinds::apps::deployment::rules(),
+    crate::kinds::apps::replica_set::rules(),
+    crate::kinds::apps::stateful_set::rules(),
+    crate::kinds::batch::cron_job::rules(),
+    crate::kinds::batch::job::rules(),
     crate::kinds::core::namespace::rules(),
     crate::kinds::core::node::rules(),
     crate::kinds::core::persistent_volume::rules(),

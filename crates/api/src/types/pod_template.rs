@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::causes::Causes;
-use crate::check::Check;
+use crate::check::{self, Check};
 use crate::path::Path;
 use crate::read::Read;
 use crate::types::{object_meta, pod_spec};
@@ -40,4 +40,38 @@ pub fn matches(selector: &Value, template: &Map<String, Value>) -> bool {
     let labels = template.map("metadata").map("labels");
     let selector = crate::label_selector::LabelSelector::from_value(selector);
     selector.is_ok_and(|selector| selector.matches(|key| labels.get(key).and_then(Value::as_str)))
+}
+
+/// Validates the selector of a workload; `word` names the workload in the text about an empty one.
+pub fn validate_selector(spec: &Map<String, Value>, path: &Path, word: &str, causes: &mut Causes) {
+    let at = path.field("selector");
+    match spec.object("selector") {
+        None => causes.needed(&at, ""),
+        Some(selector) => {
+            check::label_selector(selector, &at, causes);
+            if check::selector_is_empty(selector) {
+                causes.bad(&at, Value::Object(selector.clone()), &format!("empty selector is invalid for {word}"));
+            }
+        }
+    }
+}
+
+/// Validates that a workload selects the pods of its own template.
+pub fn validate_match(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let template = spec.map("template");
+    let selector = spec.get("selector").cloned().unwrap_or_default();
+    let nothing_asked = spec.object("selector").is_none_or(check::selector_is_empty);
+    if !nothing_asked && !matches(&selector, template) {
+        let (at, labels) = (path.field("template"), template.map("metadata").map("labels").clone());
+        let metadata = at.field("metadata");
+        causes.bad(&metadata.field("labels"), Value::Object(labels), "`selector` does not match template `labels`");
+    }
+}
+
+/// Warnings about the pod spec of `spec.template`.
+pub fn warnings(object: &crate::Object) -> Vec<String> {
+    const SPEC: Path<'static> = Path::root("spec.template.spec");
+    let mut warnings = Vec::new();
+    pod_spec::warnings(object.map("spec").map("template").map("spec"), &SPEC, &mut warnings);
+    warnings
 }

@@ -21,10 +21,10 @@ const SOURCES: [&str; 22] = [
     "vsphereVolume",
 ];
 
-/// The kind. The time of the phase's last change is set by the server, which has a clock.
+/// The kind.
 pub const fn kind() -> Kind {
     Kind {
-        prepare_create: |volume| drop(volume.0.insert("status".into(), json!({"phase": "Pending"}))),
+        prepare_create,
         prepare_update: keep_status,
         prepare_status_update: keep_spec,
         validate,
@@ -44,6 +44,16 @@ fn default(volume: &mut Map<String, Value>) {
     let spec = volume.object_made("spec");
     spec.default_text("persistentVolumeReclaimPolicy", "Retain");
     spec.default("volumeMode", "Filesystem");
+}
+
+/// The first phase began when the object was made.
+fn prepare_create(volume: &mut Object) {
+    let mut status = json!({"phase": "Pending"});
+    let created = print::created(volume);
+    if !created.is_empty() {
+        status["lastPhaseTransitionTime"] = created.into();
+    }
+    volume.0.insert("status".into(), status);
 }
 
 fn validate(volume: &Object, causes: &mut Causes) {

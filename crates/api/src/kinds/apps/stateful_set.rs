@@ -1,0 +1,127 @@
+//! Stateful sets.
+
+use serde_json::{Map, Value};
+
+use super::deployment::keep_spec_and_labels;
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::kind::{Clock, Generation, Kind, keep_status, reset_status_of};
+use crate::object::Object;
+use crate::path::Path;
+use crate::print;
+use crate::read::{Read, Write};
+use crate::types::{Rules, pod_template};
+
+const SPEC: Path<'static> = Path::root("spec");
+/// Fields of the spec that may change.
+const FREE: [&str; 7] =
+    ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"];
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        prepare_create: |object| reset_status_of(object, "apps.v1.StatefulSet"),
+        prepare_update: keep_status,
+        prepare_status_update: keep_spec_and_labels,
+        validate,
+        validate_update,
+        columns: Some(columns),
+        warnings: pod_template::warnings,
+        generation: Generation::Spec,
+        ..Kind::plain("apps", "StatefulSet")
+    }
+}
+
+/// Defaults.
+pub const fn rules() -> Rules {
+    Rules { default, ..Rules::of("apps.v1.StatefulSet") }
+}
+
+fn default(object: &mut Map<String, Value>) {
+    let spec = object.object_made("spec");
+    spec.default_text("podManagementPolicy", "OrderedReady");
+    let strategy = spec.object_made("updateStrategy");
+    strategy.default_text("type", "RollingUpdate");
+    if strategy.text("type") == "RollingUpdate" {
+        strategy.object_made("rollingUpdate").default("partition", 0);
+    }
+    let retention = spec.object_made("persistentVolumeClaimRetentionPolicy");
+    retention.default_text("whenDeleted", "Retain");
+    retention.default_text("whenScaled", "Retain");
+    spec.default("replicas", 1);
+    spec.default("revisionHistoryLimit", 10);
+    for claim in spec.maps_mut("volumeClaimTemplates") {
+        claim.default_text("apiVersion", "v1");
+        claim.default_text("kind", "PersistentVolumeClaim");
+    }
+}
+
+fn validate(object: &Object, causes: &mut Causes) {
+    let spec = object.map("spec");
+    let policy = spec.text("podManagementPolicy");
+    if policy.is_empty() {
+        causes.needed(&SPEC.field("podManagementPolicy"), "");
+    } else if !matches!(policy, "OrderedReady" | "Parallel") {
+        causes.bad(&SPEC.field("podManagementPolicy"), policy, "must be 'OrderedReady' or 'Parallel'");
+    }
+    let at = SPEC.field("updateStrategy");
+    let strategy = spec.map("updateStrategy");
+    match strategy.text("type") {
+        "" => causes.needed(&at, ""),
+        "OnDelete" => {
+            if let Some(rolling) = strategy.some("rollingUpdate") {
+                causes.bad(&at.field("rollingUpdate"), rolling.clone(), "only allowed for updateStrategy 'RollingUpdate'");
+            }
+        }
+        "RollingUpdate" => {
+            let rolling = at.field("rollingUpdate");
+            check::non_negative_field(strategy.map("rollingUpdate"), "partition", &rolling, causes);
+            if let Some(value) = strategy.map("rollingUpdate").some("maxUnavailable") {
+                check::int_or_percent(value, &rolling.field("maxUnavailable"), causes);
+                check::at_most_hundred_percent(value, &rolling.field("maxUnavailable"), causes);
+                if check::scaled_is_zero(value) {
+                    causes.bad(&rolling.field("maxUnavailable"), value.clone(), "cannot be 0");
+                }
+            }
+        }
+        other => causes.bad(&at, other, "must be 'RollingUpdate' or 'OnDelete'"),
+    }
+    let retention = SPEC.field("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"] {
+        causes.need_one_of(spec.map("persistentVolumeClaimRetentionPolicy"), field, &retention, &["Delete", "Retain"]);
+    }
+    check::non_negative_field(spec, "replicas", &SPEC, causes);
+    check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
+    check::non_negative_field(spec, "revisionHistoryLimit", &SPEC, causes);
+    check::non_negative_field(spec.map("ordinals"), "start", &SPEC.field("ordinals"), causes);
+    pod_template::validate_selector(spec, &SPEC, "statefulset", causes);
+    pod_template::validate_match(spec, &SPEC, causes);
+    pod_template::validate_always(spec.map("template"), &SPEC.field("template"), causes);
+}
+
+fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
+    let bare = |object: &Object| {
+        let mut spec = object.map("spec").clone();
+        spec.retain(|field, _| !FREE.contains(&field.as_str()));
+        // The phase in a claim template is filled in and means nothing.
+        spec.maps_mut("volumeClaimTemplates").for_each(|claim| drop(claim.remove("status")));
+        spec
+    };
+    validate(new, causes);
+    if bare(new) != bare(old) {
+        causes.refused(&SPEC, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
+    }
+}
+
+fn columns(object: &Object, clock: &Clock) -> Vec<Value> {
+    let spec = object.map("spec");
+    let ready = object.map("status").int("readyReplicas").unwrap_or(0);
+    let [names, images] = print::containers(spec.map("template").map("spec"));
+    vec![
+        object.name().into(),
+        format!("{ready}/{}", spec.int("replicas").unwrap_or(0)).into(),
+        print::age(object, clock),
+        names,
+        images,
+    ]
+}
