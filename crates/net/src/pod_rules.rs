@@ -237,8 +237,8 @@ fn family_rules(table: &Table, config: &PodRulesConfig, family: Family) -> Vec<M
     let mut messages = vec![
         table.rule("prerouting", family.rule().for_this_machine().jump(chain("host-ports"))),
         table.rule("output", family.rule().for_this_machine().jump(chain("host-ports"))),
-        table.rule(&chain("host-ports"), to_pod(Rule::new().destination(family, 0))),
-        table.rule(&chain("host-ports"), to_pod(Rule::new().immediate(0, &family.unspecified()))),
+        table.rule(&chain("host-ports"), to_pod(family.rule().destination(family, 0))),
+        table.rule(&chain("host-ports"), to_pod(family.rule().immediate(0, &family.unspecified()))),
     ];
     let loopback: IpNet = match family {
         Family::V4 => IpNet::new(std::net::Ipv4Addr::LOCALHOST.into(), 8),
@@ -261,7 +261,7 @@ fn family_rules(table: &Table, config: &PodRulesConfig, family: Family) -> Vec<M
     .expect("these are prefix lengths of their families");
     let kept = config.pod_cidrs.iter().chain(&config.non_masquerade_cidrs).copied().chain([multicast]);
     for cidr in family.only(&kept.collect::<Vec<_>>()) {
-        let rule = Rule::new().destination(family, 0).within(0, cidr).verdict(&Verdict::Return);
+        let rule = family.rule().destination(family, 0).within(0, cidr).verdict(&Verdict::Return);
         messages.push(table.rule(&chain("leaving"), rule));
     }
     messages.push(table.rule(&chain("leaving"), Rule::new().masquerade()));

@@ -283,11 +283,11 @@ fn family_rules(table: &Table, config: &DataplaneConfig, family: Family, message
     let mut rule = |name: &str, rule: Rule| messages.push(table.rule(&chain(name), rule));
 
     for by in [By::Address, By::Machine] {
-        let shape = Rule::new().shape(family, by);
-        rule("services", shape.clone().verdict_map(layout.number(), &SetName::Shapes.of(family)));
+        let shape = family.rule().shape(family, by);
+        rule("services", shape.verdict_map(layout.number(), &SetName::Shapes.of(family)));
     }
 
-    let guarded = Rule::new().front(family, By::Address).contained(layout.front(), &SetName::Guarded.of(family));
+    let guarded = family.rule().front(family, By::Address).contained(layout.front(), &SetName::Guarded.of(family));
     let client = layout.number();
     let allowed = SetName::Allowed.of(family);
     rule("guard", guarded.source(family, client).not_contained(layout.front(), &allowed).drop());
@@ -295,11 +295,11 @@ fn family_rules(table: &Table, config: &DataplaneConfig, family: Family, message
     // What was not sent on by now has no endpoint.
     rule("unserved", Rule::new().connection_status(0).has_bits(STATUS_DESTINATION_NAT).verdict(&Verdict::Return));
     for by in [By::Address, By::Machine] {
-        let known = Rule::new().shape(family, by).unequal(layout.number(), &NO_NUMBER.to_ne_bytes());
+        let known = family.rule().shape(family, by).unequal(layout.number(), &NO_NUMBER.to_ne_bytes());
         rule("unserved", known.goto("refuse"));
     }
     for cidr in family.only(&config.service_cidrs) {
-        rule("unserved", Rule::new().destination(family, 0).within(0, cidr).for_others().goto("refuse"));
+        rule("unserved", family.rule().destination(family, 0).within(0, cidr).for_others().goto("refuse"));
     }
     for cidr in family.only(&config.cluster_cidrs) {
         let invalid = || family.rule().in_state(STATE_INVALID);
@@ -372,12 +372,12 @@ impl Shape {
         let cidrs: Vec<IpNet> = family.only(&config.cluster_cidrs).collect();
         match (self.treatment, self.inner()) {
             (Treatment::Cluster, _) if !cidrs.is_empty() => {
-                let from_outside = Rule::new().source(family, 0);
+                let from_outside = family.rule().source(family, 0);
                 vec![cidrs.iter().fold(from_outside, |rule, cidr| rule.not_within(0, 4, *cidr)).mark()]
             }
             (Treatment::Outside, _) => vec![Rule::new().mark()],
             (Treatment::Local { .. }, Some(inner)) => {
-                let from = |cidr: &IpNet| Rule::new().source(family, 0).within(0, *cidr).goto(inner.chain());
+                let from = |cidr: &IpNet| family.rule().source(family, 0).within(0, *cidr).goto(inner.chain());
                 let from_here = Rule::new().from_this_machine().mark().goto(inner.chain());
                 cidrs.iter().map(from).chain([from_here]).collect()
             }
@@ -395,7 +395,7 @@ impl Shape {
         if self.size == 0 {
             return vec![Rule::new().drop()];
         }
-        let front = || Rule::new().front(self.family, self.by);
+        let front = || self.family.rule().front(self.family, self.by);
         let chance = |rule: Rule| rule.random(layout.number(), self.size);
         let endpoint = |rule: Rule| rule.map(layout.front(), &slots, layout.endpoint());
         let nat = |rule: Rule| rule.destination_nat(self.family.nat(), layout.endpoint(), layout.endpoint_port());

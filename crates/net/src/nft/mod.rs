@@ -32,6 +32,12 @@ const DELSETELEM: u8 = 14;
 /// Elements are sent in messages of about this size; an attribute cannot be longer than 64 KiB.
 const ELEMENTS_AT_ONCE: usize = 48 << 10;
 
+/// Tells `nft list` that the numbers of a set are in the machine's byte order.
+const KEY_BYTE_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
+/// The same of the numbers that a map holds.
+const DATA_BYTE_ORDER: [u8; 6] = [1, 4, 1, 0, 0, 0];
+const NUMBER: &[Type] = &[Type::Number];
+
 /// Both v4 and v6 (`inet`).
 pub(crate) const INET: u8 = 1;
 
@@ -77,6 +83,12 @@ pub(crate) enum Carries {
     Nothing,
     Data(Vec<Type>),
     Verdict,
+}
+
+impl Carries {
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Data(types) if types == NUMBER)
+    }
 }
 
 /// How a set is kept.
@@ -224,6 +236,9 @@ impl Table {
             }
         });
         message.be32(10, id);
+        let numbers = [(KEY_BYTE_ORDER, &*set.key == NUMBER), (DATA_BYTE_ORDER, set.carries.is_number())];
+        let hints: Vec<u8> = numbers.iter().filter(|(_, is)| *is).flat_map(|(hint, _)| *hint).collect();
+        message.bytes(13, &hints);
         message
     }
 
