@@ -43,6 +43,11 @@ pub(crate) fn remove_stale(socket: &mut Socket, fronts: &Fronts) -> Result<usize
     Ok(count)
 }
 
+/// Whether flows can be listed at all.
+pub(crate) fn probe(socket: &mut Socket) -> Result<(), NetlinkError> {
+    socket.dump(Message::new("list tracked flows", SUBSYSTEM | GET, 0, &[0; 4]), |_, _| {})
+}
+
 fn stale(fronts: &Fronts, payload: &[u8]) -> Option<Message> {
     let family = *payload.first()?;
     let rest = payload.get(4..)?;

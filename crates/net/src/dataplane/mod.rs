@@ -253,3 +253,32 @@ impl Dataplane {
         Ok(())
     }
 }
+
+/// Makes a whole table with a service in it, for finding out whether the kernel can.
+pub(crate) fn probe(socket: &mut Socket) -> Result<(), NetlinkError> {
+    let config = DataplaneConfig {
+        cluster_cidrs: vec![IpNet::from(IpAddr::from([10, 0, 0, 0]))],
+        service_cidrs: vec![IpNet::from(IpAddr::from([10, 0, 0, 1]))],
+        ..Default::default()
+    };
+    let service = ServicePort {
+        key: "probe".into(),
+        protocol: Protocol::Tcp,
+        port: 1,
+        cluster_ips: vec![[10, 0, 0, 1].into()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        node_port: Some(1),
+        affinity: Some(Duration::from_secs(1)),
+        internal_local: false,
+        external_local: true,
+        source_ranges: Vec::new(),
+        endpoints: vec![Endpoint { ip: [10, 0, 0, 0].into(), port: 1, local: true }],
+    };
+    let table = Table::new(Dataplane::TABLE);
+    let (mut state, mut plan) = (State::default(), Plan::default());
+    state.change(&config, &mut plan, "probe", Some(service));
+    let mut messages = layout::base(&table, &config);
+    messages.extend(state.messages(&table, &config, &plan).0);
+    socket.transaction(messages)
+}

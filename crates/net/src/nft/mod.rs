@@ -334,6 +334,18 @@ pub(crate) struct BaseChain {
     pub(crate) drops: bool,
 }
 
+impl BaseChain {
+    /// The family as `nft` names it.
+    pub(crate) fn family_name(&self) -> &'static str {
+        match self.family {
+            INET => "inet",
+            2 => "ip",
+            10 => "ip6",
+            _ => "other",
+        }
+    }
+}
+
 /// All base chains, for looking whether somebody drops what we forward.
 pub(crate) fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
     let mut chains = Vec::new();

@@ -12,7 +12,6 @@ const VERDICT_REGISTER: u32 = 0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Drop,
-    Accept,
     Return,
     Jump(String),
     Goto(String),
@@ -23,7 +22,6 @@ impl Verdict {
     pub(super) fn write(&self, message: &mut Message) {
         let (code, chain): (i32, Option<&str>) = match self {
             Self::Drop => (0, None),
-            Self::Accept => (1, None),
             Self::Jump(chain) => (-3, Some(chain)),
             Self::Goto(chain) => (-4, Some(chain)),
             Self::Return => (-5, None),
