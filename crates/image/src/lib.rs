@@ -37,6 +37,7 @@ pub use import::ImportError;
 pub use pull::{PullError, PullProgress};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Registries, RegistriesError};
+pub use registry::ProxySettings;
 pub use store::{
     Hold, ImageConfig, ImageStore, Limits, OpenError, RemoveError, StoreUsage, TagError,
 };

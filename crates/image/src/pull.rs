@@ -139,7 +139,7 @@ pub(crate) async fn pull(
     auths: &[RegistryAuth],
     report: Report<'_>,
 ) -> Result<Image, PullError> {
-    let transport = Transport::new(inner.config.stall_timeout);
+    let transport = Transport::new(inner.config.stall_timeout, inner.config.proxies.clone());
     let endpoints = inner.registries.read().endpoints(reference);
     let candidates = endpoints.into_iter().flat_map(|endpoint| {
         let credentials = credentials(reference, &endpoint, auths);

@@ -101,7 +101,7 @@ async fn missing_images_have_the_words_that_users_know() {
     assert!(
         error
             .to_string()
-            .contains(&format!("dial tcp {address}: Connection refused")),
+            .contains(&format!("dial tcp {address}: connect: connection refused")),
         "{error}"
     );
 }
@@ -517,4 +517,83 @@ async fn tls_is_checked_as_configured() {
         .expect_err("no such file")
         .to_string();
     assert!(error.contains("/missing.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn proxies_are_used_for_what_is_far() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // To a proxy for plain http, a request is the same but for the whole URL; the stand serves both.
+    let stand = Stand::start().await;
+    stand.add("a", "1", &[layer(&[("f", "x")])]);
+    let proxies = image::ProxySettings {
+        http: format!("http://u:p@{}", stand.address),
+        ..Default::default()
+    };
+    let registries = "mirrors: {far.example.com: {endpoint: ['http://far.example.com']}}";
+    let store = image::ImageStore::open(image::ImageConfig {
+        registries: image::Registries::parse(registries).expect("parses"),
+        proxies,
+        ..image::ImageConfig::new(directory.path())
+    })
+    .expect("opens");
+    let image = store.pull("far.example.com/a:1", &[]).await.expect("pulls");
+    assert_eq!(image.names, ["far.example.com/a:1"]);
+    assert!(
+        stand
+            .seen()
+            .iter()
+            .all(|(url, _)| url.starts_with("http://far.example.com/v2/a/")),
+        "{:?}",
+        stand.seen()
+    );
+}
+
+/// A proxy for https makes a tunnel and sees nothing of what goes through it.
+#[tokio::test]
+async fn proxies_tunnel_tls() {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let proxy = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        let (stream, _) = listener.accept().await.expect("a client");
+        let mut stream = tokio::io::BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.expect("a line");
+            if line.trim().is_empty() {
+                break;
+            }
+            requests.push(line.trim().to_string());
+        }
+        stream
+            .write_all(b"HTTP/1.1 403 Not For You\r\n\r\n")
+            .await
+            .expect("writes");
+        requests
+    });
+    let proxies = image::ProxySettings {
+        https: format!("http://u:p@{address}"),
+        ..Default::default()
+    };
+    let config = image::ImageConfig {
+        proxies,
+        ..image::ImageConfig::new(directory.path())
+    };
+    let store = image::ImageStore::open(config).expect("opens");
+    let error = store
+        .pull("far.example.com/a:1", &[])
+        .await
+        .expect_err("the proxy refuses")
+        .to_string();
+    assert!(
+        error.contains("refuses far.example.com:443: HTTP/1.1 403 Not For You"),
+        "{error}"
+    );
+    let requests = proxy.await.expect("the proxy ends");
+    assert_eq!(requests[0], "CONNECT far.example.com:443 HTTP/1.1");
+    assert_eq!(requests[2], "Proxy-Authorization: Basic dTpw");
 }

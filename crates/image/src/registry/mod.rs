@@ -8,11 +8,13 @@
 //! ```
 
 mod challenge;
+mod proxy;
 mod repository;
 mod tls;
 mod token;
 mod transport;
 
+pub use proxy::ProxySettings;
 pub(crate) use repository::{FetchedManifest, Repository};
 pub(crate) use transport::Transport;
 

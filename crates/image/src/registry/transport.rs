@@ -3,6 +3,7 @@
 //! A transport belongs to one pull, so that idle connections never outlive it and nothing has to be swept by a timer.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{FetchError, tls};
+use super::proxy::{Proxy, ProxySettings};
+use super::{FetchError, proxy, tls};
 use crate::registries::TlsSettings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,6 +34,7 @@ pub(crate) struct Transport {
     idle: Mutex<HashMap<Origin, Vec<SendRequest<Full<Bytes>>>>>,
     tls: Mutex<HashMap<TlsSettings, Arc<ClientConfig>>>,
     stall_timeout: Duration,
+    proxies: ProxySettings,
 }
 
 /// An answer whose body is not read yet.
@@ -51,11 +54,12 @@ pub(crate) struct Body {
 }
 
 impl Transport {
-    pub(crate) fn new(stall_timeout: Duration) -> Arc<Transport> {
+    pub(crate) fn new(stall_timeout: Duration, proxies: ProxySettings) -> Arc<Transport> {
         Arc::new(Transport {
             idle: Mutex::default(),
             tls: Mutex::default(),
             stall_timeout,
+            proxies,
         })
     }
 
@@ -86,7 +90,12 @@ impl Transport {
                     .await
                     .map_err(&unreachable)?,
             };
-            let request = build(method, uri, headers, content)
+            let proxy = self
+                .proxies
+                .choose(uri)
+                .map_err(&unreachable)?
+                .filter(|_| !origin.0);
+            let request = build(method, uri, headers, content, proxy.as_ref())
                 .map_err(|error| FetchError::Refused(error.to_string()))?;
             match timeout(self.stall_timeout, connection.send_request(request)).await {
                 Err(_) => return Err(unreachable("no answer in time".into())),
@@ -133,11 +142,19 @@ impl Transport {
             .trim_end_matches(']')
             .to_string();
         let port = uri.port_u16().unwrap_or(if origin.0 { 443 } else { 80 });
+        let proxy = self.proxies.choose(uri)?;
         let dial = async {
-            let stream = TcpStream::connect((host.as_str(), port))
+            let (dialled, dialled_port) = match &proxy {
+                Some(proxy) => (proxy.host.as_str(), proxy.port),
+                None => (host.as_str(), port),
+            };
+            let mut stream = TcpStream::connect((dialled, dialled_port))
                 .await
-                .map_err(|error| format!("dial tcp {host}:{port}: {error}"))?;
+                .map_err(|error| dial_error(dialled, dialled_port, &error))?;
             let _only_latency = stream.set_nodelay(true);
+            if let (true, Some(proxy)) = (origin.0, &proxy) {
+                proxy::tunnel(&mut stream, proxy, &host, port).await?;
+            }
             if !origin.0 {
                 return handshake(stream).await;
             }
@@ -253,11 +270,18 @@ fn build(
     uri: &Uri,
     headers: &HeaderMap,
     content: &Bytes,
+    proxy: Option<&Proxy>,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
+    // A proxy for plain http wants the whole URL; everybody else knows who he is.
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let target = if proxy.is_some() {
+        uri.clone()
+    } else {
+        path.parse()?
+    };
     let mut request = Request::builder()
         .method(method)
-        .uri(path)
+        .uri(target)
         .body(Full::new(content.clone()))?;
     *request.headers_mut() = headers.clone();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -267,7 +291,33 @@ fn build(
     request
         .headers_mut()
         .insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+        request.headers_mut().insert(
+            header::PROXY_AUTHORIZATION,
+            HeaderValue::from_str(authorization)?,
+        );
+    }
     Ok(request)
+}
+
+/// In the words that users know from other runtimes and search for.
+fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp {host}:{port}: connect: connection refused")
+        }
+        io::ErrorKind::HostUnreachable => {
+            format!("dial tcp {host}:{port}: connect: no route to host")
+        }
+        io::ErrorKind::NetworkUnreachable => {
+            format!("dial tcp {host}:{port}: connect: network is unreachable")
+        }
+        _ if text.contains("Name or service not known") => {
+            format!("dial tcp: lookup {host}: no such host")
+        }
+        _ => format!("dial tcp {host}:{port}: {text}"),
+    }
 }
 
 /// As Go programs print it in the errors that users search for.

@@ -29,6 +29,7 @@ use crate::gc::{GcPolicy, GcReport};
 use crate::image::{Image, Platform};
 use crate::index::{self, IndexError, LayerRecord};
 use crate::reference::Reference;
+use crate::registry::ProxySettings;
 use crate::{ImportError, PullError, PullProgress, Registries, RegistryAuth};
 use names::{find_id, resolve_id, take_name};
 
@@ -49,6 +50,8 @@ pub struct ImageConfig {
     pub parallel_downloads: usize,
     /// A connection that delivers nothing for so long is given up (and resumed).
     pub stall_timeout: Duration,
+    /// Outgoing proxies; by default those of the environment.
+    pub proxies: ProxySettings,
 }
 
 /// Bounds per layer and image, checked while unpacking.
@@ -169,6 +172,7 @@ impl ImageConfig {
             limits: Limits::default(),
             parallel_downloads: 4,
             stall_timeout: Duration::from_secs(60),
+            proxies: ProxySettings::from_environment(),
         }
     }
 }

@@ -302,7 +302,9 @@ impl Inner {
             if ids.iter().any(|id| claims.images.contains_key(id)) {
                 return Err(None);
             }
-            ids.iter().for_each(|id| drop(claims.used.remove(id)));
+            for id in ids {
+                claims.used.remove(id);
+            }
             let mut index = (*self.index()).clone();
             index.images.retain(|id, _| !ids.contains(id));
             let gone = self.take_unused_layers(&mut index, &claims);

@@ -160,10 +160,7 @@ fn answer(shared: &Mutex<Behaviour>, request: &Request<Incoming>) -> Response<Bo
             .unwrap_or_default()
     };
     let path = request.uri().path().to_string();
-    let whole = request
-        .uri()
-        .path_and_query()
-        .map_or(String::new(), ToString::to_string);
+    let whole = request.uri().to_string();
     behaviour
         .seen
         .push((whole, header("authorization").to_string()));
