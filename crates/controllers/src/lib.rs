@@ -11,12 +11,14 @@ use ipnet::IpNet;
 use reconcile::{Context, Controller, Metrics};
 use tokio::task::JoinSet;
 
+mod deployment;
 mod endpoint_slice;
 mod list;
 mod node_ipam;
 pub mod pods;
 mod replica_set;
 mod replicas;
+mod rollout;
 mod root_ca;
 mod service_account;
 

@@ -5,6 +5,7 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::deployment::controller(config),
         crate::endpoint_slice::controller(config),
         crate::node_ipam::controller(config),
         crate::replica_set::controller(config),
