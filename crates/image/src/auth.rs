@@ -71,7 +71,7 @@ impl RegistryAuth {
     ) -> Vec<&'a RegistryAuth> {
         let mut fitting: Vec<&RegistryAuth> =
             auths.iter().filter(|auth| auth.fits(reference)).collect();
-        fitting.sort_by(|a, b| normalise(&b.registry).cmp(&normalise(&a.registry)));
+        fitting.sort_by_key(|auth| std::cmp::Reverse(normalise(&auth.registry)));
         fitting
     }
 

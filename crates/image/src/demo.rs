@@ -41,7 +41,7 @@ pub async fn import_demo(store: &ImageStore) -> Result<Vec<Image>, ImportError> 
             .find(|image| image.names.iter().any(|known| known == *name))
             .cloned()
     };
-    Ok(NAMES.iter().filter_map(|name| named(name)).collect())
+    Ok(NAMES.iter().filter_map(named).collect())
 }
 
 /// The images as `docker save` would write them; `None` if this build has no demo program.

@@ -157,7 +157,7 @@ async fn fetch(
     loop {
         let next = body.next().await;
         let end = !matches!(next, Ok(Some(_)));
-        if let Ok(Some(mut data)) = next.as_ref().map(Option::clone) {
+        if let Ok(Some(mut data)) = next.clone() {
             let skipped = skip.min(data.len() as u64);
             skip -= skipped;
             let data = data.split_off(skipped as usize);

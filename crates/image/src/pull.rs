@@ -121,7 +121,7 @@ struct Wanted {
 }
 
 enum Resolved<'a> {
-    Unchanged(Image),
+    Unchanged(Box<Image>),
     Fetched(&'a Repository, FetchedManifest),
 }
 
@@ -153,7 +153,7 @@ pub(crate) async fn pull(
         candidates: candidates.collect(),
     };
     let (source, named) = match sources.resolve(inner, reference).await? {
-        Resolved::Unchanged(image) => return Ok(image),
+        Resolved::Unchanged(image) => return Ok(*image),
         Resolved::Fetched(source, named) => (source, named),
     };
     let (manifest, config) = sources.choose(inner, source, &named).await?;
@@ -262,7 +262,7 @@ impl Sources {
                         .digests
                         .contains(&format!("{}@{digest}", reference.repository())) =>
                 {
-                    return Ok(Resolved::Unchanged(image.clone()));
+                    return Ok(Resolved::Unchanged(Box::new(image.clone())));
                 }
                 Err(error) if error.is_passing() => return Err(error),
                 // Some registries do not answer HEAD well; the manifest itself decides.

@@ -36,7 +36,7 @@ async fn docker_archives_are_imported() {
             &["registry.k8s.io/e2e/a:1", "registry.k8s.io/e2e/a:2"],
             &[base.clone(), top.clone()],
         ),
-        (&["b"], &[base.clone()]),
+        (&["b"], std::slice::from_ref(&base)),
     ]);
     for bytes in [
         archive.clone(),
@@ -110,7 +110,7 @@ async fn wrong_archives_leave_nothing() {
     let store = open(directory.path(), "");
     let good = layer(&[("a", "1")]);
     let id = &digest(&good)[7..];
-    let config = support::config(&[good.clone()], serde_json::json!({}));
+    let config = support::config(std::slice::from_ref(&good), serde_json::json!({}));
     let manifest = |names: &str| {
         format!(r#"[{{"Config":"c.json","RepoTags":[{names}],"Layers":["l.tar"]}}]"#).into_bytes()
     };
@@ -411,5 +411,74 @@ async fn layers_mount_as_overlay() {
             0o1777,
             0o750
         )
+    );
+}
+
+/// A file system of its own for one test; unmounted with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(options: &str) -> SmallDisk {
+        let disk = SmallDisk(tempfile::tempdir().expect("a directory"));
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "small"])
+            .arg(disk.0.path())
+            .status()
+            .expect("mount runs");
+        assert!(mounted.success());
+        disk
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _unmounted = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_can_be_emptied() {
+    let disk = SmallDisk::mount("size=2m");
+    let store = open(disk.0.path(), "");
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = |name: &'static str, size: usize| {
+        let path = directory.path().join(name);
+        let layer = support::layer_of_bytes(name, &support::noise(size));
+        fs::write(&path, docker_archive(&[(&[name], &[layer])])).expect("writes");
+        path
+    };
+    store
+        .import_file(&image("small", 1 << 20))
+        .await
+        .expect("fits");
+    let error = store
+        .import_file(&image("large", 3 << 20))
+        .await
+        .expect_err("does not fit")
+        .to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    assert_eq!(layer_directories(&store), 1, "nothing of it stays");
+    // Not one more page: the index cannot be written before something is removed.
+    let filler = disk.0.path().join("filler");
+    let mut file = fs::File::create(&filler).expect("creates");
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+    assert!(store.tag("small", "other").await.is_err());
+    store.remove("small").await.expect("makes room");
+    assert_eq!((layer_directories(&store), store.list().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_read_only_store_is_refused_with_one_line() {
+    let disk = SmallDisk::mount("ro,size=1m");
+    let error = image::ImageStore::open(image::ImageConfig::new(disk.0.path()))
+        .err()
+        .expect("read-only");
+    assert!(
+        error.to_string().starts_with("cannot open image store")
+            && error.to_string().contains("Read-only"),
+        "{error}"
     );
 }

@@ -289,7 +289,7 @@ impl Inner {
             Arc::make_mut(record).names.retain(|known| *known != name);
             return Ok(self.write_and_publish(index)?);
         }
-        self.remove_images(&[id.clone()])
+        self.remove_images(std::slice::from_ref(&id))
             .map_err(|error| error.unwrap_or(RemoveError::InUse(id)))?;
         Ok(())
     }

@@ -81,7 +81,7 @@ pub(super) fn parse_pax(mut bytes: &[u8]) -> Result<Pax, TarError> {
 
 /// Offsets and lengths in turn.
 pub(super) fn sparse_pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>, TarError> {
-    if numbers.len() % 2 != 0 || numbers.len() > 2 * SPARSE_LIMIT {
+    if !numbers.len().is_multiple_of(2) || numbers.len() > 2 * SPARSE_LIMIT {
         return Err(TarError::Field("sparse map"));
     }
     Ok(numbers

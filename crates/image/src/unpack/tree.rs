@@ -91,7 +91,7 @@ impl Tree {
         if let Some((last, directory)) = &self.last
             && last == path
         {
-            return Ok(directory.try_clone()?);
+            return directory.try_clone();
         }
         let directory = match self.open_directory(path) {
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
