@@ -102,12 +102,16 @@ impl Member {
         ];
         let mut options = Options::new(endpoints, suite::stamp());
         options.compact_every = None;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            match Etcd::open(options.clone()).await {
-                Ok(store) => return Arc::new(store),
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
+        opened(options).await
+    }
+}
+
+async fn opened(options: Options) -> Arc<Etcd> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match Etcd::open(options.clone()).await {
+            Ok(store) => return Arc::new(store),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
     }
 }
@@ -243,6 +247,92 @@ async fn a_restart_of_etcd_is_survived() {
             "the write whose outcome was unknown"
         );
     }
+}
+
+/// Over TLS in both directions: etcd asks for a certificate, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls() {
+    let Some(program) = program() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = names.signed_by(&key, &issuer).unwrap();
+    let write = |name: &str, pem: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let authority_file = write("ca.pem", authority_certificate.pem());
+    let certificate_file = write("cert.pem", certificate.pem());
+    let key_file = write("key.pem", key.serialize_pem());
+    let (port, peer) = (free_port(), free_port());
+    let client = format!("https://127.0.0.1:{port}");
+    let peer = format!("http://127.0.0.1:{peer}");
+    let process = Command::new(&program)
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .args([
+            "--initial-cluster",
+            &format!("default={peer}"),
+            "--log-level",
+            "error",
+        ])
+        .args(["--client-cert-auth", "--trusted-ca-file"])
+        .arg(authority_file)
+        .arg("--cert-file")
+        .arg(certificate_file)
+        .arg("--key-file")
+        .arg(key_file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let member = Member {
+        process,
+        program,
+        dir,
+        port,
+        peer: 0,
+    };
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority_certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let own_key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate.der().clone()], own_key)
+        .unwrap();
+    let mut options = Options::new(vec![client], suite::stamp());
+    assert!(
+        Etcd::open(options.clone()).await.is_err(),
+        "not without certificates"
+    );
+    options.tls = Some(Arc::new(config));
+    let store = opened(options).await;
+    let kind = Kind::new("/registry/pods/");
+    let put = put_until_it_works(&store, &kind, "default/a", "1").await;
+    assert_eq!(store.now().await.unwrap(), put);
+    drop(member);
 }
 
 /// While the watch is away, etcd moves on and forgets: what is different then arrives as events.

@@ -45,7 +45,7 @@ impl Leases {
                 proto::lease_grant(seconds),
             )
             .await?;
-        let (id, granted) = proto::lease_granted(answer).map_err(|_| super::malformed())?;
+        let (id, granted) = proto::lease_granted(answer).map_err(|_| super::link::malformed())?;
         leases.push(Lease {
             ttl,
             id,

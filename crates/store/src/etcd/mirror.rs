@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 
 use super::grpc::Failure;
+use super::layout;
+use super::link::{Link, malformed};
 use super::proto::{KeyValue, Message, RangeRequest, WatchEvent, WatchResponse};
-use super::{Link, layout, malformed};
 use crate::key::Kinds;
 use crate::mvcc::Woken;
 use crate::{Entry, Event, EventKind, Key, Mvcc, Revision};

@@ -22,11 +22,14 @@
 mod grpc;
 mod layout;
 mod lease;
+mod link;
 mod mirror;
 mod proto;
+mod reads;
+mod writes;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::Uri;
@@ -35,19 +38,17 @@ use tokio::task::JoinHandle;
 
 use crate::mvcc::HistoryLimits;
 use crate::{
-    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Expect, Filter, Found, Key,
-    Limit, Metrics, Mvcc, Op, OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision,
-    Scope, Stamp, Store, WatchError,
+    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit,
+    Metrics, Mvcc, OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision, Stamp,
+    Store, WatchError,
 };
-use grpc::{Channel, Failure};
+use grpc::Channel;
 use lease::Leases;
-use mirror::{Mirror, end_of};
-use proto::{Action, Compare, KeyValue, RangeRequest, RangeResponse, TransactionResponse};
+use link::Link;
+use mirror::Mirror;
 
 /// How long a read waits for the memory to reach a revision that etcd has.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// etcd's default limit of a request.
-const MAX_VALUE: usize = 3 << 19;
 
 /// gRPC's codes that the store tells apart.
 mod code {
@@ -96,15 +97,6 @@ pub struct Etcd {
     reached: watch::Receiver<Revision>,
     questions: mpsc::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
-}
-
-/// The connections, and what turns values into versions and back.
-struct Link {
-    calls: Channel,
-    /// The watch has a connection of its own, so that a burst of events delays no call.
-    watch: Channel,
-    stamp: Stamp,
-    cipher: Arc<dyn Cipher>,
 }
 
 impl Etcd {
@@ -186,310 +178,6 @@ impl Etcd {
             return Err(ReadError::Future { asked, now });
         }
         self.catch_up(asked).await
-    }
-
-    /// The version that etcd has shown, shared if the memory has it.
-    fn share(&self, key: &Key, kv: &KeyValue) -> Option<Arc<Entry>> {
-        let known = self
-            .mvcc
-            .get(key)
-            .value
-            .filter(|known| known.revision.0 == kv.modified);
-        known.or_else(|| self.link.entry(key.clone(), kv).map(Arc::new))
-    }
-
-    async fn read(&self, key: &Key, at: At) -> Result<Found<Option<Arc<Entry>>>, ReadError> {
-        if at == At::Latest {
-            let found = self
-                .link
-                .range(&RangeRequest {
-                    key: path(key),
-                    ..RangeRequest::default()
-                })
-                .await?;
-            let value = found.kvs.first().and_then(|kv| self.share(key, kv));
-            return Ok(Found {
-                revision: Revision(found.revision),
-                value,
-            });
-        }
-        self.prepare(at).await?;
-        match (self.mvcc.get_at(key, at), at) {
-            (Err(ReadError::TooOld { .. }), At::Exact(revision)) => {
-                let request = RangeRequest {
-                    key: path(key),
-                    revision: revision.0,
-                    ..RangeRequest::default()
-                };
-                let found = self.range_of_the_past(&request, revision).await?;
-                Ok(Found {
-                    revision,
-                    value: found.kvs.first().and_then(|kv| self.share(key, kv)),
-                })
-            }
-            (result, _) => result,
-        }
-    }
-
-    async fn read_range(
-        &self,
-        range: Range,
-        at: At,
-        limit: Limit,
-    ) -> Result<Found<Page>, ReadError> {
-        self.prepare(at).await?;
-        match (self.mvcc.list_at(&range, at, limit), at) {
-            (Err(ReadError::TooOld { .. }), At::Exact(revision)) => {
-                self.list_past(&range, revision, limit).await
-            }
-            (result, _) => result,
-        }
-    }
-
-    /// A list of a state that only etcd knows.
-    async fn list_past(
-        &self,
-        range: &Range,
-        revision: Revision,
-        limit: Limit,
-    ) -> Result<Found<Page>, ReadError> {
-        let kind = &range.prefix.kind;
-        let (from, end) = match &range.prefix.scope {
-            Scope::Name(name) => (path(&kind.key(name.clone())), Vec::new()),
-            Scope::Kind => (kind.as_bytes().to_vec(), end_of(kind)),
-            Scope::Namespace(namespace) => {
-                let prefix = format!("{kind}{namespace}");
-                (prefix.as_bytes().to_vec(), end_of(&prefix))
-            }
-        };
-        let from = match &range.start_after {
-            Some(last) => from.max([path(last), vec![0]].concat()),
-            None => from,
-        };
-        // Without an end it would not be a range, but the one key.
-        let single_behind_start =
-            end.is_empty() && from != path(&kind.key(range.prefix.lower_bound()));
-        if single_behind_start || (!end.is_empty() && from >= end) {
-            return Ok(Found {
-                revision,
-                value: Page::default(),
-            });
-        }
-        let limit = u64::try_from(limit.entries)
-            .ok()
-            .filter(|limit| *limit < u64::MAX >> 1)
-            .unwrap_or(0);
-        let request = RangeRequest {
-            key: from,
-            end,
-            limit,
-            revision: revision.0,
-            count_only: false,
-        };
-        let found = self.range_of_the_past(&request, revision).await?;
-        let rest = |kv: &KeyValue| {
-            std::str::from_utf8(kv.key.get(kind.len()..)?)
-                .ok()
-                .map(|rest| kind.key(rest))
-        };
-        let entries: Vec<_> = found
-            .kvs
-            .iter()
-            .filter_map(|kv| self.share(&rest(kv)?, kv))
-            .collect();
-        let remaining = found.count.saturating_sub(found.kvs.len() as u64);
-        Ok(Found {
-            revision,
-            value: Page {
-                entries,
-                more: found.more,
-                remaining: Some(remaining),
-            },
-        })
-    }
-
-    async fn range_of_the_past(
-        &self,
-        request: &RangeRequest,
-        asked: Revision,
-    ) -> Result<RangeResponse, ReadError> {
-        match self.link.range(request).await {
-            Err(failure) if failure.code == code::OUT_OF_RANGE => Err(ReadError::TooOld {
-                asked,
-                floor: self.mvcc.floor(),
-            }),
-            result => Ok(result?),
-        }
-    }
-
-    async fn change(&self, change: Change) -> Result<Outcome, CommitError> {
-        let Change { key, expect, op } = change;
-        let compare = match (expect, &op) {
-            // There is no such version: etcd would take it for a key that is not there.
-            (Expect::Revision(Revision::ZERO), _) | (Expect::Absent, Op::Delete) => {
-                let current = self
-                    .read(&key, At::Latest)
-                    .await
-                    .map_err(|error| CommitError::Unavailable(error.to_string()))?;
-                return Ok(Outcome::Lost {
-                    current: current.value,
-                });
-            }
-            (Expect::Any, _) => Compare::Nothing,
-            (Expect::Absent, _) => Compare::Absent,
-            (Expect::Revision(revision), _) => Compare::Modified(revision.0),
-        };
-        let action = match &op {
-            Op::Delete => Action::Delete,
-            Op::Put { raw, ttl } => {
-                // Here, for afterwards it would be in etcd already.
-                (self.link.stamp)(&key, raw.clone(), Revision::ZERO)
-                    .map_err(CommitError::Refused)?;
-                let value = self
-                    .link
-                    .cipher
-                    .seal(&key, raw)
-                    .map_err(CommitError::Cipher)?;
-                let lease = match ttl {
-                    Some(ttl) => self
-                        .leases
-                        .get(&self.link.calls, *ttl)
-                        .await
-                        .map_err(|failure| unsent(&failure))?,
-                    None => 0,
-                };
-                Action::Put { value, lease }
-            }
-        };
-        let begun = Instant::now();
-        let request = proto::transaction(&path(&key), compare, &action);
-        let size = if let Action::Put { value, .. } = &action {
-            value.len()
-        } else {
-            0
-        };
-        let answer = self.link.calls.call("/etcdserverpb.KV/Txn", request).await;
-        let answer = answer.map_err(|failure| commit_error(&failure, size))?;
-        let response = TransactionResponse::read(answer)
-            .map_err(|_| CommitError::Unknown(malformed().message))?;
-        self.metrics.sync.observe_duration(begun.elapsed());
-        if !response.succeeded || (matches!(op, Op::Delete) && response.found.is_none()) {
-            return Ok(Outcome::Lost {
-                current: response.found.and_then(|kv| self.share(&key, &kv)),
-            });
-        }
-        let entry = self
-            .committed(&key, &op, Revision(response.revision), response.found)
-            .await;
-        entry.map(Outcome::Committed)
-    }
-
-    /// The entry of a change that etcd has made.
-    async fn committed(
-        &self,
-        key: &Key,
-        op: &Op,
-        revision: Revision,
-        deleted: Option<KeyValue>,
-    ) -> Result<Arc<Entry>, CommitError> {
-        // The change is made in any case, so a slow watch is not its failure.
-        let reached = self.catch_up(revision).await;
-        let lost = || {
-            CommitError::Unknown(format!(
-                "the version of revision {revision} cannot be shown"
-            ))
-        };
-        let raw = match (op, deleted) {
-            (Op::Delete, Some(kv)) => {
-                let last = self.link.entry(key.clone(), &kv).ok_or_else(lost)?;
-                return self
-                    .link
-                    .deleted(&last, revision)
-                    .map(Arc::new)
-                    .ok_or_else(lost);
-            }
-            (Op::Delete, None) => return Err(lost()),
-            (Op::Put { raw, .. }, _) => raw,
-        };
-        if reached.is_ok()
-            && let Ok(Found {
-                value: Some(entry), ..
-            }) = self.mvcc.get_at(key, At::Exact(revision))
-            && entry.revision == revision
-        {
-            return Ok(entry);
-        }
-        let (bytes, header) =
-            (self.link.stamp)(key, raw.clone(), revision).map_err(CommitError::Refused)?;
-        let created = self
-            .mvcc
-            .get(key)
-            .value
-            .map_or(revision, |known| known.created);
-        Ok(Arc::new(Entry::new(
-            key.clone(),
-            revision,
-            created,
-            bytes,
-            header,
-        )))
-    }
-}
-
-impl Link {
-    async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Failure> {
-        let answer = self
-            .calls
-            .ask("/etcdserverpb.KV/Range", request.message())
-            .await?;
-        RangeResponse::read(answer).map_err(|_| malformed())
-    }
-
-    /// The newest revision, agreed on by etcd's members.
-    async fn now(&self) -> Result<Revision, Failure> {
-        let request = RangeRequest {
-            key: layout::ROOT.into(),
-            count_only: true,
-            ..RangeRequest::default()
-        };
-        Ok(Revision(self.range(&request).await?.revision))
-    }
-
-    /// The version that a key and value of etcd stand for. One that cannot be read is as good as absent,
-    /// so that one broken object does not stop all others.
-    fn entry(&self, key: Key, kv: &KeyValue) -> Option<Entry> {
-        let revision = Revision(kv.modified);
-        let raw = self
-            .cipher
-            .open(&key, &kv.value)
-            .map_err(|error| error.to_string());
-        let stamped = raw
-            .and_then(|raw| (self.stamp)(&key, raw, revision).map_err(|error| error.to_string()));
-        match stamped {
-            Ok((bytes, header)) => Some(Entry::new(
-                key,
-                revision,
-                Revision(kv.created),
-                bytes,
-                header,
-            )),
-            Err(error) => {
-                tracing::error!("cannot read {key} in etcd at revision {revision}: {error}");
-                None
-            }
-        }
-    }
-
-    /// The last version, stamped with the revision of its deletion.
-    fn deleted(&self, last: &Entry, revision: Revision) -> Option<Entry> {
-        let (bytes, header) = (self.stamp)(&last.key, last.bytes.clone(), revision).ok()?;
-        Some(Entry::new(
-            last.key.clone(),
-            revision,
-            last.created,
-            bytes,
-            header,
-        ))
     }
 }
 
@@ -595,36 +283,7 @@ async fn compact_now_and_then(link: Arc<Link>, every: Duration) {
     }
 }
 
+/// The key as etcd has it.
 fn path(key: &Key) -> Vec<u8> {
     [key.kind.as_bytes(), key.rest.as_bytes()].concat()
-}
-
-fn malformed() -> Failure {
-    Failure {
-        code: 13,
-        message: "etcd's answer makes no sense".into(),
-        sent: true,
-    }
-}
-
-fn unsent(failure: &Failure) -> CommitError {
-    CommitError::Unavailable(failure.to_string())
-}
-
-fn commit_error(failure: &Failure, size: usize) -> CommitError {
-    match failure.code {
-        code::EXHAUSTED if failure.message.contains("space") => CommitError::NoSpace,
-        code::INVALID if failure.message.contains("too large") => CommitError::TooLarge {
-            size,
-            limit: MAX_VALUE,
-        },
-        _ if !failure.sent => unsent(failure),
-        _ => CommitError::Unknown(failure.to_string()),
-    }
-}
-
-impl From<Failure> for ReadError {
-    fn from(failure: Failure) -> ReadError {
-        ReadError::Unavailable(failure.to_string())
-    }
 }
