@@ -22,7 +22,7 @@ use crate::manifest::{
 };
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Inner, LayerClaims, NewImage, blocking};
-use crate::unpack::{Hasher, Kind, TarError, TarReader, decompress};
+use crate::unpack::{Hasher, Kind, Skip, TarError, TarReader, decompress};
 
 /// Most members of one archive.
 const MEMBER_LIMIT: usize = 20_000;
@@ -234,13 +234,10 @@ impl Archive {
     fn scan(file: File) -> Result<Archive, ImportError> {
         let damaged = |error: TarError| ImportError::Damaged(error.to_string());
         let mut members = HashMap::new();
-        let mut tar = TarReader::new(io::BufReader::with_capacity(
-            1 << 16,
-            SkippingFile {
-                file: &file,
-                position: 0,
-            },
-        ));
+        let mut tar = TarReader::new(Seeking {
+            file: &file,
+            position: 0,
+        });
         while let Some(entry) = tar.next_entry().map_err(damaged)? {
             let Some(path) = clean(Path::new(""), &entry.path) else {
                 continue;
@@ -550,15 +547,24 @@ impl Read for MemberReader {
 }
 
 /// Reads a file by position, so that the shared offset of its clones does not matter.
-struct SkippingFile<'a> {
+struct Seeking<'a> {
     file: &'a File,
     position: u64,
 }
 
-impl Read for SkippingFile<'_> {
+impl Read for Seeking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.file.read_at(buffer, self.position)?;
         self.position += got as u64;
         Ok(got)
+    }
+}
+
+impl Skip for Seeking<'_> {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let length = self.file.metadata()?.len();
+        let skipped = count.min(length.saturating_sub(self.position));
+        self.position += skipped;
+        Ok(skipped)
     }
 }

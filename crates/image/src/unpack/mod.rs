@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use decompress::decompress;
 pub(crate) use digest::{Hasher, HashingReader};
-pub(crate) use tar::{Entry, Kind, TarError, TarReader};
+pub(crate) use tar::{Entry, Kind, Skip, TarError, TarReader};
 
 use crate::store::Limits;
 use tree::{Attributes, Existing, Tree};

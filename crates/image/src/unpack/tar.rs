@@ -73,7 +73,15 @@ pub(crate) struct TarReader<R> {
     padding: u64,
 }
 
-impl<R: Read> TarReader<R> {
+/// Input that may know a faster way over bytes than reading them.
+pub(crate) trait Skip: Read + Sized {
+    /// Goes over `count` bytes; fewer only at the end.
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        io::copy(&mut self.by_ref().take(count), &mut io::sink())
+    }
+}
+
+impl<R: Skip> TarReader<R> {
     pub(crate) fn new(input: R) -> TarReader<R> {
         TarReader {
             input,
@@ -314,7 +322,7 @@ impl<R: Read> TarReader<R> {
             .remaining
             .checked_add(self.padding)
             .ok_or(TarError::Field("size"))?;
-        let skipped = io::copy(&mut self.input.by_ref().take(left), &mut io::sink())?;
+        let skipped = self.input.skip(left)?;
         self.position += skipped;
         (self.remaining, self.padding) = (0, 0);
         if skipped == left {
@@ -326,7 +334,7 @@ impl<R: Read> TarReader<R> {
 }
 
 /// Data of the current entry: short only at its end, an error if the archive ends before.
-impl<R: Read> Read for TarReader<R> {
+impl<R: Skip> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = (buffer.len() as u64).min(self.remaining) as usize;
         if wanted == 0 {
