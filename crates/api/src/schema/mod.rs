@@ -187,6 +187,11 @@ impl Type {
 }
 
 impl Field {
+    /// `x-kubernetes-map-type: granular` at the field, against its atomic type. Only the claim of a volume has it.
+    pub fn granular(&self) -> bool {
+        &*self.name == "claimRef" && matches!(&self.shape, Shape::Ref(type_ref) if type_ref.atomic)
+    }
+
     /// The type behind the field, through one list or map level.
     pub fn element(&self) -> Option<&TypeRef> {
         match &self.shape {

@@ -99,12 +99,12 @@ impl<'a> Writer<'a> {
         } else {
             let object = schemas.publish(&resource.schema);
             schemas.is_kind(&object, (group, version, &resource.kind));
-            let list = match builtin_kind(group, version, &resource.list_kind) {
-                Some(list) => schemas.publish(&list),
-                None => object.clone(),
-            };
-            schemas.is_kind(&list, (group, version, &resource.list_kind));
-            (object, list)
+            let list = builtin_kind(group, version, &resource.list_kind).map(|list| {
+                let list = schemas.publish(&list);
+                schemas.is_kind(&list, (group, version, &resource.list_kind));
+                list
+            });
+            (object.clone(), list.unwrap_or(object))
         };
         let delete = schemas.publish_builtin("apis.meta.v1.DeleteOptions").expect("the table has DeleteOptions");
         schemas.is_kind(&delete, ("", "v1", "DeleteOptions"));
@@ -208,7 +208,7 @@ impl<'a> Writer<'a> {
         for (verb, method) in [("get", "get"), ("create", "post"), ("update", "put"), ("patch", "patch"), ("delete", "delete")] {
             if subresource.verbs.iter().any(|one| &**one == verb) {
                 let operation = Operation {
-                    id: self.id(&format!("connect{}", names::capital(method)), suffix),
+                    id: self.connect_id(method, suffix),
                     description: format!("connect {} requests to {} of {}", method.to_uppercase(), subresource.name, self.resource.kind),
                     media: &["*/*"],
                     answer: json!({"type": "string"}),
@@ -331,6 +331,11 @@ impl<'a> Writer<'a> {
     fn id(&self, verb: &str, suffix: &str) -> String {
         let scope = if self.resource.scope == Scope::Namespaced { "Namespaced" } else { "" };
         format!("{verb}{}{scope}{}{suffix}", names::operation_group(self.resource), self.resource.kind)
+    }
+
+    fn connect_id(&self, method: &str, suffix: &str) -> String {
+        let scope = if self.resource.scope == Scope::Namespaced { "Namespaced" } else { "" };
+        format!("connect{}{}{scope}{}{suffix}", names::operation_group(self.resource), names::capital(method), self.resource.kind)
     }
 
     fn put(&self, operations: &mut Map<String, Value>, method: &str, operation: Operation) {

@@ -114,7 +114,7 @@ impl Schemas {
             ("x-kubernetes-patch-merge-key", (!field.merge_key.is_empty()).then(|| (*field.merge_key).into())),
             ("x-kubernetes-list-type", list_type.map(Value::from)),
             ("x-kubernetes-list-map-keys", texts(&field.list_map_keys)),
-            ("x-kubernetes-map-type", field.atomic.then(|| "atomic".into())),
+            ("x-kubernetes-map-type", map_type(field).map(Value::from)),
         ]);
         self.shape(&field.shape, field.pointer, field.default.as_ref(), extra)
     }
@@ -176,5 +176,13 @@ impl Schemas {
             _ => None,
         };
         self.shape(shape, false, default.as_ref(), Map::new())
+    }
+}
+
+/// Whether the field says how its fields are owned, other than its type does.
+fn map_type(field: &Field) -> Option<&'static str> {
+    match field.granular() {
+        true => Some("granular"),
+        false => field.atomic.then_some("atomic"),
     }
 }

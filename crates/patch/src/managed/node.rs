@@ -56,6 +56,7 @@ impl<'t> Node<'t> {
     pub(super) fn of_field(field: &'t Field) -> Node<'t> {
         match &field.shape {
             _ if field.atomic => Node::Leaf,
+            Shape::Ref(type_ref) if field.granular() => Node::Fields(type_ref),
             Shape::List(inner) => match field.list_type {
                 ListType::Atomic => Node::Leaf,
                 ListType::Set => Node::Set,
