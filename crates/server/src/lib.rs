@@ -1,1 +1,42 @@
-//! The API server: one request pipeline for all kinds.
+//! The API server: one request pipeline for all kinds, built in or custom, over TLS and in process.
+//!
+//! ```text
+//! bytes -> identify -> classify -> admit -> authorize -> decode -> default -> mutate -> validate -> commit -> encode -> bytes
+//! ```
+//!
+//! Invariant: nothing reaches the store but through this pipeline, controllers' writes included, and no
+//! component is called from here: components meet in objects.
+
+mod admission;
+mod aggregate;
+mod allocate;
+mod attributes;
+mod authenticate;
+mod authorize;
+mod body;
+mod bootstrap;
+mod catalog;
+mod config;
+mod convert;
+mod definitions;
+mod endpoints;
+mod failure;
+mod follow;
+mod metrics;
+mod pipeline;
+mod query;
+mod request;
+mod reviews;
+mod selection;
+mod server;
+mod steps;
+mod subresources;
+mod transport;
+mod user;
+mod verbs;
+mod write;
+
+pub use config::{Config, Deps};
+pub use server::{Readiness, Server, run};
+pub use transport::in_process::InProcess;
+pub use user::User;

@@ -1,0 +1,4 @@
+//! The few kinds whose versions differ in shape: one file each, with the mapping in both directions.
+
+pub mod autoscaler;
+pub mod event;

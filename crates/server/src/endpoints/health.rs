@@ -1,0 +1,84 @@
+//! `/healthz`, `/livez` and `/readyz` with their parts.
+
+use api::{Reason, Status};
+use http::StatusCode;
+
+use crate::failure;
+use crate::query::Query;
+use crate::request::{Reply, reply};
+use crate::server::{Readiness, Server};
+
+/// One part: its name and how it is.
+type Check = (&'static str, fn(&Server) -> Result<(), String>);
+
+const ALWAYS: &[Check] = &[
+    ("ping", |_| Ok(())),
+    ("log", |_| Ok(())),
+    ("etcd", store_answers),
+    ("poststarthook/start-apiextensions-controllers", is_started),
+    ("poststarthook/rbac/bootstrap-roles", is_started),
+    ("poststarthook/scheduling/bootstrap-system-priority-classes", is_started),
+    ("poststarthook/priority-and-fairness-config-producer", is_started),
+    ("poststarthook/start-service-ip-repair-controllers", is_started),
+];
+
+const READY: &[Check] = &[("informer-sync", is_started), ("shutdown", is_not_stopping)];
+
+fn store_answers(server: &Server) -> Result<(), String> {
+    let revision = server.store.mvcc().revision();
+    if revision.0 > 0 { Ok(()) } else { Err("the store is empty".into()) }
+}
+
+fn is_started(server: &Server) -> Result<(), String> {
+    if *server.readiness().borrow() == Readiness::Starting { Err("not finished".into()) } else { Ok(()) }
+}
+
+fn is_not_stopping(server: &Server) -> Result<(), String> {
+    if *server.readiness().borrow() == Readiness::Stopping { Err("process is shutting down".into()) } else { Ok(()) }
+}
+
+/// Answers a health path.
+///
+/// # Errors
+/// 404 for a part that does not exist.
+pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status> {
+    let path = path.trim_start_matches('/');
+    let (kind, part) = path.split_once('/').unwrap_or((path, ""));
+    let mut checks: Vec<&Check> = ALWAYS.iter().collect();
+    if kind == "readyz" {
+        checks.extend(READY);
+    }
+    if !part.is_empty() {
+        let (name, check) = checks.iter().find(|(name, _)| *name == part).ok_or_else(failure::no_such_resource)?;
+        return match check(server) {
+            Ok(()) => Ok(text(StatusCode::OK, "ok".into())),
+            Err(why) => Err(Status::new(Reason::InternalError, format!("{name} check failed: {why}"))),
+        };
+    }
+    let excluded: Vec<&str> = query.all("exclude").collect();
+    let mut lines = String::new();
+    let mut failed = false;
+    for (name, check) in checks {
+        if excluded.contains(name) {
+            lines.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        match check(server) {
+            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+            Err(_) => {
+                failed = true;
+                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            }
+        }
+    }
+    if failed {
+        return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n")));
+    }
+    if query.flag("verbose") { Ok(text(StatusCode::OK, format!("{lines}{kind} check passed\n"))) } else { Ok(text(StatusCode::OK, "ok".into())) }
+}
+
+fn text(code: StatusCode, body: String) -> Reply {
+    let mut answer = reply(code, "text/plain; charset=utf-8", body);
+    answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    answer
+}

@@ -1,0 +1,156 @@
+//! The way of every request, whether it comes over the network or from a component in the same process.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::{Reason, Status};
+use bytes::Bytes;
+use http::Response;
+
+use crate::attributes::{self, Classified};
+use crate::authenticate::Connection;
+use crate::body::{RequestBody, ResponseBody};
+use crate::endpoints;
+use crate::failure;
+use crate::query::Query;
+use crate::request::{Call, Caller, Reply, Request, header};
+use crate::server::Server;
+use crate::steps::admit::is_long_running;
+use crate::steps::encode::{self, Media};
+use crate::steps::{authorize, identify};
+use crate::user::User;
+use crate::{aggregate, reviews, subresources, verbs};
+
+/// Longest path with query that is looked at.
+const MAX_URI: usize = 16 << 10;
+
+/// Answers a request. Failures are answers, too.
+pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
+    let started = Instant::now();
+    let media = failure_media(header(&call.parts, "accept"));
+    let query = Query::parse(call.parts.uri.query());
+    let mut classified = attributes::classify(&call.parts.method, call.parts.uri.path(), query.flag("watch"));
+    name_from_selector(&mut classified, &query);
+    if !classified.attributes.is_resource() {
+        classified.attributes.verb = attributes::path_verb(&call.parts.method);
+    }
+    let labels = server.metrics.labels(&classified);
+    let long = is_long_running(&classified.attributes, classified.verb);
+    let timeout = server.config.request_timeout;
+    let work = handle(server, call, query, classified);
+    let result = if long {
+        work.await
+    } else {
+        match tokio::time::timeout(timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Status::new(Reason::Timeout, "request did not complete within the allotted timeout")),
+        }
+    };
+    let reply = result.unwrap_or_else(|status| failure::answer(&status, media));
+    server.metrics.observe(&labels, reply.status().as_u16(), started.elapsed(), long);
+    reply
+}
+
+fn failure_media(accept: &str) -> Media {
+    if accept.trim_start().starts_with("application/yaml") { Media::Yaml } else { Media::Json }
+}
+
+/// A list or watch that a field selector narrows to one name is authorized for that name.
+fn name_from_selector(classified: &mut Classified, query: &Query) {
+    let attributes = &mut classified.attributes;
+    let many = matches!(attributes.verb, "list" | "watch" | "deletecollection");
+    if !many || !attributes.is_resource() || !attributes.name.is_empty() {
+        return;
+    }
+    if let Ok(selector) = api::FieldSelector::parse(query.text("fieldSelector")) {
+        if let Some(name) = selector.exact("metadata.name") {
+            attributes.name = name.to_owned();
+        }
+    }
+}
+
+async fn handle(server: &Arc<Server>, mut call: Call, query: Query, classified: Classified) -> Result<Reply, Status> {
+    if call.parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > MAX_URI) {
+        let mut status = Status::bad_request("the request URI is too long");
+        status.code = 414;
+        return Err(status);
+    }
+    let caller = identify::identify(server, &mut call).await?;
+    let slot = server.queue.admit(&caller, &classified.attributes, classified.verb).await?;
+    let allowed = authorize::authorize(server, caller, classified)?;
+    let reply = dispatch(server, call, query, allowed).await;
+    drop(slot);
+    reply
+}
+
+async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: authorize::Allowed) -> Result<Reply, Status> {
+    let attributes = allowed.attributes();
+    if let Some(service) = aggregate::service_for(server, attributes) {
+        return aggregate::relay(server, call, &allowed, &service).await;
+    }
+    if !attributes.is_resource() {
+        return endpoints::serve(server, call, query, &allowed).await;
+    }
+    let catalog = server.catalog();
+    let served = catalog.find(&attributes.group, &attributes.version, &attributes.resource).ok_or_else(failure::no_such_resource)?;
+    if served.def.namespaced() && attributes.namespace.is_empty() && !attributes.name.is_empty() && attributes.verb != "list" && attributes.verb != "watch" && attributes.verb != "deletecollection" {
+        return Err(failure::no_such_resource());
+    }
+    if !served.def.namespaced() && !attributes.namespace.is_empty() && attributes.resource != "namespaces" {
+        return Err(failure::no_such_resource());
+    }
+    if !attributes.subresource.is_empty() && served.def.subresource(&attributes.subresource).is_none() {
+        return Err(failure::no_such_resource());
+    }
+    let streams = is_long_running(attributes, crate::attributes::Verb::Get);
+    let (accept, agent) = (header(&call.parts, "accept"), header(&call.parts, "user-agent"));
+    let negotiated = match encode::negotiate(accept, &query, agent, served.custom.is_some()) {
+        Ok(negotiated) => negotiated,
+        Err(_) if streams => encode::Negotiated::JSON,
+        Err(status) => return Err(status),
+    };
+    let Call { parts, body, caller } = call;
+    let peer = caller.peer();
+    let request = Request { server: server.clone(), served: served.clone(), allowed, query, parts, body, negotiated, peer };
+    if let Some(review) = reviews::find(&request) {
+        return review.serve(server, request).await;
+    }
+    if let Some(subresource) = subresources::find(&request) {
+        return subresource.serve(server, request).await;
+    }
+    verbs::serve(server, request).await
+}
+
+/// A call from the same process. Failures come as a Status.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn call_in_process(server: &Arc<Server>, user: &Arc<User>, request: http::Request<Bytes>) -> Result<Response<Bytes>, Status> {
+    let (parts, body) = request.into_parts();
+    let call = Call { parts, body: RequestBody::Ready(body), caller: Caller::InProcess(user.clone()) };
+    let reply = answer(server, call).await;
+    let (parts, body) = reply.into_parts();
+    let bytes = ready_bytes(body).await?;
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        let value = codec::json::parse(&bytes).unwrap_or_default();
+        return Err(Status::from_value(parts.status.as_u16(), &value));
+    }
+    Ok(Response::from_parts(parts, bytes))
+}
+
+async fn ready_bytes(body: ResponseBody) -> Result<Bytes, Status> {
+    match body.into_ready() {
+        Ok(bytes) => Ok(bytes),
+        Err(stream) => {
+            let collected = http_body_util::BodyExt::collect(stream).await;
+            collected.map(http_body_util::Collected::to_bytes).map_err(Status::internal)
+        }
+    }
+}
+
+/// A request from the network.
+pub async fn call_from_network(server: &Arc<Server>, connection: &Arc<Connection>, request: http::Request<hyper::body::Incoming>) -> Reply {
+    let (parts, body) = request.into_parts();
+    let call = Call { parts, body: RequestBody::Network(body), caller: Caller::Connection(connection.clone()) };
+    answer(server, call).await
+}

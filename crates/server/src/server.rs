@@ -1,0 +1,158 @@
+//! The server as a whole: what its parts share, and the ways into it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::Status;
+use pki::{ClientAuthorities, TokenAuthority};
+use store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Chain;
+use crate::allocate::Allocators;
+use crate::authenticate::StaticTokens;
+use crate::authorize::{NodeGraph, Rbac};
+use crate::catalog::{Catalog, Catalogs};
+use crate::config::{Config, Deps};
+use crate::follow::Follow;
+use crate::metrics::Metrics;
+use crate::steps::admit::Queue;
+use crate::transport::in_process::InProcess;
+use crate::user::User;
+use crate::{bootstrap, pipeline, transport};
+
+/// One API server. In-process clients work as soon as it is made; `serve` lets others in.
+pub struct Server {
+    pub(crate) config: Config,
+    pub(crate) deps: Deps,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) tokens: TokenAuthority,
+    pub(crate) static_tokens: StaticTokens,
+    pub(crate) client_authorities: ClientAuthorities,
+    pub(crate) proxy_authorities: ClientAuthorities,
+    pub(crate) rbac: Follow<Rbac>,
+    pub(crate) nodes: Follow<NodeGraph>,
+    pub(crate) admission: Chain,
+    pub(crate) allocators: Allocators,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Metrics,
+    pub(crate) openapi: crate::endpoints::openapi::Documents,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the server stops: ends watches and listeners.
+    pub(crate) shutdown: CancellationToken,
+    ready: watch::Sender<Readiness>,
+}
+
+/// How far the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The objects that every cluster has are being made.
+    Starting,
+    /// Everything is served.
+    Ready,
+    /// No new requests, the running ones are finished.
+    Stopping,
+}
+
+impl Server {
+    /// A server over a store, with the objects that every cluster has made or mended.
+    ///
+    /// # Errors
+    /// When keys are unusable or the store refuses writes.
+    pub async fn new(config: Config, deps: Deps) -> anyhow::Result<Arc<Server>> {
+        let store = deps.store.clone();
+        let tokens = TokenAuthority::new(deps.pki.service_account_key.clone(), &config.old_token_keys, &config.issuers)?;
+        let server = Arc::new(Server {
+            catalogs: Catalogs::new(store.clone()),
+            tokens,
+            static_tokens: StaticTokens::read(config.token_file.as_deref())?,
+            client_authorities: ClientAuthorities::from_pem(&[deps.pki.client_ca.cert_pem()])?,
+            proxy_authorities: ClientAuthorities::from_pem(&[deps.pki.request_header_ca.cert_pem()])?,
+            rbac: Rbac::follow(store.clone()),
+            nodes: NodeGraph::follow(store.clone()),
+            admission: Chain::new(store.clone()),
+            allocators: Allocators::new(store.clone(), &config),
+            queue: Arc::new(Queue::new(config.max_in_flight)),
+            metrics: Metrics::default(),
+            openapi: crate::endpoints::openapi::Documents::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            ready: watch::Sender::new(Readiness::Starting),
+            store,
+            config,
+            deps,
+        });
+        bootstrap::ensure(&server).await?;
+        crate::definitions::start(&server);
+        server.ready.send_replace(Readiness::Ready);
+        Ok(server)
+    }
+
+    /// The transport of a component in this process, which acts as this user.
+    pub fn in_process(self: &Arc<Self>, user: User) -> Arc<InProcess> {
+        Arc::new(InProcess::new(self.clone(), user))
+    }
+
+    /// Typed calls of a component in this process.
+    pub fn client(self: &Arc<Self>, user: User) -> client::Client {
+        client::Client::new(self.in_process(user))
+    }
+
+    /// Serves TLS connections until `stop` is called, then finishes the running requests.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(self: &Arc<Self>, listener: tokio::net::TcpListener) -> anyhow::Result<()> {
+        transport::listen::serve(self, listener).await
+    }
+
+    /// Tells everyone to finish: watches end, listeners close.
+    pub fn stop(&self) {
+        self.ready.send_replace(Readiness::Stopping);
+        self.shutdown.cancel();
+    }
+
+    /// How far the server is, now and later.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.ready.subscribe()
+    }
+
+    /// Mints and verifies service account tokens.
+    pub fn tokens(&self) -> &TokenAuthority {
+        &self.tokens
+    }
+
+    /// What is served now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalogs.current()
+    }
+
+    /// One call of a user in this process, answered like any other.
+    ///
+    /// # Errors
+    /// The Status of the answer.
+    pub async fn call(self: &Arc<Self>, user: &Arc<User>, request: http::Request<bytes::Bytes>) -> Result<http::Response<bytes::Bytes>, Status> {
+        pipeline::call_in_process(self, user, request).await
+    }
+}
+
+/// Runs a server until `stop` is cancelled. `ready` gets the address that it listens on.
+///
+/// # Errors
+/// When it cannot start or listen.
+pub async fn run(config: Config, deps: Deps, stop: CancellationToken, ready: impl FnOnce(SocketAddr) + Send) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let server = Server::new(config, deps).await?;
+    ready(address);
+    let serving = server.serve(listener);
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return result,
+        () = stop.cancelled() => server.stop(),
+    }
+    serving.await
+}

@@ -1,0 +1,70 @@
+//! The same object in another version of its group: a change of one field for most, a mapping for few.
+
+use api::{Object, Status};
+use bytes::Bytes;
+use store::Entry;
+
+use crate::catalog::Served;
+use crate::convert as maps;
+
+/// Converts an object to another `apiVersion` of the same kind.
+///
+/// # Errors
+/// 500 where there is no such conversion.
+pub fn convert(served: &Served, object: &Object, to: &str) -> Result<Object, Status> {
+    let from = object.api_version();
+    if from == to {
+        return Ok(object.clone());
+    }
+    let mut converted = match (from, to, &*served.def.kind) {
+        (_, _, _) if served.custom.is_some() => object.clone(),
+        ("v1", "events.k8s.io/v1", "Event") => maps::event::to_new(object),
+        ("events.k8s.io/v1", "v1", "Event") => maps::event::to_core(object),
+        ("autoscaling/v2", "autoscaling/v1", _) => maps::autoscaler::to_v1(object),
+        ("autoscaling/v1", "autoscaling/v2", _) => maps::autoscaler::to_v2(object),
+        _ => return Err(Status::internal(format!("no conversion of {} from {from} to {to}", served.def.kind))),
+    };
+    converted.set_kind(to, &served.def.kind);
+    Ok(converted)
+}
+
+/// A stored object in the version of the request.
+///
+/// # Errors
+/// 500 where the bytes are damaged.
+pub fn read(served: &Served, entry: &Entry) -> Result<Object, Status> {
+    let value = codec::json::parse(&entry.bytes).map_err(Status::internal)?;
+    let mut object = Object::from_value(value).ok_or_else(|| Status::internal("stored value is no object"))?;
+    if object.api_version() != served.api_version {
+        object = convert(served, &object, &served.api_version)?;
+    }
+    if let Some(custom) = served.custom.as_ref().filter(|custom| custom.has_defaults) {
+        crate::catalog::defaulting::default(&mut object.0, &custom.schema);
+    }
+    Ok(object)
+}
+
+/// Whether the bytes of an entry can be sent as they are.
+pub fn is_verbatim(served: &Served, entry: &Entry) -> bool {
+    match &served.custom {
+        None => served.is_stored_version(),
+        Some(custom) => !custom.has_defaults && starts_with_version(&entry.bytes, &served.api_version),
+    }
+}
+
+/// Objects are written with sorted fields, so `apiVersion` comes first.
+fn starts_with_version(bytes: &[u8], api_version: &str) -> bool {
+    let head = b"{\"apiVersion\":\"";
+    bytes.strip_prefix(head).and_then(|rest| rest.strip_prefix(api_version.as_bytes())).is_some_and(|rest| rest.first() == Some(&b'"'))
+}
+
+/// The JSON of a stored object in the version of the request.
+///
+/// # Errors
+/// As `read`.
+pub fn json(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
+    if is_verbatim(served, entry) {
+        return Ok(entry.bytes.clone());
+    }
+    Ok(Bytes::from(codec::json::encode(&read(served, entry)?)))
+}

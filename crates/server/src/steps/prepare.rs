@@ -1,0 +1,190 @@
+//! Names, identity and the parts that a client may not set, before an object is validated.
+
+use api::kinds::Generation;
+use api::{Object, Status};
+use rand::Rng;
+use serde_json::Value;
+
+use super::default::Defaulted;
+use super::mutate::Mutated;
+use crate::catalog::Served;
+use crate::write::Write;
+
+/// An object ready to be validated: strategy, identity and generation done.
+pub struct Prepared(pub(super) Object);
+
+/// Metadata that only the server sets.
+const SYSTEM_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"];
+
+/// Characters of generated names: no vowels, so that no words come out.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Longest generated name.
+const MAX_GENERATED: usize = 63;
+
+/// Puts a new object into its namespace and gives it a name, before admission sees it.
+///
+/// # Errors
+/// 400 for a namespace that is not the path's, 500 for a preset resource version.
+pub fn place(write: &Write<'_>, defaulted: &mut Defaulted) -> Result<(), Status> {
+    let object = &mut defaulted.0;
+    if !object.resource_version().is_empty() && object.resource_version() != "0" {
+        let mut status = Status::internal("resourceVersion should not be set on objects to be created");
+        status.message = "resourceVersion should not be set on objects to be created".into();
+        return Err(status);
+    }
+    let metadata = object.metadata_mut();
+    for field in SYSTEM_FIELDS {
+        metadata.remove(field);
+    }
+    metadata.remove("resourceVersion");
+    namespace(write, object)?;
+    if object.name().is_empty() && !object.generate_name().is_empty() {
+        let name = generate(object.generate_name());
+        object.set_meta("name", name);
+    }
+    Ok(())
+}
+
+/// The namespace of an object is that of its path.
+///
+/// # Errors
+/// 400 where it says otherwise.
+pub fn namespace(write: &Write<'_>, object: &mut Object) -> Result<(), Status> {
+    let wanted = write.namespace();
+    let own = object.namespace();
+    if !own.is_empty() && own != wanted {
+        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+    }
+    if wanted.is_empty() {
+        object.metadata_mut().remove("namespace");
+    } else if own.is_empty() {
+        object.set_meta("namespace", wanted.to_owned());
+    }
+    Ok(())
+}
+
+/// A name from its beginning.
+pub fn generate(base: &str) -> String {
+    let mut rng = rand::rng();
+    let room = MAX_GENERATED - 5;
+    let mut end = base.len().min(room);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = base[..end].to_owned();
+    name.extend((0..5).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char));
+    name
+}
+
+/// Prepares a new object.
+pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
+    let served = write.served;
+    let mut object = mutated.0;
+    object.set_meta("uid", uuid::Uuid::new_v4().to_string());
+    object.set_meta("creationTimestamp", write.options.now.clone());
+    if has_generation(served) {
+        object.set_meta("generation", 1);
+    } else {
+        object.metadata_mut().remove("generation");
+    }
+    if served.custom.is_some() {
+        if served.has_status() {
+            object.0.remove("status");
+        }
+    } else {
+        (served.kind.prepare_create)(&mut object);
+    }
+    Prepared(object)
+}
+
+/// Whether the kind counts its generations.
+pub fn has_generation(served: &Served) -> bool {
+    served.custom.is_some() || served.kind.generation == Generation::Spec
+}
+
+/// Prepares a changed object: identity and what the request may not touch come from the old one.
+pub fn update(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
+    let served = write.served;
+    let mut object = mutated.0;
+    keep_identity(&mut object, old);
+    let status = write.subresource() == "status";
+    match (&served.custom, status) {
+        (Some(_), true) => custom_status(&mut object, old),
+        (Some(_), false) if served.has_status() => api::kinds::keep_status(&mut object, old),
+        (Some(_), false) => {}
+        (None, true) => (served.kind.prepare_status_update)(&mut object, old),
+        (None, false) => (served.kind.prepare_update)(&mut object, old),
+    }
+    if has_generation(served) {
+        let before = old.generation();
+        let counts = !status && spec_differs(&object, old, served);
+        object.set_meta("generation", if counts { before + 1 } else { before });
+    }
+    Prepared(object)
+}
+
+/// Prepares an object of which a subresource changed its part.
+pub fn part(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
+    let mut object = mutated.0;
+    keep_identity(&mut object, old);
+    if has_generation(write.served) {
+        let counts = spec_differs(&object, old, write.served);
+        object.set_meta("generation", old.generation() + i64::from(counts));
+    }
+    Prepared(object)
+}
+
+/// Identity and deletion are the server's.
+pub fn keep_identity(object: &mut Object, old: &Object) {
+    let kept = old.metadata().cloned().unwrap_or_default();
+    let metadata = object.metadata_mut();
+    for field in SYSTEM_FIELDS.into_iter().chain(["name", "namespace", "generateName"]) {
+        match kept.get(field) {
+            Some(value) => {
+                metadata.insert(field.into(), value.clone());
+            }
+            None if field == "generateName" => {}
+            None => {
+                metadata.remove(field);
+            }
+        }
+    }
+}
+
+/// Through `status` a custom resource keeps everything but its status and managed fields.
+fn custom_status(object: &mut Object, old: &Object) {
+    let status = object.0.remove("status");
+    let managed = object.metadata_mut().remove("managedFields");
+    let (api_version, kind) = (object.api_version().to_owned(), object.kind().to_owned());
+    *object = old.clone();
+    object.set_kind(&api_version, &kind);
+    if let Some(managed) = managed {
+        object.set_meta("managedFields", managed);
+    }
+    match status {
+        Some(status) => object.0.insert("status".into(), status),
+        None => object.0.remove("status"),
+    };
+}
+
+/// Whether anything outside metadata and status changed.
+fn spec_differs(new: &Object, old: &Object, served: &Served) -> bool {
+    let status_counts = served.custom.is_some() && !served.has_status();
+    let counts = |name: &str| name != "metadata" && name != "apiVersion" && name != "kind" && (status_counts || name != "status");
+    let part = |object: &Object, name: &str| object.0.get(name).cloned().unwrap_or(Value::Null);
+    new.0.keys().chain(old.0.keys()).any(|name| counts(name) && part(new, name) != part(old, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_fit_a_label() {
+        let long = "x".repeat(100);
+        assert_eq!(generate(&long).len(), 63);
+        assert_eq!(generate("web-").len(), 9);
+        assert_ne!(generate("web-"), generate("web-"));
+    }
+}

@@ -1,0 +1,199 @@
+//! `scale` of workloads and custom resources: one number, read and written through `autoscaling/v1` Scale.
+
+use std::sync::Arc;
+
+use api::{Causes, LabelSelector, Object, Status};
+use async_trait::async_trait;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::{Subresource, admit, decoded, reply_with};
+use crate::admission::Operation;
+use crate::attributes::Verb;
+use crate::catalog::Served;
+use crate::request::{Reply, Request};
+use crate::server::Server;
+use crate::steps::commit::{self, Written};
+use crate::steps::convert;
+use crate::steps::encode;
+use crate::steps::update::{Changed, MODIFIED, guaranteed_update};
+use crate::verbs::patch::{Sort, patched};
+use crate::write::Write;
+
+/// The subresource.
+pub fn subresource() -> Box<dyn Subresource> {
+    Box::new(Scale)
+}
+
+struct Scale;
+
+#[async_trait]
+impl Subresource for Scale {
+    fn serves(&self, _group: &str, _plural: &str, subresource: &str) -> bool {
+        subresource == "scale"
+    }
+
+    async fn serve(&self, server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
+        let name = request.allowed.attributes().name.clone();
+        let key = commit::key(&request.served, &request.allowed.attributes().namespace, &name);
+        let entry = server.store.mvcc().get(&key).value.ok_or_else(|| request.served.not_found(&name))?;
+        let current = scale_of(&request.served, &convert::read(&request.served, &entry)?);
+        if request.allowed.verb() == Verb::Get {
+            return answer(&request, &current);
+        }
+        let body = request.take_body();
+        let write = Write::new(server, &request, "UpdateOptions")?;
+        let content_type = request.header("content-type");
+        let mut wanted = if request.allowed.verb() == Verb::Update {
+            decoded(&write, body, content_type).await?
+        } else {
+            let sort = Sort::of(content_type, false)?;
+            let bytes = body.collect().await?;
+            patch(&current, sort, &bytes)?
+        };
+        if wanted.name().is_empty() {
+            wanted.set_meta("name", name.clone());
+        }
+        let wanted = admit(&write, Operation::Update, wanted, Some(current)).await?;
+        let replicas = check(&wanted)?;
+        let given = wanted.resource_version().to_owned();
+        let uid = wanted.uid().to_owned();
+        let patching = request.allowed.verb() == Verb::Patch;
+        let written = guaranteed_update(&write, &name, |old| {
+            if !patching && !given.is_empty() && given != old.resource_version() {
+                return Err(Status::conflict(&write.served.def.group, &write.served.def.plural, &name, MODIFIED));
+            }
+            if !uid.is_empty() && uid != old.uid() {
+                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
+                return Err(Status::conflict(&write.served.def.group, &write.served.def.plural, &name, &why));
+            }
+            let mut new = old.clone();
+            set_replicas(write.served, &mut new, replicas);
+            Ok(Changed::done(new))
+        })
+        .await?;
+        let object = match &written {
+            Written::Stored(entry) => convert::read(&request.served, entry)?,
+            Written::DryRun(object) => object.clone(),
+        };
+        let mut reply = answer(&request, &scale_of(&request.served, &object))?;
+        encode::finish(&request, &mut reply, write.take_warnings());
+        Ok(reply)
+    }
+}
+
+fn answer(request: &Request, scale: &Object) -> Result<Reply, Status> {
+    reply_with(request, StatusCode::OK, scale)
+}
+
+fn patch(current: &Object, sort: Sort, bytes: &[u8]) -> Result<Object, Status> {
+    let schema = api::schema::builtin("autoscaling.v1.Scale")
+        .or_else(|| api::schema::builtin_kind("autoscaling", "v1", "Scale"))
+        .ok_or_else(|| Status::internal("Scale has no type"))?;
+    let mut value = if sort == Sort::Apply {
+        let mut merged = Value::Object(current.0.clone());
+        let config = codec::yaml::parse(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        patch::merge_patch::apply(&mut merged, &config);
+        merged
+    } else {
+        let document = codec::json::parse(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        patched(sort, current, &document, &schema)?
+    };
+    value["kind"] = "Scale".into();
+    value["apiVersion"] = "autoscaling/v1".into();
+    let decoded = codec::json::decode_value(value, &schema, codec::Strictness::Ignore).map_err(|error| error.status("v1", "Scale"))?;
+    Ok(decoded.object)
+}
+
+fn check(scale: &Object) -> Result<i64, Status> {
+    let replicas = scale.at(&["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(replicas);
+    }
+    let mut causes = Causes::default();
+    causes.invalid("spec.replicas", &Value::from(replicas), "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", scale.name(), &causes))
+}
+
+fn set_replicas(served: &Served, object: &mut Object, replicas: i64) {
+    match served.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => {
+            let path: Vec<&str> = paths.spec.iter().map(String::as_str).collect();
+            if let Some((last, parents)) = path.split_last() {
+                object.map_at_mut(parents).insert((*last).to_owned(), replicas.into());
+            }
+        }
+        None => {
+            object.map_at_mut(&["spec"]).insert("replicas".into(), replicas.into());
+        }
+    }
+}
+
+/// The scale of an object.
+fn scale_of(served: &Served, object: &Object) -> Object {
+    let number = |path: &[&str]| object.at(path).and_then(Value::as_i64).unwrap_or(0);
+    let (spec, status, selector) = match served.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => {
+            let text = |path: &[String]| path.to_vec();
+            let at = |path: &[String]| {
+                let path = text(path);
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                object.at(&path).cloned()
+            };
+            let selector = paths.selector.as_ref().and_then(|path| at(path)).and_then(|value| value.as_str().map(str::to_owned));
+            (at(&paths.spec).and_then(|value| value.as_i64()).unwrap_or(0), at(&paths.status).and_then(|value| value.as_i64()).unwrap_or(0), selector)
+        }
+        None => (number(&["spec", "replicas"]), number(&["status", "replicas"]), Some(selector_text(object))),
+    };
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.metadata().and_then(|meta| meta.get(field)) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let mut spec_part = Map::new();
+    if spec != 0 {
+        spec_part.insert("replicas".into(), spec.into());
+    }
+    let mut status_part = json!({"replicas": status});
+    if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
+        status_part["selector"] = selector.into();
+    }
+    let value = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec_part, "status": status_part,
+    });
+    Object::from_value(value).expect("a literal object")
+}
+
+/// The selector of a workload as text.
+fn selector_text(object: &Object) -> String {
+    let selector = object.at(&["spec", "selector"]).cloned().unwrap_or_default();
+    let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
+    let parsed = if plain {
+        let labels = selector.as_object().into_iter().flatten();
+        LabelSelector::from_map(labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))))
+    } else {
+        LabelSelector::from_value(&selector).unwrap_or_default()
+    };
+    parsed.requirements.iter().map(requirement_text).collect::<Vec<_>>().join(",")
+}
+
+fn requirement_text(requirement: &api::label_selector::Requirement) -> String {
+    use api::label_selector::Operator;
+    let key = &requirement.key;
+    match &requirement.operator {
+        Operator::In(values) if values.len() == 1 => format!("{key}={}", values[0]),
+        Operator::In(values) => format!("{key} in ({})", sorted(values)),
+        Operator::NotIn(values) => format!("{key} notin ({})", sorted(values)),
+        Operator::Exists => key.clone(),
+        Operator::DoesNotExist => format!("!{key}"),
+        Operator::Greater(bound) => format!("{key}>{bound}"),
+        Operator::Less(bound) => format!("{key}<{bound}"),
+    }
+}
+
+fn sorted(values: &[String]) -> String {
+    let mut values = values.to_vec();
+    values.sort();
+    values.join(",")
+}

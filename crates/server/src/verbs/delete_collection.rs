@@ -1,0 +1,49 @@
+//! Removes all objects of a selection.
+
+use std::sync::Arc;
+
+use api::Status;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::delete::{self, DeleteOptions, Deleted};
+use crate::request::{Reply, Request};
+use crate::selection::Selected;
+use crate::server::Server;
+use crate::steps::commit::Written;
+use crate::steps::{convert, encode};
+use crate::write::Write;
+
+/// Answers with the list of what was deleted.
+///
+/// # Errors
+/// What the deletion of one of them refuses with; those before it are gone.
+pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
+    let body = request.take_body().collect().await?;
+    let options = DeleteOptions::read(&request, &body)?;
+    let attributes = request.allowed.attributes();
+    let selected = Selected::read(&request.served, &attributes.namespace, &request.query)?;
+    let snapshot = server.store.mvcc().snapshot(&selected.prefix.kind);
+    let mut items: Vec<Value> = Vec::new();
+    for entry in snapshot.under(&selected.prefix).filter(|entry| selected.matches(entry)) {
+        let one = request.allowed.within(&entry.header.namespace, &entry.header.name);
+        let mut write = Write::with_options(server, &one, &request.served, Write::new(server, &request, "DeleteOptions")?.options);
+        write.options.dry_run |= options.dry_run;
+        let each = DeleteOptions { uid: options.uid.clone(), ..options.clone() };
+        match delete::run(&write, &entry.header.name, &each).await {
+            Ok(Deleted::Gone(written) | Deleted::Pending(written)) => items.push(match written {
+                Written::Stored(entry) => convert::read(&request.served, &entry)?.into_value(),
+                Written::DryRun(object) => object.into_value(),
+            }),
+            Err(status) if status.is_not_found() || status.is_conflict() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let def = &request.served.def;
+    let list = json!({
+        "kind": &*def.list_kind, "apiVersion": request.served.api_version,
+        "metadata": {"resourceVersion": snapshot.revision().to_string()}, "items": items,
+    });
+    let plain = encode::Negotiated { media: if request.negotiated.media == encode::Media::Yaml { encode::Media::Yaml } else { encode::Media::Json }, ..request.negotiated };
+    encode::value_reply(&plain, StatusCode::OK, &list)
+}

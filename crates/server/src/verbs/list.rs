@@ -1,0 +1,241 @@
+//! Reads many objects, all as they were at one revision. In JSON the stored bytes are joined, never decoded.
+
+use std::sync::Arc;
+
+use api::{Causes, Object, Reason, Status};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use codec::ListHead;
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use store::{At, Entry, Form, Key, Limit, Page, Range, ReadError, Revision};
+
+use crate::body::{ListBody, ResponseBody};
+use crate::failure;
+use crate::query::Query;
+use crate::request::{Reply, Request, reply};
+use crate::selection::Selected;
+use crate::server::Server;
+use crate::steps::encode::{self, Media, Shape};
+use crate::steps::convert;
+
+/// What part of which state is asked for.
+struct Asked {
+    at: At,
+    start_after: Option<Key>,
+    limit: usize,
+}
+
+/// What was found, for the head of the list.
+struct Found {
+    entries: Vec<Arc<Entry>>,
+    revision: Revision,
+    token: String,
+    remaining: Option<i64>,
+}
+
+/// Lists above this are encoded away from the threads that serve requests.
+const LARGE: usize = 500;
+
+/// Answers with the objects of a selection.
+///
+/// # Errors
+/// 400 for bad options, 410 where the state is not kept any more.
+pub async fn list(server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
+    let selected = Selected::read(&request.served, &request.allowed.attributes().namespace, &request.query)?;
+    let asked = asked(&request, &selected)?;
+    let found = read(server, &selected, asked).await?;
+    if request.negotiated.media == Media::Json && request.negotiated.shape == Shape::Object || found.entries.len() < LARGE {
+        return encode_list(server, &request, found);
+    }
+    let server = server.clone();
+    tokio::task::spawn_blocking(move || encode_list(&server, &request, found)).await.map_err(Status::internal)?
+}
+
+fn asked(request: &Request, selected: &Selected) -> Result<Asked, Status> {
+    let query = &request.query;
+    let (version, rule, token) = (query.text("resourceVersion"), query.text("resourceVersionMatch"), query.text("continue"));
+    let limit = query.number("limit")?.unwrap_or(0);
+    let mut causes = Causes::default();
+    if !rule.is_empty() {
+        if version.is_empty() {
+            causes.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !token.is_empty() {
+            causes.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if !matches!(rule, "Exact" | "NotOlderThan") {
+            causes.not_supported("resourceVersionMatch", &Value::from(rule), &["Exact", "NotOlderThan", ""]);
+        }
+        if rule == "Exact" && version == "0" {
+            causes.forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+    }
+    if query.get("sendInitialEvents").is_some() {
+        causes.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+    }
+    if !causes.is_empty() {
+        return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &causes));
+    }
+    let limit_or_all = if limit > 0 { limit as usize } else { usize::MAX };
+    if !token.is_empty() {
+        if !version.is_empty() && version != "0" {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let (revision, start) = read_token(token)?;
+        let at = revision.map_or(At::Latest, At::Exact);
+        return Ok(Asked { at, start_after: Some(selected.prefix.kind.key(start)), limit: limit_or_all });
+    }
+    let revision = parse_version(version)?;
+    let at = match (revision, rule) {
+        (None | Some(Revision(0)), _) => At::Latest,
+        (Some(revision), "Exact") => At::Exact(revision),
+        (Some(revision), "NotOlderThan") => At::NotOlderThan(revision),
+        (Some(revision), _) if limit > 0 => At::Exact(revision),
+        (Some(revision), _) => At::NotOlderThan(revision),
+    };
+    Ok(Asked { at, start_after: None, limit: limit_or_all })
+}
+
+/// Reads a resource version; `None` for an empty one.
+///
+/// # Errors
+/// 400 for anything but a number.
+pub fn parse_version(text: &str) -> Result<Option<Revision>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(|number| Some(Revision(number))).map_err(|_| Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
+}
+
+async fn read(server: &Arc<Server>, selected: &Selected, asked: Asked) -> Result<Found, Status> {
+    let plain = selected.is_everything();
+    let limit = match (plain, asked.limit) {
+        (true, usize::MAX) => Limit::NONE,
+        (true, entries) => Limit::page(entries),
+        (false, _) => Limit::NONE,
+    };
+    let range = Range { prefix: selected.prefix.clone(), start_after: asked.start_after.clone() };
+    let result = server.store.list(range, asked.at, limit).await;
+    let found = match result {
+        Err(ReadError::TooOld { .. }) if asked.start_after.is_some() => return Err(expired_token(asked.start_after)),
+        other => other.map_err(failure::read)?,
+    };
+    let Page { mut entries, mut more, remaining } = found.value;
+    let mut remaining = remaining.map(|count| count as i64).filter(|_| more);
+    if !plain {
+        entries.retain(|entry| selected.matches(entry));
+        if entries.len() > asked.limit {
+            entries.truncate(asked.limit);
+            more = true;
+        }
+        remaining = None;
+    }
+    let token = match entries.last() {
+        Some(last) if more => write_token(Some(found.revision), &last.key.rest),
+        _ => String::new(),
+    };
+    Ok(Found { entries, revision: found.revision, token, remaining })
+}
+
+/// A continue token: the revision of the first page and where the next one starts.
+fn write_token(revision: Option<Revision>, rest: &str) -> String {
+    let revision = revision.map_or(-1, |revision| revision.0 as i64);
+    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{rest}\u{0}")});
+    URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+fn read_token(token: &str) -> Result<(Option<Revision>, String), Status> {
+    let bad = || Status::bad_request("continue key is not valid: the token cannot be decoded");
+    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
+    let value = codec::json::parse(&bytes).map_err(|_| bad())?;
+    let start = value["start"].as_str().filter(|start| !start.is_empty()).ok_or_else(bad)?;
+    let revision = value["rv"].as_i64().ok_or_else(bad)?;
+    if value["v"] != "meta.k8s.io/v1" || revision == 0 {
+        return Err(bad());
+    }
+    Ok(((revision > 0).then(|| Revision(revision as u64)), start.trim_end_matches('\u{0}').to_owned()))
+}
+
+fn expired_token(start: Option<Key>) -> Status {
+    let mut status = Status::new(
+        Reason::Expired,
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    if let Some(key) = start {
+        status.metadata.insert("continue".into(), write_token(None, &key.rest).into());
+    }
+    status
+}
+
+fn encode_list(server: &Arc<Server>, request: &Request, found: Found) -> Result<Reply, Status> {
+    let served = &request.served;
+    let version = found.revision.to_string();
+    let head = ListHead {
+        api_version: &served.api_version,
+        kind: &served.def.list_kind,
+        resource_version: &version,
+        continue_token: &found.token,
+        remaining: found.remaining,
+    };
+    let negotiated = &request.negotiated;
+    let mut answer = match (negotiated.shape, negotiated.media) {
+        (Shape::Object, Media::Json) if !negotiated.pretty && found.entries.iter().all(|entry| convert::is_verbatim(served, entry)) => {
+            let body = ListBody::new(head.json_start().into(), found.entries, Bytes::from_static(codec::list::JSON_END));
+            let mut answer = reply(StatusCode::OK, "application/json", Bytes::new());
+            *answer.body_mut() = ResponseBody::List(body);
+            answer
+        }
+        (Shape::Object, Media::Protobuf) => {
+            let form = Form(served.form | MESSAGE);
+            let message = |entry: &Entry| {
+                codec::protobuf::message(&convert::read(served, entry)?, served.schema()).map(Bytes::from).map_err(Status::internal)
+            };
+            let messages: Vec<Bytes> =
+                found.entries.iter().map(|entry| server.store.derived().get_or_make(entry, form, message)).collect::<Result<_, Status>>()?;
+            let body = codec::protobuf::list(&head, messages.iter().map(|message| &message[..]));
+            reply(StatusCode::OK, negotiated.media.content_type(), body)
+        }
+        (Shape::Metadata, _) => metadata_list(request, &head, &found.entries)?,
+        (Shape::Table, _) => {
+            let objects = objects(request, &found.entries)?;
+            let table = codec::table::table(&served.def, &head, &objects, encode::include(&request.query), &encode::clock());
+            reply(StatusCode::OK, negotiated.media.content_type(), encode::value_bytes(negotiated, &table)?)
+        }
+        (Shape::Object, _) => {
+            let items: Vec<Value> = objects(request, &found.entries)?.into_iter().map(Object::into_value).collect();
+            let list = json!({"kind": head.kind, "apiVersion": head.api_version, "metadata": head.metadata(), "items": items});
+            reply(StatusCode::OK, negotiated.media.content_type(), encode::value_bytes(negotiated, &list)?)
+        }
+    };
+    answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    encode::finish(request, &mut answer, Vec::new());
+    Ok(answer)
+}
+
+/// Marks the number of a derived form as that of the bare message.
+const MESSAGE: u32 = 1 << 30;
+
+fn objects(request: &Request, entries: &[Arc<Entry>]) -> Result<Vec<Object>, Status> {
+    entries.iter().map(|entry| convert::read(&request.served, entry)).collect()
+}
+
+fn metadata_list(request: &Request, head: &ListHead, entries: &[Arc<Entry>]) -> Result<Reply, Status> {
+    let negotiated = &request.negotiated;
+    let head = ListHead { api_version: "meta.k8s.io/v1", kind: "PartialObjectMetadataList", ..head.clone() };
+    let items = entries.iter().map(|entry| codec::metadata_only::object(&entry.bytes).map_err(Status::internal));
+    let items: Vec<Vec<u8>> = items.collect::<Result<_, Status>>()?;
+    if negotiated.media == Media::Json && !negotiated.pretty {
+        let body = codec::list::json(&head, items.iter().map(Vec::as_slice));
+        return Ok(reply(StatusCode::OK, "application/json", body));
+    }
+    let items: Vec<Value> = items.iter().map(|item| codec::json::parse(item).map_err(Status::internal)).collect::<Result<_, _>>()?;
+    let list = json!({"kind": head.kind, "apiVersion": head.api_version, "metadata": head.metadata(), "items": items});
+    Ok(reply(StatusCode::OK, negotiated.media.content_type(), encode::value_bytes(negotiated, &list)?))
+}
+
+/// Whether a query asks for a watch in place of a list.
+pub fn wants_watch(query: &Query) -> bool {
+    query.flag("watch")
+}

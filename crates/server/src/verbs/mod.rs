@@ -1,0 +1,50 @@
+//! The verbs, one file each: a recipe that calls the steps from top to bottom.
+
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use api::Status;
+
+use crate::attributes::Verb;
+use crate::failure;
+use crate::request::{Reply, Request};
+use crate::server::Server;
+
+/// Serves a request for a resource, or its status, by its verb.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn serve(server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
+    let verb = request.allowed.verb();
+    if !is_served(&request, verb) {
+        return Err(failure::method_not_allowed());
+    }
+    match verb {
+        Verb::Get => get::get(server, request),
+        Verb::List => list::list(server, request).await,
+        Verb::Watch => watch::watch(server, request),
+        Verb::Create => create::create(server, request).await,
+        Verb::Update => update::update(server, request).await,
+        Verb::Patch => patch::patch(server, request).await,
+        Verb::Delete => delete::delete(server, request).await,
+        Verb::DeleteCollection => delete_collection::delete_collection(server, request).await,
+        Verb::Head | Verb::Options => Err(failure::method_not_allowed()),
+    }
+}
+
+fn is_served(request: &Request, verb: Verb) -> bool {
+    let subresource = &request.allowed.attributes().subresource;
+    if subresource.is_empty() {
+        return request.served.def.has_verb(verb.text());
+    }
+    let found = request.served.def.subresource(subresource);
+    found.is_some_and(|one| one.verbs.iter().any(|served| &**served == verb.text()))
+}

@@ -1,0 +1,210 @@
+//! Changes an object by a patch of one of the four sorts.
+
+use std::sync::Arc;
+
+use api::{Object, Reason, Status};
+use bytes::Bytes;
+use codec::Strictness;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::request::{Reply, Request};
+use crate::server::Server;
+use crate::steps::commit::Written;
+use crate::steps::encode;
+use crate::steps::options::WriteOptions;
+use crate::steps::update::{Changed, guaranteed_update};
+use crate::verbs::create;
+use crate::write::{KindOf, Write};
+
+/// Largest number of operations in a JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Sorts of patches by content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// RFC 6902.
+    Json,
+    /// RFC 7396.
+    Merge,
+    /// Strategic merge.
+    Strategic,
+    /// Server-side apply.
+    Apply,
+}
+
+impl Sort {
+    /// Reads a content type.
+    ///
+    /// # Errors
+    /// 415.
+    pub fn of(content_type: &str, custom: bool) -> Result<Sort, Status> {
+        match content_type.split(';').next().unwrap_or("").trim() {
+            "application/json-patch+json" => Ok(Sort::Json),
+            "application/merge-patch+json" => Ok(Sort::Merge),
+            "application/strategic-merge-patch+json" if !custom => Ok(Sort::Strategic),
+            "application/apply-patch+yaml" => Ok(Sort::Apply),
+            _ => {
+                let strategic = if custom { "" } else { ", application/strategic-merge-patch+json" };
+                Err(Status::new(
+                    Reason::UnsupportedMediaType,
+                    format!(
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+/// Answers with the new version.
+///
+/// # Errors
+/// What a step refuses with.
+pub async fn patch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
+    let sort = Sort::of(request.header("content-type"), request.served.custom.is_some())?;
+    if sort == Sort::Apply && request.query.text("fieldManager").is_empty() {
+        let mut causes = api::Causes::default();
+        causes.required("fieldManager", "is required for apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &causes));
+    }
+    if sort != Sort::Apply && request.query.get("force").is_some() {
+        let mut causes = api::Causes::default();
+        causes.forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &causes));
+    }
+    let body = request.take_body().collect().await?;
+    let write = Write::new(server, &request, "PatchOptions")?;
+    let (code, written) = match sort {
+        Sort::Apply => apply(server, &request, &write, &body).await?,
+        _ => (StatusCode::OK, change(&write, &request.allowed.attributes().name, sort, &body).await?),
+    };
+    encode::written(&request, code, &written, write.take_warnings())
+}
+
+async fn change(write: &Write<'_>, name: &str, sort: Sort, body: &Bytes) -> Result<Written, Status> {
+    let document = document(body, write, sort)?;
+    guaranteed_update(write, name, |old| {
+        let value = patched(sort, old, &document, write.served.schema())?;
+        Ok(Changed::whole(checked(write, value, old)?))
+    })
+    .await
+}
+
+fn document(body: &Bytes, write: &Write<'_>, sort: Sort) -> Result<Value, Status> {
+    let document = codec::json::parse(body).map_err(|error| Status::bad_request(error.to_string()))?;
+    if sort == Sort::Json && document.as_array().is_some_and(|list| list.len() > MAX_OPERATIONS) {
+        let got = document.as_array().map_or(0, Vec::len);
+        return Err(patch::PatchError::TooManyOperations { limit: MAX_OPERATIONS, got }.status());
+    }
+    if sort != Sort::Json && !document.is_object() {
+        let kind = &write.served.def.kind;
+        return Err(Status::bad_request(format!("json: cannot unmarshal into Go value of type v1.{kind}")));
+    }
+    Ok(document)
+}
+
+/// The document after a patch.
+///
+/// # Errors
+/// 400 and 422 for patches that do not fit.
+pub fn patched(sort: Sort, old: &Object, document: &Value, schema: &api::Type) -> Result<Value, Status> {
+    let mut value = Value::Object(old.0.clone());
+    match sort {
+        Sort::Json => patch::json_patch::apply(&value, document).map_err(|error| error.status()),
+        Sort::Merge => {
+            patch::merge_patch::apply(&mut value, document);
+            Ok(value)
+        }
+        Sort::Strategic => patch::strategic::apply(&value, document, schema).map_err(|error| error.status()),
+        Sort::Apply => Err(Status::internal("apply patches have a way of their own")),
+    }
+}
+
+/// A patched document must still be an object of its kind.
+fn checked(write: &Write<'_>, value: Value, old: &Object) -> Result<Object, Status> {
+    let served = write.served;
+    let version = &served.def.version;
+    let decoded = codec::json::decode_value(value, served.schema(), write.options.strictness).map_err(|error| match error {
+        codec::DecodeError::Strict(_) => error.status(version, &served.def.kind),
+        other => {
+            let mut causes = api::Causes::default();
+            causes.invalid("patch", &Value::from(""), &other.to_string());
+            Status::invalid(&served.def.group, &served.def.kind, old.name(), &causes)
+        }
+    })?;
+    write.warn_all(decoded.problems);
+    let mut object = decoded.object;
+    if object.kind() != old.kind() || object.api_version() != old.api_version() {
+        object.set_kind(old.api_version(), old.kind());
+    }
+    if served.custom.is_none() {
+        codec::normalize(&mut object, served.schema());
+    }
+    Ok(object)
+}
+
+async fn apply(server: &Arc<Server>, request: &Request, write: &Write<'_>, body: &Bytes) -> Result<(StatusCode, Written), Status> {
+    let name = &request.allowed.attributes().name;
+    let config = configuration(write, body, name)?;
+    let merge = |live: Option<&Object>| {
+        patch::managed::apply(live, &config, &write.managed_by(), write.options.force, &KindOf(write)).map_err(|error| error.status())
+    };
+    let result = guaranteed_update(write, name, |old| Ok(Changed::applied(merge(Some(old))?))).await;
+    match result {
+        Err(status) if status.is_not_found() && write.subresource().is_empty() => {
+            if !config.uid().is_empty() {
+                let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", config.uid());
+                return Err(Status::conflict(&request.served.def.group, &request.served.def.plural, name, &why));
+            }
+            let allowed = request.allowed.also_create(server)?;
+            let options = WriteOptions::read(request, "PatchOptions")?;
+            let create = Write::with_options(server, &allowed, &request.served, options);
+            let object = merge(None)?;
+            match create::run_applied(&create, object).await {
+                Err(status) if status.is_already_exists() => {
+                    let again = guaranteed_update(write, name, |old| Ok(Changed::applied(merge(Some(old))?))).await?;
+                    Ok((StatusCode::OK, again))
+                }
+                other => {
+                    write.warn_all(create.take_warnings());
+                    Ok((StatusCode::CREATED, other?))
+                }
+            }
+        }
+        other => Ok((StatusCode::OK, other?)),
+    }
+}
+
+/// The applied configuration: YAML (or JSON) of the kind, with its name.
+fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, Status> {
+    let served = write.served;
+    let value = codec::yaml::parse(body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    let strictness = if write.options.strictness == Strictness::Ignore { Strictness::Ignore } else { write.options.strictness };
+    let decoded = codec::json::decode_value(value, served.schema(), strictness)
+        .map_err(|error| error.status(&served.def.version, &served.def.kind))?;
+    write.warn_all(decoded.problems);
+    let mut object = decoded.object;
+    if object.api_version() != served.api_version || object.kind() != &*served.def.kind {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
+            object.api_version(),
+            served.api_version
+        )));
+    }
+    match object.name() {
+        "" => object.set_meta("name", name.to_owned()),
+        own if own != name => {
+            return Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})")));
+        }
+        _ => {}
+    }
+    if served.def.namespaced() {
+        let namespace = write.namespace().to_owned();
+        if !object.namespace().is_empty() && object.namespace() != namespace {
+            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        }
+        object.set_meta("namespace", namespace);
+    }
+    Ok(object)
+}
