@@ -10,6 +10,8 @@
 //!            index (names, digests, flags)  <--commit--  layers/<id>/  <--unpack--+
 //! ```
 //!
+//! [`demo`] holds two small images that the binary carries, for machines with no registry at hand.
+//!
 //! Invariants: the index names only layers that are completely on disk; a layer directory is never changed after its
 //! commit; what is held by a caller, pinned or imported is never taken by garbage collection.
 

@@ -270,6 +270,13 @@ async fn a_store_survives_restarts_and_rubbish() {
             .remove(0)
     };
     let layers = directory.path().join("images/layers");
+    // Set-user-id programs of images must be out of reach of the machine's users.
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(directory.path().join("images"))
+            .expect("stat")
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o700);
     for rubbish in [".tmp-1", ".gone-2", "0123456789abcdef"] {
         fs::create_dir_all(layers.join(rubbish).join("d")).expect("rubbish");
     }
