@@ -22,7 +22,7 @@ mod sysctl;
 
 pub use address::{AddressWatch, NodeAddresses, addresses};
 pub use dataplane::{
-    Applied, ApplyError, Dataplane, DataplaneConfig, Endpoint, Protocol, ServicePort,
+    Applied, ApplyError, Dataplane, DataplaneConfig, Endpoint, Protocol, ServicePort, TableWatch,
 };
 pub use host_route::LoopbackAddress;
 pub use ipam::{AllocateError, Ipam};

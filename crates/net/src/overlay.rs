@@ -221,7 +221,8 @@ impl Overlay {
     }
 }
 
-fn vtep_mac(node_ip: IpAddr) -> [u8; 6] {
+/// The MAC of the tunnel end of the node with this address.
+pub fn vtep_mac(node_ip: IpAddr) -> [u8; 6] {
     let hash = crate::pod_network::hash(format!("vtep {node_ip}").as_bytes()).to_be_bytes();
     [(hash[2] & 0xfc) | 0x02, hash[3], hash[4], hash[5], hash[6], hash[7]]
 }

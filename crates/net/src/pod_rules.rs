@@ -120,6 +120,12 @@ impl PodRules {
         Ok(self.applied(elements, flows, count))
     }
 
+    /// Makes the table anew with what it had, after somebody removed it.
+    pub fn restore(&mut self, host_ports: &[HostPort]) -> Result<Applied, ApplyError> {
+        self.unknown = true;
+        self.set_host_ports(host_ports)
+    }
+
     /// Removes the table.
     pub fn remove(mut self) -> Result<(), ApplyError> {
         Ok(self.socket.transaction(vec![self.table.add(), self.table.delete()])?)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use net::{Dataplane, DataplaneConfig, Endpoint, HostPort, PodRules, PodRulesConfig, Protocol, ServicePort};
+use net::{Dataplane, DataplaneConfig, Endpoint, HostPort, PodRules, PodRulesConfig, Protocol, ServicePort, TableWatch};
 use world::{Node, Space, World, wire};
 
 const CLIENT: &str = "192.0.2.9";
@@ -56,7 +56,7 @@ fn by_key(services: &[ServicePort]) -> BTreeMap<String, ServicePort> {
 fn ends(addresses: &[&str]) -> Vec<Endpoint> {
     let local = |ip: &std::net::IpAddr| ip.to_string().starts_with("10.42.0.");
     let parsed = addresses.iter().map(|address| address.parse().unwrap());
-    parsed.map(|ip| Endpoint { ip, port: 8080, local: local(&ip) }).collect()
+    parsed.map(|ip| Endpoint { ip, port: 8080, local: local(&ip), only_local: false }).collect()
 }
 
 fn service(protocol: Protocol, address: &str, endpoints: &[&str]) -> ServicePort {
@@ -333,6 +333,63 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
     let counters = |text: String| text.lines().filter(|line| !line.contains("counter")).collect::<Vec<_>>().join("\n");
     assert_eq!(counters(scene.listing()), counters(others));
     assert_eq!(node.command("ip route"), routes);
+}
+
+#[test]
+fn a_removed_table_is_noticed() {
+    let scene = Scene::new();
+    let node = &scene.node.space;
+    let mut dataplane = scene.open(&[service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2"])]);
+    node.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut watch = runtime.block_on(async { TableWatch::open(Dataplane::TABLE) }).unwrap();
+        // Our own changes are no loss.
+        dataplane.restore().unwrap();
+        let lost = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(100), watch.lost()).await });
+        assert!(lost.is_err());
+        node.command("nft add table inet other; nft flush ruleset");
+        runtime.block_on(async { tokio::time::timeout(world::PATIENCE, watch.lost()).await }).unwrap().unwrap();
+        dataplane.restore().unwrap();
+    });
+    assert_eq!(scene.two.ask("10.43.0.10:80").unwrap().0, "one");
+}
+
+#[test]
+fn both_families() {
+    let scene = Scene::new();
+    let node = &scene.node.space;
+    node.run(|| scene.node.pods.enable_v6(&scene.node.journal).unwrap());
+    node.command("ip -6 addr add fd00:1::1/64 dev wire0 nodad");
+    let mut world = World::new();
+    let space = world.space("dual");
+    let addresses: Vec<_> = ["10.42.0.9", "fd00:42::9"].iter().map(|a| a.parse().unwrap()).collect();
+    scene.node.pods.attach(space.netns(), &net::PodAttachment { uid: "dual".into(), addresses }).unwrap();
+    space.serve(8080, "dual");
+    let mut dual = service(Protocol::Tcp, "10.43.0.10", &["10.42.0.9", "fd00:42::9"]);
+    dual.cluster_ips.push("fd00:43::10".parse().unwrap());
+    dual.node_port = Some(30080);
+    dual.affinity = Some(Duration::from_secs(100));
+    for end in &mut dual.endpoints {
+        end.local = true;
+    }
+    let mut empty = service(Protocol::Tcp, "10.43.0.11", &["10.42.0.9"]);
+    empty.cluster_ips.push("fd00:43::11".parse().unwrap());
+    let mut config = config();
+    config.cluster_cidrs.push("fd00:42::/64".parse().unwrap());
+    config.service_cidrs.push("fd00:43::/112".parse().unwrap());
+    config.node_ips.push("fd00:1::1".parse().unwrap());
+    let _dataplane = node.run(|| Dataplane::open(config, &by_key(&[dual, empty]), &scene.node.journal).unwrap());
+    println!("{}", scene.listing());
+
+    for to in ["10.43.0.10:80", "[fd00:43::10]:80", "[fd00:1::1]:30080", "192.0.2.1:30080"] {
+        for (client, name) in [(&space, "itself"), (node, "the host")] {
+            assert_eq!(client.ask(to).unwrap_or_else(|e| panic!("{name} {to}: {e}")).0, "dual");
+        }
+    }
+    assert_eq!(node.ask("[fd00:43::11]:80").unwrap_err().kind(), ErrorKind::ConnectionRefused, "no endpoint of the family");
+    // The kernel takes v6 routes through the loopback interface for refusals.
+    assert_eq!(space.ask("[fd00:43::99]:80").unwrap_err().kind(), ErrorKind::NetworkUnreachable, "unused");
+    let _ = &world;
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod flows;
 mod layout;
 mod state;
+mod table_watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::nft::Table;
 pub(crate) use layout::{endpoint, loopback_guard};
 pub(crate) use state::front_key;
 use state::{Plan, State};
+pub use table_watch::TableWatch;
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +52,9 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether it runs on this node.
     pub local: bool,
+    /// Used only by fronts that use local endpoints only: it is on its way out, but the last one
+    /// here, while there are better ones elsewhere.
+    pub only_local: bool,
 }
 
 /// One port of one service, as this node is to serve it.
@@ -201,6 +206,12 @@ impl Dataplane {
         })
     }
 
+    /// Makes the table anew with what it had, after somebody removed it.
+    pub fn restore(&mut self) -> Result<Applied, ApplyError> {
+        self.unknown = true;
+        self.apply_changes(Vec::new())
+    }
+
     /// Follows a change of the node's addresses.
     pub fn set_node_ips(&mut self, node_ips: Vec<IpAddr>) -> Result<(), ApplyError> {
         self.config.node_ips = node_ips;
@@ -273,7 +284,7 @@ pub(crate) fn probe(socket: &mut Socket) -> Result<(), NetlinkError> {
         internal_local: false,
         external_local: true,
         source_ranges: Vec::new(),
-        endpoints: vec![Endpoint { ip: [10, 0, 0, 0].into(), port: 1, local: true }],
+        endpoints: vec![Endpoint { ip: [10, 0, 0, 0].into(), port: 1, local: true, only_local: false }],
     };
     let table = Table::new(Dataplane::TABLE);
     let (mut state, mut plan) = (State::default(), Plan::default());

@@ -280,7 +280,9 @@ impl Service {
         let mut wanted: BTreeMap<(Family, Reach), BTreeSet<(IpAddr, u16)>> = BTreeMap::new();
         for end in &port.endpoints {
             let family = Family::of(end.ip);
-            wanted.entry((family, Reach::All)).or_default().insert((end.ip, end.port));
+            if !end.only_local {
+                wanted.entry((family, Reach::All)).or_default().insert((end.ip, end.port));
+            }
             if end.local && (port.internal_local || port.external_local) {
                 wanted.entry((family, Reach::Local)).or_default().insert((end.ip, end.port));
             }

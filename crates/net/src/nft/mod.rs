@@ -19,6 +19,7 @@ pub(crate) use rule::{Dynamic, Meta, Nat, Rule, Verdict};
 pub(crate) const SUBSYSTEM: u8 = 10;
 
 const NEWTABLE: u8 = 0;
+const GETTABLE: u8 = 1;
 const DELTABLE: u8 = 2;
 const NEWCHAIN: u8 = 3;
 const GETCHAIN: u8 = 4;
@@ -322,6 +323,19 @@ pub(crate) fn delete_table(family: &str, name: &str) -> Result<(), NetlinkError>
         Err(error) if error.errno == Some(Errno::NOENT) => Ok(()),
         result => result,
     }
+}
+
+/// Whether a message says that a table of this name in the family `inet` was removed.
+pub(crate) fn tells_removal(kind: u16, payload: &[u8], name: &str) -> bool {
+    let removed = kind == u16::from(SUBSYSTEM) << 8 | u16::from(DELTABLE) && payload.first() == Some(&INET);
+    removed && payload.get(4..).and_then(|rest| attribute(rest, 1)).is_some_and(|text| read_text(text) == name)
+}
+
+/// Whether a table of this name in the family `inet` is there.
+pub(crate) fn table_exists(socket: &mut Socket, name: &str) -> Result<bool, NetlinkError> {
+    let mut request = message(format!("look for the table {name}"), GETTABLE, 0, INET).tolerate(&[Errno::NOENT]);
+    request.text(1, name);
+    Ok(socket.request(request)?.tolerated.is_none())
 }
 
 /// A base chain of anybody.
