@@ -44,7 +44,6 @@ pub(crate) enum Request {
     /// Descriptors: input, output, error output as far as flagged.
     Exec(Box<ExecRequest>),
     ExecKill { exec: u64, signal: i32 },
-    ExecResize { exec: u64, columns: u16, rows: u16 },
     /// Descriptors: output, error output as far as flagged. The reply has the input's descriptor.
     Attach { id: ContainerId, stdin: bool, stdout: bool, stderr: bool },
     Detach { attach: u64 },

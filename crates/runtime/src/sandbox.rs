@@ -93,6 +93,8 @@ struct Answer {
 pub(crate) struct ExecInner {
     pub pid: i32,
     pub terminal: Option<OwnedFd>,
+    /// A second descriptor of the terminal for changes of its size.
+    control: Option<OwnedFd>,
     exec: u64,
     link: Arc<Link>,
     end: watch::Receiver<Option<ExitStatus>>,
@@ -116,7 +118,7 @@ impl Sandbox {
         events: broadcast::Sender<ContainerEvent>,
     ) -> io::Result<Self> {
         let link = Arc::new(Link {
-            socket: AsyncFd::new(socket)?,
+            socket: crate::sys::watch(socket)?,
             next: AtomicU32::new(1),
             keeper: AtomicI32::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
@@ -265,9 +267,16 @@ impl Sandbox {
     /// Removes an ended (or never started) container with its cgroup. Its log and writable layer stay.
     pub async fn remove(&self, id: &ContainerId) -> Result<(), ContainerError> {
         match self.ask(Request::Remove { id: id.clone() }, id).await {
-            Err(ContainerError::NotFound(_)) => Ok(()),
-            other => other.map(|_| ()),
+            Ok(_) | Err(ContainerError::NotFound(_)) => {}
+            Err(error) => return Err(error),
         }
+        let (group, files, id) = (self.container_cgroup(id), self.inner.files.clone(), id.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            group.remove(Duration::from_secs(10))?;
+            files.remove_container(&id);
+            Ok(())
+        });
+        removed.await.map_err(|e| ContainerError::Failed(e.to_string()))?.map_err(ContainerError::Cgroup)
     }
 
     /// All containers, ended ones included until they are removed. Works from the state file when the keeper is gone.
@@ -309,7 +318,9 @@ impl Sandbox {
             Reply::Exec { exec, pid } => {
                 let end = answer.end.take().ok_or(ExecError::Sandbox(SandboxError::Gone))?;
                 let terminal = if tty { answer.fds.pop() } else { None };
-                Ok(ExecHandle { inner: ExecInner { pid, terminal, exec, link: self.inner.link.clone(), end } })
+                let control = terminal.as_ref().and_then(|fd| fd.try_clone().ok());
+                let link = self.inner.link.clone();
+                Ok(ExecHandle { inner: ExecInner { pid, terminal, control, exec, link, end } })
             }
             Reply::Failed(Failure::NotFound | Failure::WrongState(_)) => Err(ExecError::NotRunning(id.to_string())),
             Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
@@ -498,15 +509,14 @@ impl ExecInner {
     }
 
     pub(crate) async fn resize(&self, columns: u16, rows: u16) -> Result<(), ExecError> {
-        self.control(Request::ExecResize { exec: self.exec, columns, rows }).await
+        let Some(control) = &self.control else {
+            return Err(ExecError::Start("the command has no terminal".into()));
+        };
+        crate::sys::set_size(control, columns, rows).map_err(|source| ExecError::Sandbox(SandboxError::Io(source)))
     }
 
     pub(crate) async fn kill(&self, signal: i32) -> Result<(), ExecError> {
-        self.control(Request::ExecKill { exec: self.exec, signal }).await
-    }
-
-    async fn control(&self, request: Request) -> Result<(), ExecError> {
-        match self.link.call(request, &[]).await?.reply {
+        match self.link.call(Request::ExecKill { exec: self.exec, signal }, &[]).await?.reply {
             Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
             _ => Ok(()),
         }
@@ -688,27 +698,26 @@ pub(crate) async fn exec_sync(
     let (out_read, out_write) = crate::sys::pipe().map_err(pipe_failed)?;
     let (err_read, err_write) = crate::sys::pipe().map_err(pipe_failed)?;
     let spec = ExecSpec { stdout: Some(out_write), stderr: Some(err_write), ..ExecSpec::new(argv) };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let run = async {
         let mut handle = sandbox.exec(id, spec).await?;
-        let mut outputs = (Vec::new(), Vec::new());
         let collect = async {
             tokio::join!(
-                collect(out_read, &mut outputs.0, max_output),
-                collect(err_read, &mut outputs.1, max_output)
+                collect(out_read, &mut stdout, max_output),
+                collect(err_read, &mut stderr, max_output)
             )
         };
         tokio::pin!(collect);
         // A command may leave children behind that hold its output open; its own end decides.
-        let exit = tokio::select! {
+        tokio::select! {
             exit = handle.wait() => {
                 let _held_open = tokio::time::timeout(Duration::from_millis(100), &mut collect).await;
-                exit?
+                exit
             }
-            _ = &mut collect => handle.wait().await?,
-        };
-        Ok::<_, ExecError>((exit, outputs))
+            _ = &mut collect => handle.wait().await,
+        }
     };
-    let (exit, (stdout, stderr)) = match timeout {
+    let exit = match timeout {
         Some(limit) => tokio::time::timeout(limit, run).await.map_err(|_| ExecError::Timeout { command })??,
         None => run.await?,
     };
@@ -716,7 +725,7 @@ pub(crate) async fn exec_sync(
 }
 
 async fn collect(fd: OwnedFd, into: &mut Vec<u8>, max: usize) -> io::Result<()> {
-    let pipe = AsyncFd::new(fd)?;
+    let pipe = crate::sys::watch(fd)?;
     let mut buffer = [0; 4096];
     loop {
         let mut ready = pipe.readable().await?;

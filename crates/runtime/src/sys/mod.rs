@@ -5,12 +5,15 @@ pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;
+mod watch;
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
+
+pub(crate) use watch::watch;
 
 /// Nanoseconds since 1970, UTC.
 pub(crate) fn now() -> i64 {
@@ -29,4 +32,10 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Sets the size of a terminal.
+pub(crate) fn set_size(terminal: &OwnedFd, columns: u16, rows: u16) -> io::Result<()> {
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

@@ -1,0 +1,97 @@
+//! What a keeper makes for its pod before anything else: name spaces, kernel parameters, shared memory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use super::state::Files;
+use crate::spec::{NameSpace, NetNs, SandboxSpec};
+use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID};
+
+/// The shared memory of a pod.
+pub(crate) enum PodMemory {
+    /// The node's.
+    Host,
+    /// A file system that is attached nowhere and lives as long as the keeper.
+    Detached(OwnedFd),
+    /// The same where the kernel cannot copy a detached one (before 6.15): attached in the pod's folder.
+    Mounted(PathBuf),
+}
+
+/// Makes all of it.
+pub(super) fn set_up(spec: &SandboxSpec, files: &Files) -> anyhow::Result<PodMemory> {
+    match &spec.net {
+        NetNs::New => {
+            crate::sys::clone::unshare(UnshareFlags::NEWNET).context("make network name space")?;
+            crate::sys::process::loopback_up().context("bring loopback up")?;
+        }
+        NetNs::Host => {}
+        NetNs::Path(path) => {
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .with_context(|| format!("open network name space {}", path.display()))?;
+            move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)).context("enter network name space")?;
+        }
+    }
+    if spec.uts == NameSpace::Pod {
+        crate::sys::clone::unshare(UnshareFlags::NEWUTS).context("make UTS name space")?;
+        if !spec.hostname.is_empty() {
+            rustix::system::sethostname(spec.hostname.as_bytes()).context("set host name")?;
+        }
+    }
+    if spec.ipc == NameSpace::Pod {
+        crate::sys::clone::unshare(UnshareFlags::NEWIPC).context("make IPC name space")?;
+    }
+    let sysctls = with_defaults(spec);
+    for (name, value) in &sysctls {
+        set_sysctl(spec, name, value)?;
+    }
+    match spec.ipc {
+        NameSpace::Host => Ok(PodMemory::Host),
+        NameSpace::Pod => shared_memory(spec.shm_size, files),
+    }
+}
+
+/// A pod with a network of its own may use low ports and ping without privileges, as with other runtimes.
+fn with_defaults(spec: &SandboxSpec) -> BTreeMap<String, String> {
+    let mut sysctls = spec.sysctls.clone();
+    if spec.net == NetNs::New {
+        sysctls.entry("net.ipv4.ip_unprivileged_port_start".into()).or_insert_with(|| "0".into());
+        sysctls.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| "0 2147483647".into());
+    }
+    sysctls
+}
+
+/// Sets one kernel parameter, if it belongs to a name space that the pod does not share with the node.
+fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> anyhow::Result<()> {
+    let path = name.replace('.', "/");
+    let plain = path.split('/').all(|part| !part.is_empty() && part != ".." && !part.contains('\0'));
+    let ipc = ["kernel/shm", "kernel/msg", "fs/mqueue/"].iter().any(|prefix| path.starts_with(prefix)) || path == "kernel/sem";
+    let own = match path.as_str() {
+        _ if ipc => spec.ipc == NameSpace::Pod,
+        "kernel/domainname" => spec.uts == NameSpace::Pod,
+        path => path.starts_with("net/") && spec.net != NetNs::Host,
+    };
+    if !plain || !own {
+        return Err(anyhow!("sysctl {name:?} is not in a separate kernel namespace"));
+    }
+    fs::write(format!("/proc/sys/{path}"), value).with_context(|| format!("set sysctl {name} to {value:?}"))
+}
+
+fn shared_memory(size: u64, files: &Files) -> anyhow::Result<PodMemory> {
+    let size = size.to_string();
+    let options = [("source", Some("shm")), ("mode", Some("1777")), ("size", Some(size.as_str()))];
+    let memory = mount::new("tmpfs", &options, NOSUID | NODEV | NOEXEC).context("make shared memory")?;
+    if mount::copy_fd(&memory, false).is_ok() {
+        return Ok(PodMemory::Detached(memory));
+    }
+    let path = files.shm();
+    fs::create_dir(&path).context("make folder of shared memory")?;
+    let target = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    mount::attach(&memory, &target).context("attach shared memory")?;
+    Ok(PodMemory::Mounted(path))
+}

@@ -1,0 +1,170 @@
+//! The first process of a container, from fork to execve.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use cgroup::{Group, JoinHandles};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+use super::capabilities::{self, Prepared};
+use super::dev::{self, SharedMemory};
+use super::identity::{self, Identity};
+use super::{BadDescription, Report, Streams, environment, give_up, masks, mounts, program, root, user};
+use crate::keeper::sandbox::PodMemory;
+use crate::spec::ContainerSpec;
+use crate::status::ResolvedUser;
+use crate::sys::mount;
+
+/// All that a new container needs from the keeper. Borrowed from the keeper's memory, which the fork has copied.
+pub(crate) struct Launch<'a> {
+    pub spec: &'a ContainerSpec,
+    /// Where the root is attached, in the container's own mount name space.
+    pub root_point: PathBuf,
+    pub group: &'a Group,
+    pub join: &'a JoinHandles,
+    pub streams: &'a Streams,
+    pub passed: &'a [OwnedFd],
+    pub memory: &'a PodMemory,
+    pub filter: Option<&'a [u8]>,
+    /// Conversation with the keeper.
+    pub socket: &'a OwnedFd,
+}
+
+/// What is known once the set-up is done.
+struct Ready {
+    user: ResolvedUser,
+    env: Vec<String>,
+    terminal: Option<dev::Terminal>,
+    capabilities: Prepared,
+}
+
+/// Becomes the container.
+pub(crate) fn run(launch: &Launch<'_>) -> ! {
+    let socket = launch.socket.as_fd();
+    let ready = match set_up(launch) {
+        Ok(ready) => ready,
+        Err(error) if error.downcast_ref::<BadDescription>().is_some() => {
+            give_up(socket, Report::Invalid(format!("{error:#}")))
+        }
+        Err(error) => give_up(socket, Report::Failed(format!("{error:#}"))),
+    };
+    let fds: Vec<BorrowedFd<'_>> = ready.terminal.iter().map(|terminal| terminal.ours.as_fd()).collect();
+    if Report::Ready(ready.user.clone()).send(socket, &fds).is_err() || !wait_for_go(launch.socket) {
+        crate::sys::clone::exit_now(0);
+    }
+    let why = match take_over(launch, &ready) {
+        Ok(()) => program::execute(&launch.spec.argv, &ready.env),
+        Err(error) => format!("{error:#}"),
+    };
+    give_up(socket, Report::Refused(format!("unable to start container process: {why}")))
+}
+
+/// Waits for the keeper's word; false when it is gone. Nothing runs here but this wait.
+fn wait_for_go(socket: &OwnedFd) -> bool {
+    let mut byte = [0];
+    loop {
+        let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        match rustix::io::read(socket, &mut byte) {
+            Ok(1) => return true,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
+    let spec = launch.spec;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("tie life to the keeper's")?;
+    launch.join.join_current().context("enter cgroup")?;
+    crate::sys::clone::unshare(UnshareFlags::NEWCGROUP).context("make cgroup name space")?;
+    identity::set_oom_score(spec.oom_score_adj.unwrap_or(0))?;
+
+    // The node's paths end here: copies first, while shared mounts are still peers of the node's own.
+    let binds = mounts::prepare(&spec.mounts, launch.passed)?;
+    let cgroups = mounts::prepare_cgroups(launch.group)?;
+    let nodes = dev::prepare(&spec.devices, spec.privileged)?;
+    let shared_memory = match launch.memory {
+        PodMemory::Host => dev::host_shared_memory(),
+        PodMemory::Detached(fd) => SharedMemory::Pod(mount::copy_fd(fd, false).context("share memory of the pod")?),
+        PodMemory::Mounted(path) => SharedMemory::Pod(mount::copy_path(path, false).context("share memory of the pod")?),
+    };
+    let top = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    mount::set_propagation(&top, mount::SLAVE).context("leave the node's mount groups")?;
+    let point = &launch.root_point;
+    let root = root::attach(&spec.rootfs, point)?;
+    root::enter(&root)?;
+
+    mounts::attach_proc_and_sys(&root, spec.privileged)?;
+    mounts::attach_cgroups(&cgroups, &root, spec.privileged)?;
+    let with_terminal = matches!(launch.streams, Streams::Terminal);
+    let (terminal, dev) = dev::attach(&root, &nodes, &shared_memory, with_terminal)?;
+    mounts::attach(&binds, &root)?;
+    let account = user::resolve(&root, &spec.user)?;
+    identity::ensure_cwd(&root, &spec.cwd)?;
+    masks::mask(&root, &dev, &spec.masked_paths)?;
+    masks::protect(&root, &spec.read_only_paths)?;
+    if spec.read_only_root {
+        mount::set_attributes(&root, mount::RDONLY, false).context("make root read-only")?;
+    }
+    identity::set_rlimits(&spec.rlimits)?;
+    let mut env = spec.env.clone();
+    if environment::value(&env, "HOME").is_none() {
+        env.push(format!("HOME={}", account.home));
+    }
+    let capabilities = capabilities::prepare(&spec.capabilities).map_err(BadDescription)?;
+    Ok(Ready { user: account.user, env, terminal, capabilities })
+}
+
+/// The last steps, after the word to go.
+fn take_over(launch: &Launch<'_>, ready: &Ready) -> anyhow::Result<()> {
+    let spec = launch.spec;
+    rustix::process::setsid().context("begin session")?;
+    connect(launch.streams, ready.terminal.as_ref(), &ready.user)?;
+    identity::set_umask();
+    crate::sys::process::close_on_exec_all().context("close descriptors")?;
+    crate::sys::process::reset_signals();
+    identity::assume(&Identity {
+        user: &ready.user,
+        capabilities: &ready.capabilities,
+        no_new_privs: spec.no_new_privs,
+        filter: launch.filter,
+        cwd: &spec.cwd,
+    })?;
+    // A change of user forgets the tie to the keeper.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("tie life to the keeper's")
+}
+
+/// Puts input and output in place. The user becomes owner of pipes and terminal, or it could not open `/dev/stdout`.
+pub(super) fn connect(streams: &Streams, terminal: Option<&dev::Terminal>, user: &ResolvedUser) -> anyhow::Result<()> {
+    let uid = Some(Uid::from_raw(user.uid));
+    match (streams, terminal) {
+        (Streams::Terminal, Some(terminal)) => {
+            let theirs = terminal.theirs.as_fd();
+            rustix::process::ioctl_tiocsctty(theirs).context("take terminal")?;
+            let _kept = rustix::fs::fchown(theirs, uid, None);
+            crate::sys::process::set_stdio(theirs, theirs, theirs).context("connect terminal")
+        }
+        (Streams::Files { input, output, error }, _) => {
+            for fd in [input, output, error] {
+                let kind = rustix::fs::fstat(fd).map(|found| found.st_mode).unwrap_or_default();
+                if rustix::fs::FileType::from_raw_mode(kind) == rustix::fs::FileType::Fifo {
+                    let _kept = rustix::fs::fchown(fd, uid, Some(Gid::from_raw(user.gid)));
+                }
+            }
+            crate::sys::process::set_stdio(input.as_fd(), output.as_fd(), error.as_fd()).context("connect streams")
+        }
+        (Streams::Terminal, None) => Err(anyhow::anyhow!("no terminal was opened")),
+    }
+}
+
+/// Folder of the container in which its root is attached.
+pub(crate) fn root_point(container_dir: &Path) -> PathBuf {
+    container_dir.join("rootfs")
+}
