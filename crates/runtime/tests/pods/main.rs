@@ -1,0 +1,102 @@
+//! Real pods with a busybox root: every promise of the runtime, tried on the kernel.
+//!
+//! The program has a `main` of its own because it is also the keeper of its pods. `cargo test -p runtime --test pods name`
+//! runs the tests whose names contain `name`. Needs root.
+
+mod fixture;
+mod isolation;
+mod lifecycle;
+mod resources;
+mod speed;
+mod streams;
+mod survival;
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use fixture::Node;
+
+/// A test on a node of its own.
+type Test = fn(Node) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// Names a test function by its path.
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), (|node| Box::pin($module::$name(node))) as Test)),*]
+    };
+}
+
+const TESTS: &[(&str, Test)] = tests![
+    lifecycle::output_and_exit_codes_are_kept,
+    lifecycle::signals_end_and_stop_kills_after_grace,
+    lifecycle::missing_programs_are_start_errors,
+    lifecycle::events_tell_start_and_exit,
+    lifecycle::removed_and_destroyed_pods_leave_nothing,
+    lifecycle::sandboxes_and_containers_are_unique,
+    lifecycle::name_spaces_are_shared_as_asked,
+    lifecycle::bad_set_ups_are_refused_and_leave_nothing,
+    streams::exec_runs_with_streams_and_exit_codes,
+    streams::exec_has_a_terminal,
+    streams::exec_times_out_and_leaves_nothing,
+    streams::terminals_log_and_resize,
+    streams::attach_gives_input_and_output,
+    streams::stdin_once_ends_with_its_session,
+    streams::logs_rotate_and_reopen,
+    streams::dial_reaches_the_pod,
+    resources::limits_are_applied_and_updated,
+    resources::memory_hogs_are_flagged,
+    resources::devices_are_limited,
+    isolation::users_groups_and_capabilities,
+    isolation::read_only_roots_and_masked_paths,
+    isolation::mounts_of_every_kind,
+    isolation::links_do_not_lead_out,
+    isolation::descriptors_and_executables_do_not_leak,
+    isolation::system_calls_are_filtered,
+    isolation::default_files_are_as_expected,
+    survival::containers_outlive_the_main_process,
+    survival::a_lost_keeper_takes_only_its_own_pod,
+    speed::create_and_start,
+    speed::keepers_are_small,
+];
+
+fn main() -> ExitCode {
+    runtime::reexec::dispatch();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == survival::CHILD) {
+        survival::child(&arguments[1..]);
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: pods need root");
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let mut failed = Vec::new();
+    for (name, test) in TESTS.iter().filter(|(name, _)| chosen(name)) {
+        let started = std::time::Instant::now();
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(name, *test)));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({:?})", started.elapsed());
+        if outcome.is_err() {
+            failed.push(*name);
+        }
+    }
+    println!("{} failed {failed:?}", failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(name: &str, test: Test) {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    let node = Node::new(&name.replace("::", "-"));
+    let left = node.traces();
+    tokio.block_on(async {
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, test(node)).await.expect("the test ends in time");
+    });
+    left.assert_clean();
+}

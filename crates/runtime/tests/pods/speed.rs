@@ -1,0 +1,57 @@
+//! Figures, printed. The bounds are loose: they catch a mistake of an order of magnitude, not a busy machine.
+
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Node, id, start};
+
+pub async fn create_and_start(mut node: Node) {
+    let (mut sandboxes, mut creates, mut starts, mut execs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..30 {
+        let spec = node.sandbox_spec(&format!("pod{round}"));
+        let runtime = node.runtime();
+        let at = Instant::now();
+        let sandbox = runtime.create_sandbox(spec).await.expect("a sandbox");
+        sandboxes.push(at.elapsed());
+        let name = format!("main{round}");
+        let mut spec = node.program(&name, &["sleep", "1000"]);
+        spec.seccomp = runtime::Seccomp::RuntimeDefault;
+        spec.limits.memory_limit = Some(64 << 20);
+        spec.limits.cpu_shares = Some(512);
+        let at = Instant::now();
+        sandbox.create_container(spec).await.expect("created");
+        creates.push(at.elapsed());
+        let at = Instant::now();
+        sandbox.start(&id(&name)).await.expect("started");
+        starts.push(at.elapsed());
+        let at = Instant::now();
+        sandbox.exec_sync(&id(&name), vec!["true".into()], None, 10).await.expect("a command");
+        execs.push(at.elapsed());
+        sandbox.destroy().await.expect("destroyed");
+    }
+    for (name, times) in
+        [("sandbox", &mut sandboxes), ("create", &mut creates), ("start", &mut starts), ("exec", &mut execs)]
+    {
+        times.sort();
+        println!("  {name}: p50 {:?} p90 {:?}", times[times.len() / 2], times[times.len() * 9 / 10]);
+        assert!(times[times.len() / 2] < Duration::from_millis(200));
+    }
+}
+
+pub async fn keepers_are_small(mut node: Node) {
+    let mut sandboxes = Vec::new();
+    for round in 0..10 {
+        let sandbox = node.sandbox(&format!("pod{round}")).await;
+        start(&sandbox, node.container(&format!("main{round}"), "echo hello; sleep 1000")).await;
+        sandboxes.push(sandbox);
+    }
+    let mut total = 0;
+    for sandbox in &sandboxes {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.pid())).expect("its memory");
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a line");
+        total += line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+    }
+    println!("  keeper: {} KiB PSS each of {}", total / sandboxes.len() as u64, sandboxes.len());
+    for sandbox in sandboxes {
+        sandbox.destroy().await.expect("destroyed");
+    }
+}
