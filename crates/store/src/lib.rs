@@ -125,6 +125,9 @@ pub trait Store: Send + Sync {
     /// state that may lag in etcd's.
     fn mvcc(&self) -> &Arc<Mvcc>;
 
+    /// Why the store cannot do its work at present, if it cannot: what a readiness check says.
+    fn failure(&self) -> Option<String>;
+
     /// What the store counts about itself.
     fn metrics(&self) -> &Arc<Metrics>;
 

@@ -234,6 +234,9 @@ async fn a_restart_of_etcd_is_survived() {
         first,
         "what is known stays readable"
     );
+    while store.failure().is_none() {
+        tokio::task::yield_now().await;
+    }
     member.start_again();
     let second = put_until_it_works(&store, &kind, "default/b", "1").await;
     assert_eq!(changes.next().await.unwrap().revision, first);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use store::embedded::Embedded;
 use store::{
-    At, Event, EventKind, Filter, Limit, Prefix, Range, ReadError, Revision, Store, WatchError,
+    At, Event, EventKind, Filter, Kind, Limit, Prefix, Range, ReadError, Revision, Store,
+    WatchError,
 };
 use support::{MemoryDisk, delete, kind, open, options, put, shown};
 
@@ -167,6 +168,13 @@ async fn a_slow_watcher_falls_behind_alone() {
     }
     let floor = store.mvcc().floor();
     assert!(floor > begin);
+    // Nothing was forgotten of a kind that nothing happened to, though states of then are gone.
+    let quiet = Kind::new("/registry/quiet/");
+    let mut back = store.watch(quiet.all(), begin, Filter::All).unwrap();
+    assert!(back.ready(usize::MAX).unwrap().is_empty());
+    let then = store.mvcc().get_at(&quiet.key("a"), At::Exact(begin));
+    assert!(matches!(then, Err(ReadError::TooOld { .. })));
+    drop(back);
     assert!(store.metrics().history_bytes.get() <= 20_000);
     assert_eq!(slow.next().await.unwrap_err(), WatchError::TooOld { floor });
     // Nothing has happened to this one, so it has missed nothing.

@@ -165,11 +165,6 @@ impl Embedded {
         })
     }
 
-    /// Why the store takes no changes any more, if it does not.
-    pub fn failure(&self) -> Option<String> {
-        self.queue.failure()
-    }
-
     fn enqueue(
         &self,
         change: Change,
@@ -245,6 +240,10 @@ impl Store for Embedded {
 
     fn mvcc(&self) -> &Arc<Mvcc> {
         &self.mvcc
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.queue.failure()
     }
 
     fn metrics(&self) -> &Arc<Metrics> {

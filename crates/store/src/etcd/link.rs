@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::grpc::{Channel, Failure};
 use super::layout;
 use super::proto::{KeyValue, RangeRequest, RangeResponse};
@@ -14,6 +16,8 @@ pub(super) struct Link {
     pub(super) watch: Channel,
     pub(super) stamp: Stamp,
     pub(super) cipher: Arc<dyn Cipher>,
+    /// Why the watch is not running, while it is not.
+    pub(super) lost: Mutex<Option<String>>,
 }
 
 impl Link {

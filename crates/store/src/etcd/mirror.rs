@@ -97,6 +97,7 @@ impl Mirror {
                 "the watch on etcd ended after revision {}: {failure}",
                 self.mvcc.revision()
             );
+            *self.link.lost.lock() = Some(format!("the watch on etcd is lost: {failure}"));
             self.link.watch.turn_away();
             tokio::time::sleep(pause).await;
             let progressed = self.mvcc.revision() > before;
@@ -147,6 +148,9 @@ impl Mirror {
                     sent: true,
                 };
                 return Ok(End::Lost(failure));
+            }
+            if response.created {
+                *self.link.lost.lock() = None;
             }
             if !response.events.is_empty() {
                 self.take(response.events);

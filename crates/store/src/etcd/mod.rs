@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::Uri;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -115,6 +116,7 @@ impl Etcd {
             watch: Channel::new(endpoints, options.tls),
             stamp: options.stamp,
             cipher: options.cipher,
+            lost: Mutex::default(),
         });
         let mut kinds = crate::key::Kinds::default();
         let (revision, entries) = mirror::read_all(&link, &mut kinds)
@@ -246,6 +248,10 @@ impl Store for Etcd {
 
     fn mvcc(&self) -> &Arc<Mvcc> {
         &self.mvcc
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.link.lost.lock().clone()
     }
 
     fn metrics(&self) -> &Arc<Metrics> {

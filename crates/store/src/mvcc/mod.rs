@@ -59,7 +59,8 @@ struct State {
     revision: Revision,
     kinds: HashMap<Kind, KindState>,
     history: History,
-    /// The end of the last gap in the history: see `begin_gap`.
+    /// The end of the last gap in the history of any kind: what was before the start, what was
+    /// compacted, and what `begin_gap` says.
     gap: Revision,
     live_bytes: usize,
     objects: u64,
@@ -71,6 +72,8 @@ struct KindState {
     map: Map,
     /// The kind's own events, once somebody has asked for them.
     index: Option<Index>,
+    /// The newest of them that is not kept any more.
+    forgotten: Revision,
     watchers: Watchers,
 }
 
@@ -86,7 +89,7 @@ impl Mvcc {
             revision,
             kinds: HashMap::new(),
             history: History::new(revision, limits),
-            gap: Revision::ZERO,
+            gap: revision,
             live_bytes: 0,
             objects: 0,
             closed: false,
@@ -108,7 +111,7 @@ impl Mvcc {
         self.state.read().revision
     }
 
-    /// The oldest revision whose state can be read, and after which a watch can begin.
+    /// The oldest revision whose state can be read. A watch can begin after it in any case.
     pub fn floor(&self) -> Revision {
         self.state.read().floor()
     }
@@ -201,6 +204,7 @@ impl Mvcc {
                 });
             }
             let forgotten = state.history.forget(before);
+            state.gap = state.gap.max(before);
             state.drop_from_indexes(&forgotten);
             self.publish(&state);
             forgotten
@@ -279,9 +283,19 @@ impl Mvcc {
 }
 
 impl State {
-    /// The oldest state that can be read, and after which a watch can begin.
+    /// The oldest state that can be read.
     fn floor(&self) -> Revision {
         self.history.floor().max(self.gap)
+    }
+
+    /// The oldest revision after which a watch of one kind misses nothing. Where little happens, that
+    /// is older than the oldest state: who comes back to a quiet kind need not list it again.
+    fn watch_floor(&self, kind: &Kind) -> Revision {
+        let forgotten = self
+            .kinds
+            .get(kind)
+            .map_or(Revision::ZERO, |kind| kind.forgotten);
+        forgotten.max(self.gap)
     }
 
     fn current(&self, key: &Key) -> Option<&Arc<Entry>> {
@@ -332,8 +346,11 @@ impl State {
 
     fn drop_from_indexes(&mut self, forgotten: &[Arc<Event>]) {
         for event in forgotten {
-            let kind = self.kinds.get_mut(&event.entry.key.kind);
-            if let Some(index) = kind.and_then(|kind| kind.index.as_mut()) {
+            let Some(kind) = self.kinds.get_mut(&event.entry.key.kind) else {
+                continue;
+            };
+            kind.forgotten = event.revision;
+            if let Some(index) = &mut kind.index {
                 index.forget(event.revision);
             }
         }

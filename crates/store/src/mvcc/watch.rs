@@ -212,7 +212,7 @@ impl Changes {
         });
         {
             let mut state = mvcc.state.write();
-            let floor = state.floor();
+            let floor = state.watch_floor(&waiter.prefix.kind);
             if state.closed {
                 return Err(WatchError::Closed);
             }
@@ -308,8 +308,13 @@ impl Changes {
             self.taken = self.taken.max(state.revision);
             return Ok(events);
         }
-        let floor = state.history.floor();
-        if pending <= floor {
+        let kind = &self.waiter.prefix.kind;
+        if state
+            .kinds
+            .get(kind)
+            .is_some_and(|kind| pending <= kind.forgotten)
+        {
+            let floor = state.watch_floor(kind);
             return Err(WatchError::TooOld { floor });
         }
         // A watch that waits for the future is marked by changes before it, too.
