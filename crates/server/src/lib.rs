@@ -19,6 +19,7 @@ mod catalog;
 mod config;
 mod convert;
 mod definitions;
+mod dial;
 mod endpoints;
 mod failure;
 mod follow;

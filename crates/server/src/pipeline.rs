@@ -62,7 +62,7 @@ fn name_from_selector(classified: &mut Classified, query: &Query) {
     if !many || !attributes.is_resource() || !attributes.name.is_empty() {
         return;
     }
-    if let Ok(selector) = api::FieldSelector::parse(query.text("fieldSelector")) {
+    if let Ok(selector) = api::field_selector::FieldSelector::parse(query.text("fieldSelector")) {
         if let Some(name) = selector.exact("metadata.name") {
             attributes.name = name.to_owned();
         }

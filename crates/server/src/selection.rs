@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use api::{FieldSelector, LabelSelector, Status};
+use api::Status;
+use api::field_selector::FieldSelector;
+use api::label_selector::LabelSelector;
 use store::{Entry, Filter, Prefix};
 
 use crate::catalog::Served;

@@ -38,8 +38,12 @@ pub async fn ensure(server: &Arc<Server>) -> anyhow::Result<()> {
         let now = objects.iter().filter(|object| stage.is_empty() != stage.contains(&object["kind"].as_str().unwrap_or("")));
         let work = now.map(|object| ensure_one(server, &user, object));
         let results: Vec<Result<(), Status>> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
-        for result in results {
-            result.map_err(|status| anyhow::anyhow!("cannot make the objects of a new cluster: {status}"))?;
+        for status in results.into_iter().filter_map(Result::err) {
+            // A server without one of them serves everything else; without the store it serves nothing.
+            if status.code >= 500 {
+                anyhow::bail!("cannot make the objects of a new cluster: {status}");
+            }
+            tracing::error!(%status, "an object of every cluster could not be made");
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::Subresource;
-use super::{certificate_approval, namespace_finalize, pod_binding, pod_eviction, pod_part, scale, service_account_token, streams};
+use super::{certificate_approval, namespace_finalize, pod_binding, pod_eviction, pod_part, proxy, scale, service_account_token, streams};
 
 /// Every odd subresource.
 pub(super) fn all() -> &'static [Box<dyn Subresource>] {
@@ -15,6 +15,7 @@ pub(super) fn all() -> &'static [Box<dyn Subresource>] {
             pod_binding::subresource(),
             pod_eviction::subresource(),
             pod_part::subresource(),
+            proxy::subresource(),
             scale::subresource(),
             service_account_token::subresource(),
             streams::subresource(),

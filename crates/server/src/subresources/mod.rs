@@ -8,6 +8,7 @@ mod pod_eviction;
 mod pod_part;
 mod scale;
 mod service_account_token;
+mod proxy;
 mod streams;
 
 use std::sync::Arc;

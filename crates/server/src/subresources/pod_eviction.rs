@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use api::{LabelSelector, Object, Reason, Status};
+use api::label_selector::LabelSelector;
+use api::{Object, Reason, Status};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use store::Kind;

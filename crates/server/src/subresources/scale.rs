@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use api::{Causes, LabelSelector, Object, Status};
+use api::label_selector::LabelSelector;
+use api::{Causes, Object, Status};
 use async_trait::async_trait;
 use http::StatusCode;
 use serde_json::{Map, Value, json};

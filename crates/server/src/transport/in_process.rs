@@ -42,7 +42,7 @@ impl InProcess {
                 version: resource.version.to_string(),
                 resource: resource.plural.to_string(),
                 namespace: namespace.clone(),
-                name: api::FieldSelector::parse(&selection.fields)
+                name: api::field_selector::FieldSelector::parse(&selection.fields)
                     .ok()
                     .and_then(|fields| fields.exact("metadata.name").map(str::to_owned))
                     .unwrap_or_default(),
