@@ -26,6 +26,8 @@ pub mod status;
 pub mod types;
 
 pub use causes::{Cause, Causes};
+pub use field_selector::FieldSelector;
+pub use label_selector::LabelSelector;
 pub use object::Object;
 pub use path::Path;
 pub use quantity::Quantity;

@@ -55,6 +55,7 @@ pub struct Config {
 }
 
 /// What a kubelet works with.
+#[derive(Clone)]
 pub struct Deps {
     /// Calls as `system:node:<name>`.
     pub client: Client,
@@ -66,4 +67,6 @@ pub struct Deps {
     pub journal: Arc<HostJournal>,
     /// Certificate for serving; renewed by its owner.
     pub serving: Arc<rustls::ServerConfig>,
+    /// PEM of the authority whose clients the kubelet's API knows.
+    pub client_ca: String,
 }

@@ -44,9 +44,9 @@ impl Facts {
         let memory = (self.memory - (100 << 20)).max(0);
         BTreeMap::from([
             ("cpu".to_owned(), Quantity::from_milli(self.cpu_milli)),
-            ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySi)),
-            ("ephemeral-storage".to_owned(), Quantity::from_value(self.disk / 10 * 9, Format::DecimalSi)),
-            ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSi)),
+            ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySI)),
+            ("ephemeral-storage".to_owned(), Quantity::from_value(self.disk / 10 * 9, Format::DecimalSI)),
+            ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSI)),
             ("hugepages-1Gi".to_owned(), Quantity::default()),
             ("hugepages-2Mi".to_owned(), Quantity::default()),
         ])
@@ -55,8 +55,8 @@ impl Facts {
     /// What there is, by resource.
     pub fn capacity(&self) -> BTreeMap<String, Quantity> {
         let mut capacity = self.allocatable();
-        capacity.insert("memory".to_owned(), Quantity::from_value(self.memory, Format::BinarySi));
-        capacity.insert("ephemeral-storage".to_owned(), Quantity::from_value(self.disk, Format::BinarySi));
+        capacity.insert("memory".to_owned(), Quantity::from_value(self.memory, Format::BinarySI));
+        capacity.insert("ephemeral-storage".to_owned(), Quantity::from_value(self.disk, Format::BinarySI));
         capacity
     }
 

@@ -1,0 +1,48 @@
+//! Objects through which users see what runs inside this process: the Service of the cluster DNS and its endpoints.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use client::Client;
+use http::Method;
+use serde_json::{Value, json};
+
+/// Makes or mends the objects of the cluster DNS. Nodes answer at the service address themselves; the slice lists the
+/// nodes, so that a foreign kube-proxy finds them too.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn dns(client: &Client, address: IpAddr, nodes: &[IpAddr]) -> Result<()> {
+    let ports = json!([
+        {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+    ]);
+    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
+        "spec": {"clusterIP": address, "ports": ports},
+    });
+    ensure(client, "/api/v1/namespaces/kube-system/services", &service).await?;
+    let endpoints: Vec<Value> = nodes.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true, "serving": true, "terminating": false}})).collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kube-dns-nodes", "namespace": "kube-system",
+            "labels": {"kubernetes.io/service-name": "kube-dns", "endpointslice.kubernetes.io/managed-by": "knarr.io"},
+        },
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": endpoints,
+        "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}],
+    });
+    ensure(client, "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", &slice).await
+}
+
+/// Creates an object, or applies it where one of its name is there.
+async fn ensure(client: &Client, collection: &str, object: &Value) -> Result<()> {
+    match client.call(Method::POST, collection, object).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.is_already_exists() => Ok(()),
+        Err(status) => Err(status.into()),
+    }
+}

@@ -1,0 +1,232 @@
+//! The parts of a node: kubelet, proxy and DNS, the same for a server and an agent; only the clients differ.
+
+pub mod agent;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use api::Quantity;
+use client::Client;
+use image::{ImageConfig, ImageStore, Registries};
+use ipnet::IpNet;
+use net::{Change, HostJournal, LoopbackAddress};
+use pki::HotCert;
+use runtime::{Runtime, RuntimeConfig};
+use tokio::sync::watch;
+
+use crate::flags::NodeFlags;
+use crate::supervise::Supervisor;
+
+/// Port of the node's own address at which the cluster DNS answers foreign proxies.
+pub const DNS_NODE_PORT: u16 = 10053;
+
+/// What every node of a cluster must know.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Range of pod addresses.
+    pub pods: IpNet,
+    /// Range of service addresses.
+    pub services: IpNet,
+    /// Address of the cluster DNS.
+    pub dns: IpAddr,
+    /// Domain of the cluster.
+    pub domain: String,
+    /// UDP port of the overlay.
+    pub overlay_port: u16,
+}
+
+/// The machine's side of a node, opened before anything runs.
+pub struct Machine {
+    /// Name of the node.
+    pub name: String,
+    /// Its addresses, the primary one first.
+    pub ips: Vec<IpAddr>,
+    /// Changes to the host.
+    pub journal: Arc<HostJournal>,
+    /// Containers.
+    pub runtime: Runtime,
+    /// Images.
+    pub images: ImageStore,
+}
+
+/// Clients and certificate of a node's parts.
+pub struct Access {
+    /// Acts as `system:node:<name>`.
+    pub node: Client,
+    /// Acts as `system:kube-proxy`; the DNS reads the same objects.
+    pub proxy: Client,
+    /// Serving certificate of the kubelet.
+    pub serving: Arc<HotCert>,
+    /// PEM of the authority of clients.
+    pub client_ca: String,
+}
+
+/// How far the parts are.
+pub struct Ready {
+    /// The kubelet is registered and follows its pods.
+    pub kubelet: watch::Receiver<bool>,
+    /// The DNS answers.
+    pub dns: watch::Receiver<bool>,
+}
+
+impl Machine {
+    /// Opens the node's data.
+    ///
+    /// # Errors
+    /// Missing rights, data in use, or a machine without address.
+    pub fn open(flags: &NodeFlags) -> Result<Machine> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("a node needs root: it makes name spaces, control groups and network interfaces");
+        }
+        std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("make data directory {}", flags.data_dir.display()))?;
+        let journal = Arc::new(HostJournal::open(flags.data_dir.join("host.journal"))?);
+        for change in [
+            Change::DirTree { path: flags.run_dir.clone() },
+            Change::MountsBelow { dir: flags.kubelet_root.clone() },
+            Change::DirTree { path: flags.kubelet_root.clone() },
+            Change::DirTree { path: flags.pod_logs.clone() },
+            Change::DirTree { path: containers_dir(&flags.pod_logs) },
+        ] {
+            journal.record(change).context("write the host journal")?;
+        }
+        let registries = Registries::load(&flags.private_registry)?;
+        let mut config = ImageConfig::new(&flags.data_dir);
+        config.registries = registries;
+        let images = ImageStore::open(config)?;
+        let runtime = Runtime::open(RuntimeConfig { run_dir: flags.run_dir.join("pods"), cgroup_root: flags.cgroup_root.clone(), self_exe: None })?;
+        for dir in runtime.cgroup_root().dirs() {
+            journal.record(Change::CgroupTree { path: dir }).context("write the host journal")?;
+        }
+        Ok(Machine { name: node_name(flags)?, ips: node_ips(flags)?, journal, runtime, images })
+    }
+}
+
+/// Name of the node: as given, or the host's in lower case.
+///
+/// # Errors
+/// The name is no DNS name.
+pub fn node_name(flags: &NodeFlags) -> Result<String> {
+    let name = match &flags.node_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+    };
+    if !api::names::is_dns_subdomain(&name) {
+        bail!("node name {name:?} is no DNS name (lower-case letters, digits, dashes and dots); give one with --node-name");
+    }
+    Ok(name)
+}
+
+/// Addresses of the node: as given, or those of the default route's interface.
+///
+/// # Errors
+/// There is none.
+pub fn node_ips(flags: &NodeFlags) -> Result<Vec<IpAddr>> {
+    if !flags.node_ip.is_empty() {
+        return Ok(flags.node_ip.clone());
+    }
+    let found = net::addresses()?.map(|found| found.addresses).unwrap_or_default();
+    let first = found.iter().map(IpNet::addr).find(IpAddr::is_ipv4).or_else(|| found.first().map(IpNet::addr));
+    match first {
+        Some(ip) => Ok(vec![ip]),
+        None => bail!("no network interface with an address was found; give one with --node-ip"),
+    }
+}
+
+fn containers_dir(pod_logs: &Path) -> PathBuf {
+    pod_logs.parent().unwrap_or(Path::new("/var/log")).join("containers")
+}
+
+/// Starts the parts under a supervisor.
+///
+/// # Errors
+/// A quantity that is none, or a certificate that cannot serve.
+pub fn start(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, access: Access, disabled: impl Fn(&str) -> bool, supervisor: &Supervisor) -> Result<Ready> {
+    let (kubelet_ready, kubelet) = watch::channel(false);
+    let (dns_ready, dns) = watch::channel(disabled("dns"));
+    let config = kubelet_config(flags, cluster, machine)?;
+    let mut serving = pki::server_config(&access.serving, true, &["http/1.1"])?;
+    serving.max_early_data_size = 0;
+    let deps = kubelet::Deps {
+        client: access.node.clone(),
+        runtime: machine.runtime.clone(),
+        images: machine.images.clone(),
+        journal: machine.journal.clone(),
+        serving: Arc::new(serving),
+        client_ca: access.client_ca.clone(),
+    };
+    supervisor.run("kubelet", move || Box::pin(kubelet::run(config.clone(), deps.clone(), kubelet_ready.clone())));
+    if !disabled("dns") {
+        start_dns(flags, cluster, machine, &access.proxy, dns_ready, supervisor)?;
+    }
+    if !disabled("proxy") {
+        start_proxy(cluster, machine, &access.proxy, supervisor);
+    }
+    Ok(Ready { kubelet, dns })
+}
+
+fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Result<kubelet::Config> {
+    let quantity = |text: &Option<String>| -> Result<Option<Quantity>> {
+        text.as_deref().map(|text| Quantity::parse(text).with_context(|| format!("{text:?} is no quantity"))).transpose()
+    };
+    let mtu = net::addresses()?.map_or(1500, |found| found.mtu);
+    Ok(kubelet::Config {
+        node_name: machine.name.clone(),
+        node_ips: machine.ips.clone(),
+        root_dir: flags.kubelet_root.clone(),
+        log_dir: flags.pod_logs.clone(),
+        container_log_dir: containers_dir(&flags.pod_logs),
+        listen: SocketAddr::new(machine.ips[0], flags.kubelet_port),
+        cluster_dns: vec![cluster.dns],
+        cluster_domain: cluster.domain.clone(),
+        resolv_conf: flags.resolv_conf.clone(),
+        max_pods: flags.max_pods,
+        cpu_milli: quantity(&flags.node_cpu)?.map(Quantity::milli),
+        memory_bytes: quantity(&flags.node_memory)?.map(Quantity::value),
+        labels: flags.node_label.iter().filter_map(|label| label.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        taints: flags.node_taint.clone(),
+        pod_manifests: flags.pod_manifests.clone(),
+        log_max_size: 10 << 20,
+        log_max_files: 5,
+        cluster_ranges: vec![cluster.pods, cluster.services],
+        pod_mtu: mtu.saturating_sub(50),
+        version: api::VERSION.to_owned(),
+    })
+}
+
+fn start_dns(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, client: &Client, ready: watch::Sender<bool>, supervisor: &Supervisor) -> Result<()> {
+    // Every node answers at the cluster's DNS address itself: it is an address of its own.
+    let address = LoopbackAddress::ensure(cluster.dns, &machine.journal).context("take the address of the cluster DNS")?;
+    std::mem::forget(address);
+    let upstream = dns::Upstream::ResolvConf(flags.resolv_conf.clone());
+    let mut listen = vec![SocketAddr::new(cluster.dns, 53)];
+    listen.push(SocketAddr::new(machine.ips[0], DNS_NODE_PORT));
+    let (domain, own, client) = (cluster.domain.clone(), vec![cluster.dns], client.clone());
+    supervisor.run("dns", move || {
+        let config = dns::Config {
+            domain: domain.clone(),
+            listen: listen.clone(),
+            sockets: dns::Sockets::default(),
+            own_addresses: own.clone(),
+            upstream: upstream.clone(),
+            ttl: 5,
+            remembered: 4096,
+        };
+        let deps = dns::Deps { client: client.clone(), ready: ready.clone(), stats: Arc::default() };
+        Box::pin(dns::run(config, deps))
+    });
+    Ok(())
+}
+
+fn start_proxy(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {
+    let config = proxy::Config {
+        node_name: machine.name.clone(),
+        node_ips: machine.ips.clone(),
+        cluster_cidrs: vec![cluster.pods],
+        service_cidrs: vec![cluster.services],
+        overlay_port: cluster.overlay_port,
+    };
+    let deps = proxy::Deps { client: client.clone(), journal: machine.journal.clone() };
+    supervisor.run("proxy", move || Box::pin(proxy::run(config.clone(), deps.clone())));
+}

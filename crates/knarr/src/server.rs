@@ -1,0 +1,227 @@
+//! `knarr server`: the whole control plane and a node in one process.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use client::Client;
+use pki::{AuthInfo, ClusterPki, HotCert, Kubeconfig, San, Subject};
+use server::{Server, User};
+use store::Store;
+use store::embedded::{Embedded, Options};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::flags::ServerFlags;
+use crate::node::{self, Access, Cluster, Machine};
+use crate::supervise::Supervisor;
+use crate::{admin, bundled, logging};
+
+/// Runs a server until it is told to stop. Containers go on running.
+///
+/// # Errors
+/// Bad flags, an occupied port, missing rights or a data directory in use; nothing is left half-started.
+pub fn run(flags: ServerFlags) -> Result<()> {
+    let levels = logging::start(&flags.node.log_level, flags.node.log_format == "json")?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(2, 4);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start threads")?;
+    runtime.block_on(serve(flags, levels))
+}
+
+async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
+    let stop = CancellationToken::new();
+    let cluster = cluster(&flags)?;
+    let listener = TcpListener::bind(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
+    let with_node = !flags.disabled("node");
+    let data = &flags.node.data_dir;
+    std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;
+    let pki = Arc::new(ClusterPki::load_or_create(&data.join("pki"))?);
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(Options::new(data.join("db"), client::header::stamp(), api::VERSION))?);
+    let machine = if with_node { Some(Machine::open(&flags.node)?) } else { None };
+    let ips = match &machine {
+        Some(machine) => machine.ips.clone(),
+        None => node::node_ips(&flags.node)?,
+    };
+    let advertise = flags.advertise_address.unwrap_or(ips[0]);
+    let certificates = Certificates::make(&pki, &flags, &cluster, advertise, &ips)?;
+    let supervisor = Supervisor::new(stop.clone());
+    certificates.keep_renewed(&supervisor);
+    let server = Server::new(server_config(&flags, advertise)?, certificates.deps(store, &pki)).await.context("start the API server")?;
+    let serving = tokio::spawn({
+        let server = server.clone();
+        async move { server.serve(listener).await }
+    });
+    let admin_client = server.client(User::new("system:admin", &["system:masters"]));
+    write_kubeconfig(&flags, &pki, advertise)?;
+    start_control_plane(&flags, &cluster, &server, &pki, &supervisor);
+    let ready = match &machine {
+        Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
+        None => None,
+    };
+    if !flags.disabled("dns") {
+        bundled::dns(&admin_client, cluster.dns, &ips).await.context("make the Service of the cluster DNS")?;
+    }
+    let state = admin::State { levels, supervisor: supervisor.clone(), images: machine.as_ref().map(|machine| machine.images.clone()), ready: ready.map(Arc::new), client: admin_client, node: machine.as_ref().map(|machine| machine.name.clone()) };
+    let socket = flags.node.run_dir.join("knarr.sock");
+    supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
+    tracing::info!(version = api::VERSION, address = %flags.listen(), kubeconfig = %flags.write_kubeconfig.display(), "knarr server is running");
+    let ended = wait_for_end(serving).await;
+    server.stop();
+    supervisor.shut_down().await;
+    ended
+}
+
+/// Waits for a signal to stop, or for the API server to end by itself.
+async fn wait_for_end(serving: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = serving => ended.context("the API server ended")?,
+    }
+}
+
+fn cluster(flags: &ServerFlags) -> Result<Cluster> {
+    let services = flags.service_cidr;
+    let tenth = services.hosts().nth(9);
+    let Some(dns) = flags.cluster_dns.or(tenth) else {
+        bail!("the service range {services} has no tenth address for the cluster DNS; give one with --cluster-dns");
+    };
+    if !services.contains(&dns) {
+        bail!("the address {dns} of the cluster DNS is not in the service range {services}");
+    }
+    if services.contains(&flags.cluster_cidr.network()) || flags.cluster_cidr.contains(&services.network()) {
+        bail!("the ranges of pods ({}) and services ({services}) overlap", flags.cluster_cidr);
+    }
+    Ok(Cluster { pods: flags.cluster_cidr, services, dns, domain: flags.cluster_domain.clone(), overlay_port: flags.overlay_port })
+}
+
+fn server_config(flags: &ServerFlags, advertise: IpAddr) -> Result<server::Config> {
+    let range = flags.service_node_port_range.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    let Some(node_ports) = range.filter(|(first, last)| first <= last) else {
+        bail!("{:?} is no range of ports such as 30000-32767", flags.service_node_port_range);
+    };
+    Ok(server::Config {
+        listen: flags.listen(),
+        advertise,
+        advertise_port: flags.https_listen_port,
+        service_cidrs: vec![flags.service_cidr],
+        node_ports,
+        issuers: vec![format!("https://kubernetes.default.svc.{}", flags.cluster_domain)],
+        audiences: Vec::new(),
+        old_token_keys: Vec::new(),
+        anonymous: true,
+        token_file: None,
+        max_in_flight: 800,
+        request_timeout: Duration::from_secs(60),
+        drain_timeout: Duration::from_secs(5),
+        event_ttl: Duration::from_secs(3600),
+        sans: flags.tls_san.clone(),
+        cluster_domain: flags.cluster_domain.clone(),
+    })
+}
+
+/// Certificates of the server, renewed while it runs.
+struct Certificates {
+    serving: Arc<HotCert>,
+    kubelet_client: Arc<HotCert>,
+    front_proxy: Arc<HotCert>,
+}
+
+impl Certificates {
+    fn make(pki: &ClusterPki, flags: &ServerFlags, cluster: &Cluster, advertise: IpAddr, ips: &[IpAddr]) -> Result<Certificates> {
+        let first = cluster.services.hosts().next().context("the service range has an address")?;
+        let mut sans: Vec<San> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(San::parse).to_vec();
+        sans.push(San::Dns(format!("kubernetes.default.svc.{}", cluster.domain)));
+        sans.push(San::Dns(rustix::system::uname().nodename().to_string_lossy().to_lowercase()));
+        sans.extend([IpAddr::from([127, 0, 0, 1]), first, advertise].into_iter().chain(ips.iter().copied()).map(San::Ip));
+        sans.extend(flags.tls_san.iter().map(|san| San::parse(san)));
+        Ok(Certificates {
+            serving: pki.serving_cert("kube-apiserver", "kube-apiserver", &sans)?,
+            kubelet_client: pki.client_cert("kube-apiserver-kubelet-client", &Subject::new("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"]))?,
+            front_proxy: pki.front_proxy_cert("front-proxy-client")?,
+        })
+    }
+
+    fn keep_renewed(&self, supervisor: &Supervisor) {
+        for (name, certificate) in [("serving", &self.serving), ("kubelet-client", &self.kubelet_client), ("front-proxy", &self.front_proxy)] {
+            let certificate = certificate.clone();
+            supervisor.run(&format!("certificate {name}"), move || {
+                let certificate = certificate.clone();
+                Box::pin(async move {
+                    certificate.keep_renewed().await;
+                    Ok(())
+                })
+            });
+        }
+    }
+
+    fn deps(&self, store: Arc<dyn Store>, pki: &Arc<ClusterPki>) -> server::Deps {
+        server::Deps {
+            store,
+            pki: pki.clone(),
+            serving: self.serving.clone(),
+            kubelet_client: self.kubelet_client.clone(),
+            front_proxy: self.front_proxy.clone(),
+        }
+    }
+}
+
+/// The administrator's kubeconfig, readable by its owner only unless told otherwise.
+fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) -> Result<()> {
+    let path = &flags.write_kubeconfig;
+    let issued = pki.client_cert("admin", &Subject::new("system:admin", &["system:masters"]))?.current();
+    let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { advertise.to_string() };
+    let address = format!("https://{host}:{}", flags.https_listen_port);
+    let config = Kubeconfig::single("knarr", &address, pki.server_ca.cert_pem(), "knarr-admin", AuthInfo::client_cert(&issued.cert_pem, &issued.key_pem));
+    if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
+        std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    }
+    config.write(path)?;
+    let mode = u32::from_str_radix(&flags.write_kubeconfig_mode, 8).with_context(|| format!("{:?} is no mode such as 600", flags.write_kubeconfig_mode))?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(|| format!("set the mode of {}", path.display()))
+}
+
+fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) {
+    if !flags.disabled("controllers") {
+        let config = controllers::Config {
+            cluster_cidr: Some(cluster.pods),
+            node_cidr_mask: if cluster.pods.addr().is_ipv4() { 24.max(cluster.pods.prefix_len()) } else { 64.max(cluster.pods.prefix_len()) },
+            disabled: Vec::new(),
+            root_ca: pki.server_ca.cert_pem().to_owned(),
+            signer: None,
+            node_monitor_grace: Duration::from_secs(50),
+        };
+        let server = server.clone();
+        supervisor.run("controllers", move || {
+            let as_account = server.clone();
+            let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> = Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
+            let client = server.client(User::new("system:kube-controller-manager", &[]));
+            Box::pin(controllers::run(config.clone(), controllers::Deps { client, client_as }))
+        });
+    }
+    if !flags.disabled("scheduler") {
+        let server = server.clone();
+        supervisor.run("scheduler", move || {
+            let client = server.client(User::new("system:kube-scheduler", &[]));
+            Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client }))
+        });
+    }
+}
+
+fn start_node(flags: &ServerFlags, cluster: &Cluster, machine: &Machine, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) -> Result<node::Ready> {
+    let mut sans: Vec<San> = machine.ips.iter().copied().map(San::Ip).collect();
+    sans.push(San::Dns(machine.name.clone()));
+    let serving = pki.serving_cert("kubelet", &format!("system:node:{}", machine.name), &sans)?;
+    let access = Access {
+        node: server.client(User::node(&machine.name)),
+        proxy: server.client(User::new("system:kube-proxy", &[])),
+        serving,
+        client_ca: pki.client_ca.cert_pem().to_owned(),
+    };
+    node::start(&flags.node, cluster, machine, access, |name| flags.disabled(name), supervisor)
+}
