@@ -19,6 +19,8 @@ pub(super) struct Attach {
     pub client: u32,
     container: u32,
     outputs: [Sink; 2],
+    /// The container has ended; the session goes on until it has taken what is behind.
+    ended: Option<ExitStatus>,
 }
 
 /// One of its streams.
@@ -80,14 +82,14 @@ impl Keeper {
         }
         let container = &mut self.containers[place];
         let input = if stdin { Some(container.input()?) } else { None };
-        self.attached.push(Attach { number, client: asker.client, container: container.number, outputs });
+        self.attached.push(Attach { number, client: asker.client, container: container.number, outputs, ended: None });
         let fds: Vec<_> = input.iter().map(AsFd::as_fd).collect();
         self.reply(asker, Reply::Attach { attach: u64::from(number) }, &fds);
         Ok(None)
     }
 
     pub(super) fn copy_to_attached(&mut self, place: usize, container: u32, stream: Stream, text: &[u8]) {
-        let mut behind = false;
+        let mut behind = Vec::new();
         for attach in self.attached.iter_mut().filter(|attach| attach.container == container) {
             let sink = &mut attach.outputs[index(stream)];
             if sink.fd.is_none() {
@@ -95,32 +97,38 @@ impl Keeper {
             }
             sink.behind.extend_from_slice(text);
             if !sink.flush() {
-                behind = true;
-                if let Some(fd) = &sink.fd {
-                    let token = if stream == Stream::Output { Token::AttachOutput } else { Token::AttachErrorOutput };
-                    let flags = EventFlags::OUT | EventFlags::ONESHOT;
-                    let _file = epoll::modify(&self.epoll, fd, token.with(attach.number), flags);
-                }
+                behind.push(attach.number);
             }
         }
-        if behind && self.containers[place].status.pid.is_some() {
+        if !behind.is_empty() && self.containers[place].status.pid.is_some() {
             self.listen(container, stream, false);
+        }
+        for number in behind {
+            self.wait_for(number, stream);
         }
     }
 
     /// A session can take more.
     pub(super) fn attach_writable(&mut self, number: u32, stream: Stream) {
         let Some(attach) = self.attached.iter_mut().find(|attach| attach.number == number) else { return };
-        let container = attach.container;
+        let (container, ended) = (attach.container, attach.ended);
         let sink = &mut attach.outputs[index(stream)];
         if !sink.flush() {
-            if let Some(fd) = &sink.fd {
-                let token = if stream == Stream::Output { Token::AttachOutput } else { Token::AttachErrorOutput };
-                let _file = epoll::modify(&self.epoll, fd, token.with(number), EventFlags::OUT | EventFlags::ONESHOT);
-            }
-            return;
+            self.wait_for(number, stream);
+        } else if ended.is_some() {
+            self.finish_attached();
+        } else {
+            self.resume(container, stream);
         }
-        self.resume(container, stream);
+    }
+
+    /// Asks to hear when a session can take more.
+    fn wait_for(&self, number: u32, stream: Stream) {
+        let Some(attach) = self.attached.iter().find(|attach| attach.number == number) else { return };
+        if let Some(fd) = &attach.outputs[index(stream)].fd {
+            let token = if stream == Stream::Output { Token::AttachOutput } else { Token::AttachErrorOutput };
+            let _file = epoll::modify(&self.epoll, fd, token.with(number), EventFlags::OUT | EventFlags::ONESHOT);
+        }
     }
 
     /// Reads on once no session of the container is behind.
@@ -141,20 +149,34 @@ impl Keeper {
         }
     }
 
-    /// The container has ended: its sessions get what is behind as far as they take it, and hear of the end.
+    /// The container has ended: its sessions get what is behind, and then hear of the end.
     pub(super) fn end_attached(&mut self, container: u32, exit: ExitStatus) {
-        let mut ended = Vec::new();
-        self.attached.retain_mut(|attach| {
-            if attach.container != container {
-                return true;
+        let mut behind = Vec::new();
+        for attach in self.attached.iter_mut().filter(|attach| attach.container == container) {
+            attach.ended = Some(exit);
+            for stream in [Stream::Output, Stream::Error] {
+                if !attach.outputs[index(stream)].flush() {
+                    behind.push((attach.number, stream));
+                }
             }
-            for sink in &mut attach.outputs {
-                sink.flush();
+        }
+        for (number, stream) in behind {
+            self.wait_for(number, stream);
+        }
+        self.finish_attached();
+    }
+
+    /// Lets go of the sessions of ended containers that have taken everything.
+    fn finish_attached(&mut self) {
+        let mut finished = Vec::new();
+        self.attached.retain(|attach| match attach.ended {
+            Some(exit) if attach.outputs.iter().all(|sink| sink.behind.is_empty()) => {
+                finished.push((attach.client, attach.number, exit));
+                false
             }
-            ended.push((attach.client, attach.number));
-            false
+            _ => true,
         });
-        for (client, number) in ended {
+        for (client, number, exit) in finished {
             let notice = Notice::AttachEnded { attach: u64::from(number), exit };
             self.send(client, 0, &Message::Notice(notice), &[]);
         }

@@ -131,6 +131,11 @@ impl Keeper {
         let join = group.join_handles()?;
         let log = spec.log.as_ref().map(Log::open).transpose().context("open log")?;
         let ends = make_streams(&spec, &self.null)?;
+        let passed: Vec<OwnedFd> = passed
+            .iter()
+            .map(|fd| crate::sys::mount::copy_fd(fd, true))
+            .collect::<Result<_, _>>()
+            .context("copy mount source")?;
         let (socket, theirs) = crate::sys::socket::pair().context("make conversation")?;
         let init = if spec.pid == PidMode::Pod { Some(self.pod_init()?) } else { None };
         let launch = Launch {
@@ -139,7 +144,7 @@ impl Keeper {
             group,
             join: &join,
             streams: &ends.streams,
-            passed,
+            passed: &passed,
             memory: &self.memory,
             filter: filter.as_deref(),
             socket: &theirs,

@@ -398,6 +398,7 @@ impl Keeper {
             Side::Child => {
                 let _keeper_gone = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
                 let _cosmetic = rustix::thread::set_name(c"pause");
+                crate::sys::process::set_title(b"/pause");
                 crate::sys::process::close_inherited();
                 crate::sys::process::reset_signals();
                 crate::sys::process::ignore_signal(libc::SIGCHLD);

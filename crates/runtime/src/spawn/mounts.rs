@@ -67,8 +67,9 @@ fn prepare_bind(bind: &Bind, passed: &[OwnedFd]) -> anyhow::Result<(OwnedFd, Opt
             mount::copy_fd(&fd, true).context("copy mount source")?
         }
         Source::Passed(place) => {
-            let fd = passed.get(*place).ok_or_else(|| anyhow!("mount source {place} was not passed"))?;
-            mount::copy_fd(fd, true).context("copy mount source")?
+            // Already a detached copy: the keeper makes it before the fork, in the mount name space that it was opened in.
+            let tree = passed.get(*place).ok_or_else(|| anyhow!("mount source {place} was not passed"))?;
+            tree.try_clone().context("take mount source")?
         }
         Source::Fd(_) => return Err(anyhow!("an open mount source cannot be described")),
     };

@@ -3,8 +3,10 @@
 //! Guarantees: every function works from an open directory and never follows a magic link; what is returned is a
 //! descriptor, so nothing that is exchanged afterwards changes what it means.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
@@ -42,29 +44,44 @@ fn retry(mut ask: impl FnMut() -> rustix::io::Result<OwnedFd>) -> io::Result<Own
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// The directory at a path, made with all above it where missing.
+/// Most links on one path, as the kernel counts.
+const MOST_LINKS: u32 = 40;
+
+/// The directory at a path, made with all above it where missing. A link to nowhere makes what it names, inside.
 pub(super) fn ensure_dir(root: impl AsFd, path: &Path, mode: u32) -> io::Result<OwnedFd> {
-    match open(&root, path, OFlags::PATH | OFlags::DIRECTORY) {
+    ensure_dir_within(root.as_fd(), path, mode, MOST_LINKS)
+}
+
+fn ensure_dir_within(root: BorrowedFd<'_>, path: &Path, mode: u32, links: u32) -> io::Result<OwnedFd> {
+    match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         done => return done,
     }
     let mut so_far = PathBuf::from("/");
-    let mut at = open(&root, &so_far, OFlags::PATH | OFlags::DIRECTORY)?;
-    for component in path.components() {
+    let mut at = open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY)?;
+    let mut components = path.components();
+    while let Some(component) = components.next() {
         let name = match component {
             Component::Normal(name) => name,
-            Component::ParentDir => return Err(io::Error::new(io::ErrorKind::InvalidInput, "path contains ..")),
+            Component::ParentDir => OsStr::new(".."),
             _ => continue,
         };
+        let above = so_far.clone();
         so_far.push(name);
-        at = match open(&root, &so_far, OFlags::PATH | OFlags::DIRECTORY) {
+        at = match open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(next) => next,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 match mkdirat(&at, name, Mode::from_raw_mode(mode)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Ok(()) => {}
+                    Err(rustix::io::Errno::EXIST) => {
+                        if let Some(target) = link_target(&at, &above, name)? {
+                            let rest = target.join(components.as_path());
+                            return ensure_dir_within(root, &rest, mode, one_less(links)?);
+                        }
+                    }
                     Err(error) => return Err(error.into()),
                 }
-                open(&root, &so_far, OFlags::PATH | OFlags::DIRECTORY)?
+                open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY)?
             }
             Err(error) => return Err(error),
         };
@@ -74,17 +91,37 @@ pub(super) fn ensure_dir(root: impl AsFd, path: &Path, mode: u32) -> io::Result<
 
 /// The file at a path, made empty with the directories above it where missing.
 pub(super) fn ensure_file(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    match open_path(&root, path) {
+    ensure_file_within(root.as_fd(), path, MOST_LINKS)
+}
+
+fn ensure_file_within(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Result<OwnedFd> {
+    match open_path(root, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         done => return done,
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let dir = ensure_dir(&root, parent, 0o755)?;
+    let dir = ensure_dir(root, parent, 0o755)?;
+    if let Some(target) = link_target(&dir, parent, name)? {
+        return ensure_file_within(root, &target, one_less(links)?);
+    }
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     drop(openat(&dir, name, flags, Mode::from_raw_mode(0o644))?);
-    open_path(&root, path)
+    open_path(root, path)
+}
+
+/// Where a link in `dir` points, as a path from the root; none when it is not a link.
+fn link_target(dir: &OwnedFd, dir_path: &Path, name: &OsStr) -> io::Result<Option<PathBuf>> {
+    match rustix::fs::readlinkat(dir, name, Vec::new()) {
+        Ok(target) => Ok(Some(dir_path.join(OsStr::from_bytes(target.as_bytes())))),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn one_less(links: u32) -> io::Result<u32> {
+    links.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 /// Attaches a detached tree at a path of the root; the mount point is made where missing, as a directory or as a file
@@ -141,6 +178,13 @@ mod tests {
         ensure_dir(&fd, Path::new("/abs/made/deep"), 0o755).expect("made inside");
         ensure_file(&fd, Path::new("/rel/made/file")).expect("made inside");
         assert!(dir.join("etc/made/deep").is_dir() && dir.join("etc/made/file").is_file());
+        symlink("../../nowhere/./file", dir.join("etc/dangling")).expect("link");
+        symlink("/nothing/here", dir.join("missing")).expect("link");
+        symlink("loop", dir.join("loop")).expect("link");
+        ensure_file(&fd, Path::new("/etc/dangling")).expect("made inside");
+        ensure_dir(&fd, Path::new("/missing/deeper"), 0o755).expect("made inside");
+        assert!(dir.join("nowhere/file").is_file() && dir.join("nothing/here/deeper").is_dir());
+        assert!(ensure_dir(&fd, Path::new("/loop/x"), 0o755).is_err());
         std::fs::remove_dir_all(dir).expect("clean up");
     }
 }
