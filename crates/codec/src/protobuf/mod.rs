@@ -9,7 +9,7 @@ use crate::ListHead;
 
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use wire::{Fields, put_bytes, put_message, put_number};
 

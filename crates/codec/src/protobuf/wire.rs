@@ -90,7 +90,7 @@ pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, ProtobufError> {
     Err(ProtobufError::Malformed(if rest.len() < 10 { "unexpected EOF" } else { "proto: integer overflow" }))
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -98,24 +98,24 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
     put_varint(out, u64::from(field) << 3);
     put_varint(out, number);
 }
 
-pub(super) fn put_double(out: &mut Vec<u8>, field: u32, double: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, double: f64) {
     put_varint(out, u64::from(field) << 3 | 1);
     out.extend_from_slice(&double.to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// A message field whose content is written by `write`; the length goes in front once it is known.
-pub(super) fn put_message<E>(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn put_message<E>(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     put_varint(out, u64::from(field) << 3 | 2);
     let start = out.len();
     write(out)?;
