@@ -378,7 +378,7 @@ impl Shape {
             (Treatment::Outside, _) => vec![Rule::new().mark()],
             (Treatment::Local { .. }, Some(inner)) => {
                 let from = |cidr: &IpNet| family.rule().source(family, 0).within(0, *cidr).goto(inner.chain());
-                let from_here = Rule::new().from_this_machine().mark().goto(inner.chain());
+                let from_here = Rule::new().sent_by_this_machine().mark().goto(inner.chain());
                 cidrs.iter().map(from).chain([from_here]).collect()
             }
             _ => Vec::new(),

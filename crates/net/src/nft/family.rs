@@ -122,7 +122,7 @@ impl Rule {
     }
 
     /// Goes on only if the packet is from this machine.
-    pub(crate) fn from_this_machine(self) -> Self {
+    pub(crate) fn sent_by_this_machine(self) -> Self {
         self.source_type(0).equal(0, &LOCAL.to_ne_bytes())
     }
 
