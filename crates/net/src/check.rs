@@ -10,6 +10,9 @@ use crate::netlink::{NetlinkError, Socket, Subsystem, route};
 use crate::overlay::Overlay;
 use crate::{netns, nft};
 
+const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -151,42 +154,48 @@ fn forwarding() -> Finding {
 
 /// Somebody else's rules that drop what they do not know: docker and many firewalls.
 fn foreign_drops(cluster_cidrs: &[IpNet]) -> Vec<Finding> {
-    const NAME: &str = "net/foreign-forward-drop";
-    const FORWARD: u32 = 2;
+    const NAME: &str = "net/foreign-drop";
     let mut dropping = Vec::new();
     match Socket::open(Subsystem::Netfilter).and_then(|mut socket| nft::base_chains(&mut socket)) {
         Ok(chains) => {
-            for chain in chains.iter().filter(|chain| chain.hook == FORWARD && chain.drops) {
-                dropping.push((chain.family_name(), chain.table.clone(), chain.name.clone()));
+            for chain in chains.iter().filter(|chain| matches!(chain.hook, INPUT | FORWARD) && chain.drops) {
+                dropping.push((chain.hook, chain.family_name(), chain.table.clone(), chain.name.clone()));
             }
         }
         Err(error) if error.errno == Some(Errno::NOENT) => {}
         Err(error) => return vec![fine(NAME, format!("not looked at: {error}"))],
     }
     if crate::sys::legacy_forward_drops() == Some(true) {
-        dropping.push(("ip", "filter".into(), "FORWARD".into()));
+        dropping.push((FORWARD, "ip", "filter".into(), "FORWARD".into()));
     }
     if dropping.is_empty() {
-        return vec![fine(NAME, "nobody drops forwarded packets by default")];
+        return vec![fine(NAME, "nobody drops packets of pods by default")];
     }
-    let findings = dropping.into_iter().map(|(family, table, chain)| Finding {
-        name: NAME.into(),
-        severity: Severity::Warning,
-        seen: format!("the chain {chain} of the table {family} {table} drops forwarded packets by default"),
-        consequence: "pods reach neither each other nor the outside, unless its rules accept them".into(),
-        mend: mend_drop(family, &table, &chain, cluster_cidrs),
+    let findings = dropping.into_iter().map(|(hook, family, table, chain)| {
+        let (packets, consequence) = match hook {
+            INPUT => ("packets for this machine", "pods do not reach the API server and DNS of this node"),
+            _ => ("forwarded packets", "pods reach neither each other nor the outside"),
+        };
+        Finding {
+            name: NAME.into(),
+            severity: Severity::Warning,
+            seen: format!("the chain {chain} of the table {family} {table} drops {packets} by default"),
+            consequence: format!("{consequence}, unless its rules accept them"),
+            mend: mend_drop(hook, family, &table, &chain, cluster_cidrs),
+        }
     });
     findings.collect()
 }
 
-fn mend_drop(family: &str, table: &str, chain: &str, cluster_cidrs: &[IpNet]) -> String {
-    let iptables = table == "filter" && chain == "FORWARD";
+fn mend_drop(hook: u32, family: &str, table: &str, chain: &str, cluster_cidrs: &[IpNet]) -> String {
+    let iptables = table == "filter" && matches!(chain, "INPUT" | "FORWARD");
     let v6 = |cidr: &&IpNet| cidr.addr().is_ipv6();
     let wanted = cluster_cidrs.iter().filter(|cidr| family == "inet" || v6(cidr) == (family == "ip6"));
+    let directions: &[&str] = if hook == INPUT { &["s"] } else { &["s", "d"] };
     let rules = wanted.flat_map(|cidr| {
         let (program, address) = if cidr.addr().is_ipv4() { ("iptables", "ip") } else { ("ip6tables", "ip6") };
-        ["s", "d"].map(|direction| match iptables {
-            true => format!("{program} -I FORWARD -{direction} {cidr} -j ACCEPT"),
+        directions.iter().map(move |direction| match iptables {
+            true => format!("{program} -I {chain} -{direction} {cidr} -j ACCEPT"),
             false => format!("nft insert rule {family} {table} {chain} {address} {direction}addr {cidr} accept"),
         })
     });

@@ -29,7 +29,7 @@ impl LoopbackAddress {
     pub fn ensure(address: IpAddr, journal: &HostJournal) -> Result<Self, NetlinkError> {
         let change = Change::Address { link: LOOPBACK.into(), address };
         record(journal, change, || format!("journal the address {address}"))?;
-        Socket::open(Subsystem::Route)?.request(route::add_address(LOOPBACK_INDEX, IpNet::from(address)))?;
+        Socket::open(Subsystem::Route)?.request(route::add_host_address(LOOPBACK_INDEX, IpNet::from(address)))?;
         Ok(Self { address })
     }
 

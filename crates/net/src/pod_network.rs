@@ -3,7 +3,7 @@
 //! ```text
 //!  pod   eth0  10.42.0.7/32   default via 169.254.1.1 onlink, neighbour 169.254.1.1 = host MAC
 //!   |
-//!  host  kn<hash>             10.42.0.7/32 dev kn<hash>, neighbour 10.42.0.7 = pod MAC
+//!  host  knarr<hash>          10.42.0.7/32 dev knarr<hash>, neighbour 10.42.0.7 = pod MAC
 //! ```
 //!
 //! Both neighbours are permanent, so that no ARP or neighbour discovery ever takes place.
@@ -22,7 +22,9 @@ use crate::netlink::{
 use crate::netns::{NetnsRef, within};
 
 /// Every host interface of a pod starts so.
-const PREFIX: &str = "kn";
+const PREFIX: &str = "knarr";
+/// The length of the hash after it; together as long as a name may be.
+const HASH: usize = 10;
 /// The name of the interface in the pod.
 const POD_INTERFACE: &str = "eth0";
 /// What stands on a host interface before the pod's UID.
@@ -128,7 +130,7 @@ impl PodNetwork {
 
     /// The name of the host interface of a pod.
     pub fn host_interface(uid: &str) -> String {
-        format!("{PREFIX}{:012x}", hash(uid.as_bytes()) >> 16)
+        format!("{PREFIX}{:0HASH$x}", hash(uid.as_bytes()) >> (64 - 4 * HASH))
     }
 
     /// Gives a pod its interface. A second call with the same input changes nothing; what an
@@ -240,7 +242,7 @@ enum Made {
 }
 
 fn is_ours(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth") && link.name.len() == PREFIX.len() + 12 && link.name.starts_with(PREFIX)
+    link.kind.as_deref() == Some("veth") && link.name.len() == PREFIX.len() + HASH && link.name.starts_with(PREFIX)
 }
 
 fn has_interface(mac: [u8; 6]) -> Result<bool, NetlinkError> {

@@ -27,9 +27,10 @@ fn a_clean_host_is_fine() {
 fn obstacles_are_named_with_a_mend() {
     for (obstacle, name, words) in [
         ("nft 'add table inet fw; add chain inet fw forward { type filter hook forward priority 0; policy drop; }'",
-         "net/foreign-forward-drop", "nft insert rule inet fw forward ip saddr 10.42.0.0/16 accept"),
-        ("iptables-nft -P FORWARD DROP", "net/foreign-forward-drop", "iptables -I FORWARD -s 10.42.0.0/16 -j ACCEPT"),
-        ("iptables-legacy -P FORWARD DROP", "net/foreign-forward-drop", "iptables -I FORWARD -d 10.42.0.0/16 -j ACCEPT"),
+         "net/foreign-drop", "nft insert rule inet fw forward ip saddr 10.42.0.0/16 accept"),
+        ("iptables-nft -P INPUT DROP", "net/foreign-drop", "iptables -I INPUT -s 10.42.0.0/16 -j ACCEPT"),
+        ("iptables-nft -P FORWARD DROP", "net/foreign-drop", "iptables -I FORWARD -s 10.42.0.0/16 -j ACCEPT"),
+        ("iptables-legacy -P FORWARD DROP", "net/foreign-drop", "iptables -I FORWARD -d 10.42.0.0/16 -j ACCEPT"),
         ("ip link add d0 type veth peer name d1; ip addr add 10.42.7.1/24 dev d0", "net/address-clash", "--cluster-cidr"),
         ("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d0 up; ip route add 10.0.0.0/8 dev d0",
          "net/address-clash", "--service-cidr"),

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use net::{Dataplane, DataplaneConfig, Endpoint, HostPort, PodRules, PodRulesConfig, Protocol, ServicePort, TableWatch};
+use net::{
+    Dataplane, DataplaneConfig, Endpoint, HostPort, LoopbackAddress, PodRules, PodRulesConfig, Protocol, ServicePort,
+    TableWatch,
+};
 use world::{Node, Space, World, wire};
 
 const CLIENT: &str = "192.0.2.9";
@@ -105,6 +108,8 @@ fn cluster_addresses() {
         .map(|_| scene.two.ask_udp(&scene.two.udp(world::PATIENCE), "10.43.0.10:80").unwrap().0)
         .collect();
     assert_eq!(by_udp, names(&["one", "two"]));
+    let from_host = scene.node.space.udp(world::PATIENCE);
+    scene.node.space.ask_udp(&from_host, "10.43.0.10:80").unwrap();
     for (client, address) in [(&scene.one, "10.43.0.99:80"), (&scene.node.space, "10.43.0.99:80")] {
         assert_eq!(client.ask(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "unused service address");
     }
@@ -333,6 +338,54 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
     let counters = |text: String| text.lines().filter(|line| !line.contains("counter")).collect::<Vec<_>>().join("\n");
     assert_eq!(counters(scene.listing()), counters(others));
     assert_eq!(node.command("ip route"), routes);
+}
+
+#[test]
+fn the_node_answers_on_its_own_service_address() {
+    let scene = Scene::new();
+    let node = &scene.node.space;
+    let before = node.command("ip addr");
+    let dns = "10.43.0.53".parse().unwrap();
+    let own = node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
+    node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
+    let config = DataplaneConfig { own_addresses: vec![dns], ..config() };
+    let services = by_key(&[service(Protocol::Tcp, "10.43.0.53", &["10.42.0.2"])]);
+    let _dataplane = node.run(|| Dataplane::open(config, &services, &scene.node.journal).unwrap());
+    node.serve(80, "node");
+
+    assert_eq!(scene.one.ask("10.43.0.53:80").unwrap(), ("node".into(), "10.42.0.2".parse().unwrap()));
+    assert_eq!(node.ask("10.43.0.53:80").unwrap().0, "node");
+    assert_eq!(node.ask("10.42.0.2:8080").unwrap().1.to_string(), "192.0.2.1", "it is no source address");
+    assert_eq!(scene.one.ask("10.43.0.53:81").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    node.run(|| own.remove().unwrap());
+    assert_eq!(node.command("ip addr"), before);
+}
+
+#[test]
+fn changes_and_restarts_leave_no_gap() {
+    let scene = Scene::new();
+    let with = |ends: &[&str]| by_key(&[service(Protocol::Tcp, "10.43.0.10", ends)]);
+    let ends: [&[&str]; 3] = [&["10.42.0.2"], &["10.42.0.3", "10.42.0.2"], &["10.42.0.3"]];
+    let mut dataplane = scene.open(&[service(Protocol::Tcp, "10.43.0.10", ends[0])]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                scene.one.ask("10.43.0.10:80").unwrap_or_else(|error| panic!("after {asked}: {error}"));
+                asked += 1;
+            }
+            asked
+        });
+        for round in 0..300 {
+            scene.node.space.run(|| match round % 30 {
+                29 => dataplane = Dataplane::open(config(), &with(ends[round % 3]), &scene.node.journal).unwrap(),
+                _ => drop(dataplane.apply(&with(ends[round % 3])).unwrap()),
+            });
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        println!("asked {} times", client.join().unwrap());
+    });
 }
 
 #[test]

@@ -338,8 +338,7 @@ fn parse_vxlan(data: &[u8]) -> VxlanSettings {
     }
 }
 
-fn address_message(what: String, kind: u16, flags: u16, link: u32, address: IpNet) -> Message {
-    let scope = if address.addr().is_loopback() { SCOPE_HOST } else { SCOPE_UNIVERSE };
+fn address_message(what: String, kind: u16, flags: u16, link: u32, address: IpNet, scope: u8) -> Message {
     let mut fixed = [family(&address.addr()), address.prefix_len(), 0, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&link.to_ne_bytes());
     let mut message = Message::new(what, kind, flags, &fixed);
@@ -350,7 +349,17 @@ fn address_message(what: String, kind: u16, flags: u16, link: u32, address: IpNe
 
 /// Gives a link an address without asking around whether somebody has it.
 pub fn add_address(link: u32, address: IpNet) -> Message {
-    let mut message = address_message(format!("add the address {address}"), NEWADDR, CREATE | REPLACE, link, address);
+    add_address_in(SCOPE_UNIVERSE, link, address)
+}
+
+/// Gives a link an address that only this machine uses: it is never chosen as a source address.
+pub fn add_host_address(link: u32, address: IpNet) -> Message {
+    add_address_in(SCOPE_HOST, link, address)
+}
+
+fn add_address_in(scope: u8, link: u32, address: IpNet) -> Message {
+    let what = format!("add the address {address}");
+    let mut message = address_message(what, NEWADDR, CREATE | REPLACE, link, address, scope);
     if address.addr().is_ipv6() {
         message.u32(IFA_FLAGS, IFA_F_NODAD);
     }
@@ -359,7 +368,7 @@ pub fn add_address(link: u32, address: IpNet) -> Message {
 
 /// Takes an address away; fine if it is not there.
 pub fn delete_address(link: u32, address: IpNet) -> Message {
-    address_message(format!("delete the address {address}"), DELADDR, 0, link, address)
+    address_message(format!("delete the address {address}"), DELADDR, 0, link, address, SCOPE_UNIVERSE)
         .tolerate(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
 }
 

@@ -239,7 +239,9 @@ impl Table {
         message.be32(10, id);
         let numbers = [(KEY_BYTE_ORDER, &*set.key == NUMBER), (DATA_BYTE_ORDER, set.carries.is_number())];
         let hints: Vec<u8> = numbers.iter().filter(|(_, is)| *is).flat_map(|(hint, _)| *hint).collect();
-        message.bytes(13, &hints);
+        if !hints.is_empty() {
+            message.bytes(13, &hints);
+        }
         message
     }
 
