@@ -193,3 +193,44 @@ async fn forwarded_ports() {
         forwarder.close().await.unwrap();
     }
 }
+
+/// The form of before tunnelling: two channels a port, each starting with the port's number.
+#[tokio::test]
+async fn forwarded_ports_in_channels() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let server = server::start().await;
+    for to in [server, server::start_proxy(server).await] {
+        let url =
+            format!("ws://{to}/api/v1/namespaces/default/pods/x/portforward?ports=80&ports=99");
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert(
+            "sec-websocket-protocol",
+            "v4.channel.k8s.io".parse().unwrap(),
+        );
+        let stream = TcpStream::connect(to).await.unwrap();
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+            .await
+            .unwrap();
+        socket
+            .send(Message::Binary(b"\0hello".as_slice().into()))
+            .await
+            .unwrap();
+        let mut channels = vec![Vec::new(); 4];
+        while channels[0].len() < 7 || channels[3].len() < 26 {
+            let Message::Binary(message) = socket.next().await.unwrap().unwrap() else {
+                continue;
+            };
+            channels[usize::from(message[0])].extend_from_slice(&message[1..]);
+        }
+        assert_eq!(channels[0], b"\x50\0HELLO");
+        assert_eq!(
+            (channels[1].as_slice(), channels[2].as_slice()),
+            (b"\x50\0".as_slice(), b"\x63\0".as_slice())
+        );
+        assert_eq!(channels[3], b"\x63\0nobody listens on port 99");
+        socket.close(None).await.unwrap();
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}
