@@ -263,3 +263,9 @@ pub fn by_table(map: &Map<String, Value>, schema: &crate::schema::Type, path: &P
         }
     }
 }
+
+/// The spec of an object against the schema table alone.
+pub fn spec_by_table(object: &crate::Object, type_name: &str, path: &Path, causes: &mut Causes) {
+    let schema = crate::schema::builtin(type_name).expect("kinds name types of the table");
+    by_table(object.map("spec"), &schema, path, causes);
+}

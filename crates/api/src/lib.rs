@@ -6,6 +6,7 @@
 
 pub mod causes;
 pub mod check;
+pub mod convert;
 pub mod cron;
 pub mod field_selector;
 mod kind;

@@ -1,0 +1,103 @@
+//! Flow schemas: which requests belong to which priority level.
+
+use serde_json::{Map, Value};
+
+use crate::causes::Causes;
+use crate::check::Check;
+use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::object::Object;
+use crate::path::Path;
+use crate::print;
+use crate::read::Read;
+
+const SPEC: Path<'static> = Path::root("spec");
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        prepare_create: |object| reset_status_of(object, "flowcontrol.v1.FlowSchema"),
+        prepare_update: keep_status,
+        prepare_status_update: keep_spec,
+        validate,
+        validate_update: |new, _old, causes| validate(new, causes),
+        columns: Some(columns),
+        generation: Generation::Spec,
+        ..Kind::plain("flowcontrol.apiserver.k8s.io", "FlowSchema")
+    }
+}
+
+fn validate(object: &Object, causes: &mut Causes) {
+    let spec = object.map("spec");
+    let (precedence, at) = (spec.int("matchingPrecedence").unwrap_or(0), SPEC.field("matchingPrecedence"));
+    if precedence <= 0 {
+        causes.bad(&at, precedence, "must be a positive value");
+    }
+    if precedence > 10_000 {
+        causes.bad(&at, precedence, "must not be greater than 10000");
+    }
+    if precedence == 1 && object.name() != "exempt" {
+        causes.bad(&at, precedence, "only the schema named 'exempt' may have matchingPrecedence 1");
+    }
+    if spec.has("distinguisherMethod") {
+        causes.one_of(spec.map("distinguisherMethod"), "type", &SPEC.field("distinguisherMethod"), &["ByNamespace", "ByUser"]);
+    }
+    let level = SPEC.field("priorityLevelConfiguration");
+    if spec.map("priorityLevelConfiguration").text("name").is_empty() {
+        causes.needed(&level.field("name"), "must reference a priority level");
+    }
+    let list = SPEC.field("rules");
+    for (index, rule) in spec.maps("rules").enumerate() {
+        validate_rule(rule, &list.index(index), causes);
+    }
+}
+
+fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let subjects = path.field("subjects");
+    if rule.list("subjects").is_empty() {
+        causes.needed(&subjects, "subjects must contain at least one value");
+    }
+    for (index, subject) in rule.maps("subjects").enumerate() {
+        let at = subjects.index(index);
+        let field = match subject.text("kind") {
+            "User" => "user",
+            "Group" => "group",
+            "ServiceAccount" => "serviceAccount",
+            other => {
+                causes.unsupported(&at.field("kind"), other, &["Group", "ServiceAccount", "User"]);
+                continue;
+            }
+        };
+        match subject.object(field) {
+            Some(one) => drop(causes.need_text(one, "name", &at.field(field))),
+            None => causes.needed(&at.field(field), &format!("{field} is required when subject kind is '{}'", subject.text("kind"))),
+        }
+    }
+    if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
+        causes.needed(path, "at least one of resourceRules and nonResourceRules has to be non-empty");
+    }
+    for (field, needed) in [("resourceRules", ["verbs", "apiGroups", "resources"].as_slice()), ("nonResourceRules", &["verbs", "nonResourceURLs"])] {
+        let list = path.field(field);
+        for (index, one) in rule.maps(field).enumerate() {
+            let at = list.index(index);
+            for name in needed.iter().filter(|name| one.list(name).is_empty()) {
+                causes.needed(&at.field(name), &format!("{name} must contain at least one value"));
+            }
+            if field == "resourceRules" && one.list("namespaces").is_empty() && !one.flag("clusterScope") {
+                causes.needed(&at.field("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace");
+            }
+        }
+    }
+}
+
+fn columns(object: &Object, clock: &Clock) -> Vec<Value> {
+    let spec = object.map("spec");
+    let dangling = object.map("status").maps("conditions").find(|one| one.text("type") == "Dangling");
+    vec![
+        object.name().into(),
+        spec.map("priorityLevelConfiguration").text("name").into(),
+        spec.int("matchingPrecedence").unwrap_or(0).into(),
+        print::or_none(spec.map("distinguisherMethod").text("type")),
+        print::age(object, clock),
+        dangling.map_or("?", |one| one.text("status")).into(),
+    ]
+}

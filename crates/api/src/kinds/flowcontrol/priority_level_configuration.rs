@@ -1,0 +1,86 @@
+//! Priority levels: how many requests of a kind may run at once and how the others wait.
+
+use serde_json::Value;
+
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::object::Object;
+use crate::path::Path;
+use crate::print;
+use crate::read::Read;
+
+const SPEC: Path<'static> = Path::root("spec");
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        prepare_create: |object| reset_status_of(object, "flowcontrol.v1.PriorityLevelConfiguration"),
+        prepare_update: keep_status,
+        prepare_status_update: keep_spec,
+        validate,
+        validate_update: |new, _old, causes| validate(new, causes),
+        columns: Some(columns),
+        generation: Generation::Spec,
+        ..Kind::plain("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration")
+    }
+}
+
+fn validate(object: &Object, causes: &mut Causes) {
+    let spec = object.map("spec");
+    match spec.text("type") {
+        "Exempt" => {
+            if spec.has("limited") {
+                causes.refused(&SPEC.field("limited"), "must be nil if the type is not Limited");
+            }
+        }
+        "Limited" => {
+            if spec.has("exempt") {
+                causes.refused(&SPEC.field("exempt"), "must be nil if the type is Limited");
+            }
+            let at = SPEC.field("limited");
+            let Some(limited) = spec.object("limited") else {
+                causes.needed(&at, "must not be empty when type is Limited");
+                return;
+            };
+            check::non_negative_field(limited, "nominalConcurrencyShares", &at, causes);
+            if let Some(percent) = limited.int("lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
+                causes.bad(&at.field("lendablePercent"), percent, "must be between 0 and 100, inclusive");
+            }
+            let (response, at) = (limited.map("limitResponse"), at.field("limitResponse"));
+            match (response.text("type"), response.object("queuing")) {
+                ("Reject", Some(_)) => causes.refused(&at.field("queuing"), "must be nil if limited.limitResponse.type is not Limited"),
+                ("Reject", None) => {}
+                ("Queue", None) => causes.needed(&at.field("queuing"), "must not be empty if limited.limitResponse.type is Limited"),
+                ("Queue", Some(queuing)) => {
+                    let place = at.field("queuing");
+                    for field in ["queueLengthLimit", "queues", "handSize"] {
+                        let number = queuing.int(field).unwrap_or(0);
+                        if number <= 0 {
+                            causes.bad(&place.field(field), number, "must be positive");
+                        }
+                    }
+                }
+                (other, _) => causes.unsupported(&at.field("type"), other, &["Queue", "Reject"]),
+            }
+        }
+        other => causes.unsupported(&SPEC.field("type"), other, &["Exempt", "Limited"]),
+    }
+}
+
+fn columns(object: &Object, clock: &Clock) -> Vec<Value> {
+    let spec = object.map("spec");
+    let level = spec.object("limited").unwrap_or_else(|| spec.map("exempt"));
+    let queuing = level.map("limitResponse").object("queuing");
+    let shown = |number: Option<i64>| number.map_or_else(|| Value::from("<none>"), Value::from);
+    let queue = |field: &str| shown(queuing.and_then(|queuing| queuing.int(field)));
+    vec![
+        object.name().into(),
+        spec.text("type").into(),
+        shown(level.int("nominalConcurrencyShares")),
+        queue("queues"),
+        queue("handSize"),
+        queue("queueLengthLimit"),
+        print::age(object, clock),
+    ]
+}

@@ -1,0 +1,48 @@
+//! IP addresses: which Service holds which cluster address.
+
+use serde_json::Value;
+
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::kind::{Clock, Kind, NameRule, Selectable};
+use crate::object::Object;
+use crate::path::Path;
+use crate::read::Read;
+
+const SPEC: Path<'static> = Path::root("spec");
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        name: NameRule::IpAddress,
+        validate,
+        validate_update: |new, old, causes| {
+            validate(new, causes);
+            check::immutable_field(new.map("spec"), old.map("spec"), "parentRef", &SPEC, causes);
+        },
+        selectable: &[Selectable { field: "spec.parentRef.name", value: |object| object.text_at(&["spec", "parentRef", "name"]).into() }],
+        columns: Some(columns),
+        ..Kind::plain("networking.k8s.io", "IPAddress")
+    }
+}
+
+fn validate(object: &Object, causes: &mut Causes) {
+    let at = SPEC.field("parentRef");
+    match object.map("spec").object("parentRef") {
+        Some(parent) => {
+            causes.need_text(parent, "resource", &at);
+            causes.need_text(parent, "name", &at);
+        }
+        None => causes.needed(&at, ""),
+    }
+}
+
+fn columns(object: &Object, _clock: &Clock) -> Vec<Value> {
+    let parent = object.map("spec").object("parentRef").map(|parent| {
+        let resource = crate::status::qualified(parent.text("resource"), parent.text("group")).to_lowercase();
+        let namespace = parent.text("namespace");
+        let place = if namespace.is_empty() { resource } else { format!("{resource}/{namespace}") };
+        format!("{place}/{}", parent.text("name"))
+    });
+    vec![object.name().into(), parent.unwrap_or_else(|| "<none>".into()).into()]
+}

@@ -1,0 +1,34 @@
+//! Runtime classes.
+
+use serde_json::Value;
+
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::kind::{Clock, Kind};
+use crate::names;
+use crate::object::Object;
+use crate::path::Path;
+use crate::print;
+use crate::read::Read;
+use crate::types::{affinity, object_meta};
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        validate,
+        validate_update: |new, old, causes| check::immutable(new.get("handler"), old.get("handler"), &Path::root("handler"), causes),
+        columns: Some(columns),
+        ..Kind::plain("node.k8s.io", "RuntimeClass")
+    }
+}
+
+fn validate(class: &Object, causes: &mut Causes) {
+    causes.each(&Path::root("handler"), class.text("handler"), names::label_errors(class.text("handler")));
+    let scheduling = Path::root("scheduling");
+    object_meta::validate_labels(class.map("scheduling").map("nodeSelector"), &scheduling.field("nodeSelector"), causes);
+    affinity::validate_tolerations(class.map("scheduling"), &scheduling.field("tolerations"), causes);
+}
+
+fn columns(class: &Object, clock: &Clock) -> Vec<Value> {
+    vec![class.name().into(), class.text("handler").into(), print::age(class, clock)]
+}

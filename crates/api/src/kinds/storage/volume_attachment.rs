@@ -1,0 +1,53 @@
+//! Volume attachments: a volume that shall be attached to a node.
+
+use serde_json::Value;
+
+use crate::causes::Causes;
+use crate::check::{self, Check};
+use crate::kind::{Clock, Kind, keep_spec, keep_status, reset_status_of};
+use crate::object::Object;
+use crate::path::Path;
+use crate::print;
+use crate::read::Read;
+
+const SPEC: Path<'static> = Path::root("spec");
+
+/// The kind.
+pub const fn kind() -> Kind {
+    Kind {
+        prepare_create: |object| reset_status_of(object, "storage.v1.VolumeAttachment"),
+        prepare_update: keep_status,
+        prepare_status_update: keep_spec,
+        validate,
+        validate_update: |new, old, causes| {
+            validate(new, causes);
+            check::immutable(new.get("spec"), old.get("spec"), &SPEC, causes);
+        },
+        columns: Some(columns),
+        ..Kind::plain("storage.k8s.io", "VolumeAttachment")
+    }
+}
+
+fn validate(attachment: &Object, causes: &mut Causes) {
+    let spec = attachment.map("spec");
+    causes.need_text(spec, "attacher", &SPEC);
+    let (source, at) = (spec.map("source"), SPEC.field("source"));
+    match (source.has("inlineVolumeSpec"), source.has("persistentVolumeName")) {
+        (true, true) => causes.refused(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (false, false) => causes.needed(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        _ => {}
+    }
+    causes.need_text(spec, "nodeName", &SPEC);
+}
+
+fn columns(attachment: &Object, clock: &Clock) -> Vec<Value> {
+    let spec = attachment.map("spec");
+    vec![
+        attachment.name().into(),
+        spec.text("attacher").into(),
+        spec.map("source").text("persistentVolumeName").into(),
+        spec.text("nodeName").into(),
+        attachment.map("status").flag("attached").into(),
+        print::age(attachment, clock),
+    ]
+}

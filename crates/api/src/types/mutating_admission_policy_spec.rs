@@ -1,0 +1,9 @@
+//! `admissionregistration.v1.MutatingAdmissionPolicySpec`: expressions that change objects.
+
+use crate::read::Write;
+use crate::types::Rules;
+
+/// Rules of the type.
+pub const fn rules() -> Rules {
+    Rules { default: |map| map.default("failurePolicy", "Fail"), ..Rules::of("admissionregistration.v1.MutatingAdmissionPolicySpec") }
+}
