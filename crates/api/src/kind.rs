@@ -153,7 +153,9 @@ pub fn keep_all_but_status(new: &mut Object, old: &Object) {
     if let Some(managed) = managed {
         new.set_meta("managedFields", managed);
     }
-    new.set_meta("resourceVersion", resource_version);
+    if !resource_version.is_empty() {
+        new.set_meta("resourceVersion", resource_version);
+    }
     match status {
         Some(status) => new.0.insert("status".into(), status),
         None => new.0.remove("status"),
