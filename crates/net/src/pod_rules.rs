@@ -12,7 +12,9 @@ use crate::dataplane::flows::{self, Fronts};
 use crate::dataplane::{Applied, ApplyError, Protocol, endpoint, front_key, loopback_guard};
 use crate::journal::{Change, HostJournal};
 use crate::netlink::{Message, Socket, Subsystem};
-use crate::nft::{Carries, Data, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict, octets};
+use crate::nft::{
+    Carries, Data, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict, octets,
+};
 
 /// A port of the host that leads to a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,9 +82,16 @@ impl PodRules {
     pub const TABLE: &'static str = "knarr-pods";
 
     /// Replaces whatever table of ours there is by a fresh one, in one transaction.
-    pub fn open(config: PodRulesConfig, host_ports: &[HostPort], journal: &HostJournal) -> Result<Self, ApplyError> {
+    pub fn open(
+        config: PodRulesConfig,
+        host_ports: &[HostPort],
+        journal: &HostJournal,
+    ) -> Result<Self, ApplyError> {
         let name = config.table.clone().unwrap_or_else(|| Self::TABLE.into());
-        let change = Change::NftTable { family: "inet".into(), name: name.clone() };
+        let change = Change::NftTable {
+            family: "inet".into(),
+            name: name.clone(),
+        };
         journal.record(change).map_err(ApplyError::Journal)?;
         let mut rules = Self {
             config,
@@ -108,7 +117,9 @@ impl PodRules {
             }
             match self.socket.transaction(messages) {
                 Ok(()) => return Ok(self.applied(elements, flows, count)),
-                Err(error) => tracing::warn!(%error, "the pod table is not as it was left, making it anew"),
+                Err(error) => {
+                    tracing::warn!(%error, "the pod table is not as it was left, making it anew")
+                }
             }
         }
         let mut messages = base(&self.table, &self.config);
@@ -128,7 +139,9 @@ impl PodRules {
 
     /// Removes the table.
     pub fn remove(mut self) -> Result<(), ApplyError> {
-        Ok(self.socket.transaction(vec![self.table.add(), self.table.delete()])?)
+        Ok(self
+            .socket
+            .transaction(vec![self.table.add(), self.table.delete()])?)
     }
 
     fn applied(&mut self, elements: Elements, flows: Fronts, count: usize) -> Applied {
@@ -140,17 +153,28 @@ impl PodRules {
                 changed.insert(*front, ends.clone());
             }
         }
-        changed.extend(former.into_keys().filter(|front| !self.flows.contains_key(front)).map(|f| (f, BTreeSet::new())));
+        changed.extend(
+            former
+                .into_keys()
+                .filter(|front| !self.flows.contains_key(front))
+                .map(|f| (f, BTreeSet::new())),
+        );
         let flows = flows::remove_stale(&mut self.socket, &changed).unwrap_or_else(|error| {
             tracing::warn!(%error, "stale flows may remain");
             0
         });
-        Applied { services: 0, elements: count, flows }
+        Applied {
+            services: 0,
+            elements: count,
+            flows,
+        }
     }
 }
 
 fn host_address(host_port: &HostPort) -> Option<IpAddr> {
-    host_port.host_ip.filter(|address| !address.is_unspecified())
+    host_port
+        .host_ip
+        .filter(|address| !address.is_unspecified())
 }
 
 fn elements(host_ports: &[HostPort]) -> Elements {
@@ -165,15 +189,23 @@ fn elements(host_ports: &[HostPort]) -> Elements {
         let pod = Data::Value(endpoint(port.pod_ip, port.pod_port));
         elements.entry((PortSet::Ports, family, key)).or_insert(pod);
         let pod = octets(port.pod_ip);
-        elements.insert((PortSet::Hairpin, family, [pod.clone(), pod].concat()), Data::None);
+        elements.insert(
+            (PortSet::Hairpin, family, [pod.clone(), pod].concat()),
+            Data::None,
+        );
     }
     elements
 }
 
 fn flows_of(host_ports: &[HostPort]) -> Fronts {
     let mut flows = Fronts::new();
-    for port in host_ports.iter().filter(|port| port.protocol == Protocol::Udp) {
-        let ends = flows.entry((host_address(port), port.host_port)).or_default();
+    for port in host_ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Udp)
+    {
+        let ends = flows
+            .entry((host_address(port), port.host_port))
+            .or_default();
         ends.insert((port.pod_ip, port.pod_port));
     }
     flows
@@ -185,15 +217,23 @@ fn difference(table: &Table, old: &Elements, new: &Elements) -> (Vec<Message>, u
     for set in [PortSet::Ports, PortSet::Hairpin] {
         for family in Family::BOTH {
             let differ = |one: &Elements, other: &Elements| -> Vec<(Vec<u8>, Data)> {
-                let of_set = one.iter().filter(|((s, f, _), _)| (*s, *f) == (set, family));
+                let of_set = one
+                    .iter()
+                    .filter(|((s, f, _), _)| (*s, *f) == (set, family));
                 let differing = of_set.filter(|(place, data)| other.get(*place) != Some(*data));
-                differing.map(|((_, _, key), data)| (key.clone(), data.clone())).collect()
+                differing
+                    .map(|((_, _, key), data)| (key.clone(), data.clone()))
+                    .collect()
             };
             let (gone, come) = (differ(old, new), differ(new, old));
             count += gone.len() + come.len();
             let name = set.of(family);
-            messages.extend(table.delete_elements(&name, gone.iter().map(|(key, data)| (key.as_slice(), data))));
-            messages.extend(table.add_elements(&name, come.iter().map(|(key, data)| (key.as_slice(), data))));
+            messages.extend(
+                table.delete_elements(&name, gone.iter().map(|(key, data)| (key.as_slice(), data))),
+            );
+            messages.extend(
+                table.add_elements(&name, come.iter().map(|(key, data)| (key.as_slice(), data))),
+            );
         }
     }
     (messages, count)
@@ -206,12 +246,24 @@ fn base(table: &Table, config: &PodRulesConfig) -> Vec<Message> {
     for family in Family::BOTH {
         let address = family.address_type();
         let sets = [
-            (PortSet::Ports, vec![address, Type::Protocol, Type::Port], Carries::Data(vec![address, Type::Port])),
+            (
+                PortSet::Ports,
+                vec![address, Type::Protocol, Type::Port],
+                Carries::Data(vec![address, Type::Port]),
+            ),
             (PortSet::Hairpin, vec![address; 2], Carries::Nothing),
         ];
         for (set, key, carries) in sets {
             id += 1;
-            messages.push(table.set(&Set { name: set.of(family).into(), key, carries, kind: Kind::Plain }, id));
+            messages.push(table.set(
+                &Set {
+                    name: set.of(family).into(),
+                    key,
+                    carries,
+                    kind: Kind::Plain,
+                },
+                id,
+            ));
         }
     }
     for family in Family::BOTH {
@@ -238,36 +290,73 @@ fn family_rules(table: &Table, config: &PodRulesConfig, family: Family) -> Vec<M
     let (size, ports) = (family.slots(), PortSet::Ports.of(family));
     let to_pod = |rule: Rule| {
         let key = rule.meta(size, Meta::Protocol).transport(size + 1, 2, 2);
-        key.map(0, &ports, size + 2).destination_nat(family.nat(), size + 2, size * 2 + 2)
+        key.map(0, &ports, size + 2)
+            .destination_nat(family.nat(), size + 2, size * 2 + 2)
     };
     let mut messages = vec![
-        table.rule("prerouting", family.rule().for_this_machine().jump(chain("host-ports"))),
-        table.rule("output", family.rule().for_this_machine().jump(chain("host-ports"))),
-        table.rule(&chain("host-ports"), to_pod(family.rule().destination(family, 0))),
-        table.rule(&chain("host-ports"), to_pod(family.rule().immediate(0, &family.unspecified()))),
+        table.rule(
+            "prerouting",
+            family.rule().for_this_machine().jump(chain("host-ports")),
+        ),
+        table.rule(
+            "output",
+            family.rule().for_this_machine().jump(chain("host-ports")),
+        ),
+        table.rule(
+            &chain("host-ports"),
+            to_pod(family.rule().destination(family, 0)),
+        ),
+        table.rule(
+            &chain("host-ports"),
+            to_pod(family.rule().immediate(0, &family.unspecified())),
+        ),
     ];
     let loopback: IpNet = match family {
         Family::V4 => IpNet::new(std::net::Ipv4Addr::LOCALHOST.into(), 8),
         Family::V6 => IpNet::new(std::net::Ipv6Addr::LOCALHOST.into(), 128),
     }
     .expect("these are prefix lengths of their families");
-    let not_to_loopback = || family.rule().meta(0, Meta::OutputInterface).unequal(0, &1u32.to_ne_bytes());
+    let not_to_loopback = || {
+        family
+            .rule()
+            .meta(0, Meta::OutputInterface)
+            .unequal(0, &1u32.to_ne_bytes())
+    };
     let from_loopback = not_to_loopback().source(family, 0).within(0, loopback);
     let to_itself = family.rule().source(family, 0).destination(family, size);
     messages.push(table.rule("postrouting", from_loopback.masquerade()));
-    messages.push(table.rule("postrouting", to_itself.contained(0, &PortSet::Hairpin.of(family)).masquerade()));
+    messages.push(
+        table.rule(
+            "postrouting",
+            to_itself
+                .contained(0, &PortSet::Hairpin.of(family))
+                .masquerade(),
+        ),
+    );
     for cidr in family.only(&config.pod_cidrs) {
         let leaving = not_to_loopback().source(family, 0).within(0, cidr);
         messages.push(table.rule("postrouting", leaving.jump(chain("leaving"))));
     }
     let multicast: IpNet = match family {
         Family::V4 => IpNet::new(std::net::Ipv4Addr::new(224, 0, 0, 0).into(), 4),
-        Family::V6 => IpNet::new(std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
+        Family::V6 => IpNet::new(
+            std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(),
+            8,
+        ),
     }
     .expect("these are prefix lengths of their families");
-    let kept = config.pod_cidrs.iter().chain(&config.non_masquerade_cidrs).copied().chain([multicast]);
+    let kept = config
+        .pod_cidrs
+        .iter()
+        .chain(&config.non_masquerade_cidrs)
+        .copied()
+        .chain([multicast]);
     for cidr in family.only(&kept.collect::<Vec<_>>()) {
-        let rule = family.rule().destination(family, 0).within(0, cidr).verdict(&Verdict::Return);
+        let rule = family
+            .rule()
+            .destination(family, 0)
+            .within(0, cidr)
+            .verdict(&Verdict::Return);
         messages.push(table.rule(&chain("leaving"), rule));
     }
     messages.push(table.rule(&chain("leaving"), Rule::new().masquerade()));

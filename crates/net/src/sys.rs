@@ -72,7 +72,8 @@ pub(crate) fn legacy_forward_drops() -> Option<bool> {
     let mut info = vec![0u8; INFO];
     info[..6].copy_from_slice(b"filter");
     get_ip_option(socket.as_raw_fd(), GET_INFO, &mut info)?;
-    let number = |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let number =
+        |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let size = number(&info, INFO - 4)?;
     let mut entries = vec![0u8; HEADER + size as usize];
     entries[..6].copy_from_slice(b"filter");
@@ -88,7 +89,13 @@ fn get_ip_option(socket: i32, option: i32, buffer: &mut [u8]) -> Option<()> {
     let mut length = buffer.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, all of which belong to `buffer`.
     let result = unsafe {
-        libc::getsockopt(socket, libc::IPPROTO_IP, option, buffer.as_mut_ptr().cast(), std::ptr::from_mut(&mut length))
+        libc::getsockopt(
+            socket,
+            libc::IPPROTO_IP,
+            option,
+            buffer.as_mut_ptr().cast(),
+            std::ptr::from_mut(&mut length),
+        )
     };
     (result == 0).then_some(())
 }

@@ -21,7 +21,10 @@ use ipnet::IpNet;
 
 use super::DataplaneConfig;
 use crate::netlink::Message;
-use crate::nft::{Carries, Data, Dynamic, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict, octets, port_field};
+use crate::nft::{
+    Carries, Data, Dynamic, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict, octets,
+    port_field,
+};
 
 /// The bit by which kube-proxy marks packets to be masqueraded; others know to leave it alone.
 const MASQUERADE: u32 = 0x4000;
@@ -111,18 +114,28 @@ impl SetName {
         let (key, carries) = match self {
             Self::Fronts => (front, Carries::Data(number)),
             Self::Shapes => (number, Carries::Verdict),
-            Self::Slots | Self::InnerSlots => ([front, number].concat(), Carries::Data(vec![address, Type::Port])),
+            Self::Slots | Self::InnerSlots => (
+                [front, number].concat(),
+                Carries::Data(vec![address, Type::Port]),
+            ),
             Self::Sticky => ([client, front].concat(), Carries::Data(number)),
             Self::Hairpin => (vec![address; 2], Carries::Nothing),
             Self::Guarded => (front, Carries::Nothing),
             Self::Allowed => ([front, client].concat(), Carries::Nothing),
         };
         let kind = match self {
-            Self::Sticky => Kind::Dynamic { size: STICKY_CLIENTS },
+            Self::Sticky => Kind::Dynamic {
+                size: STICKY_CLIENTS,
+            },
             Self::Allowed => Kind::Ranges,
             _ => Kind::Plain,
         };
-        Set { name: self.of(family), key, carries, kind }
+        Set {
+            name: self.of(family),
+            key,
+            carries,
+            kind,
+        }
     }
 }
 
@@ -179,7 +192,8 @@ impl Rule {
             By::Address => self.destination(family, at),
             By::Machine => self.immediate(at, &family.unspecified()),
         };
-        rule.meta(at + family.slots(), Meta::Protocol).transport(at + family.slots() + 1, 2, 2)
+        rule.meta(at + family.slots(), Meta::Protocol)
+            .transport(at + family.slots() + 1, 2, 2)
     }
 
     /// Loads the shape of the packet's front; goes on only if there is such a front.
@@ -189,18 +203,25 @@ impl Rule {
             By::Address => self,
             By::Machine => self.for_this_machine(),
         };
-        rule.front(family, by).number(layout.front(), &SetName::Fronts.of(family), layout.number())
+        rule.front(family, by)
+            .number(layout.front(), &SetName::Fronts.of(family), layout.number())
     }
 
     /// Loads a number from a map. The slot after it is overwritten.
     fn number(self, key: u32, set: &str, to: u32) -> Self {
         let mark = to + 1;
-        self.map(key, set, to).meta(mark, Meta::Mark).set_mark(to).meta(to, Meta::Mark).set_mark(mark)
+        self.map(key, set, to)
+            .meta(mark, Meta::Mark)
+            .set_mark(to)
+            .meta(to, Meta::Mark)
+            .set_mark(mark)
     }
 
     fn mark(self) -> Self {
         let (mask, bit) = ((!MASQUERADE).to_ne_bytes(), MASQUERADE.to_ne_bytes());
-        self.meta(0, Meta::Mark).bitwise(0, 0, &mask, &bit).set_mark(0)
+        self.meta(0, Meta::Mark)
+            .bitwise(0, 0, &mask, &bit)
+            .set_mark(0)
     }
 }
 
@@ -232,21 +253,41 @@ pub(super) fn base(table: &Table, config: &DataplaneConfig) -> Vec<Message> {
     messages.push(loopback_guard(table));
     for family in Family::BOTH {
         let suffix = family.suffix();
-        for (chain, target) in [("prerouting", "services"), ("output", "services"), ("unserved", "unserved")] {
+        for (chain, target) in [
+            ("prerouting", "services"),
+            ("output", "services"),
+            ("unserved", "unserved"),
+        ] {
             messages.push(table.rule(chain, family.rule().jump(format!("{target}{suffix}"))));
         }
-        messages.push(table.rule("source-ranges", family.rule().in_state(STATE_NEW).jump(format!("guard{suffix}"))));
+        messages.push(
+            table.rule(
+                "source-ranges",
+                family
+                    .rule()
+                    .in_state(STATE_NEW)
+                    .jump(format!("guard{suffix}")),
+            ),
+        );
         family_rules(table, config, family, &mut messages);
     }
-    messages.extend(["refuse-input", "refuse-forward", "refuse-output"].map(|chain| {
-        table.rule(chain, Rule::new().in_state(STATE_NEW).jump("unserved"))
-    }));
-    messages.push(table.rule("refuse", Rule::new().meta(0, Meta::Protocol).equal(0, &[TCP]).reset()));
+    messages.extend(
+        ["refuse-input", "refuse-forward", "refuse-output"]
+            .map(|chain| table.rule(chain, Rule::new().in_state(STATE_NEW).jump("unserved"))),
+    );
+    messages.push(table.rule(
+        "refuse",
+        Rule::new().meta(0, Meta::Protocol).equal(0, &[TCP]).reset(),
+    ));
     messages.push(table.rule("refuse", Rule::new().port_unreachable()));
     messages.push(table.rule("postrouting", marked().masquerade()));
     for family in Family::BOTH {
         let set = SetName::Hairpin.of(family);
-        let rule = family.rule().source(family, 0).destination(family, family.slots()).contained(0, &set);
+        let rule = family
+            .rule()
+            .source(family, 0)
+            .destination(family, family.slots())
+            .contained(0, &set);
         messages.push(table.rule("postrouting", rule.masquerade()));
     }
     messages
@@ -256,13 +297,25 @@ pub(super) fn base(table: &Table, config: &DataplaneConfig) -> Vec<Message> {
 /// may use that to reach what listens on loopback only.
 pub(crate) fn loopback_guard(table: &Table) -> Message {
     const LOOPBACK: u32 = 1;
-    let loopback = IpNet::new(std::net::Ipv4Addr::LOCALHOST.into(), 8).expect("8 is a prefix length of v4");
-    let foreign = Family::V4.rule().meta(0, Meta::InputInterface).unequal(0, &LOOPBACK.to_ne_bytes());
-    table.rule("loopback-guard", foreign.destination(Family::V4, 0).within(0, loopback).drop())
+    let loopback =
+        IpNet::new(std::net::Ipv4Addr::LOCALHOST.into(), 8).expect("8 is a prefix length of v4");
+    let foreign = Family::V4
+        .rule()
+        .meta(0, Meta::InputInterface)
+        .unequal(0, &LOOPBACK.to_ne_bytes());
+    table.rule(
+        "loopback-guard",
+        foreign
+            .destination(Family::V4, 0)
+            .within(0, loopback)
+            .drop(),
+    )
 }
 
 fn families_and_sets() -> impl Iterator<Item = (Family, SetName)> {
-    Family::BOTH.into_iter().flat_map(|family| SETS.map(|set| (family, set)))
+    Family::BOTH
+        .into_iter()
+        .flat_map(|family| SETS.map(|set| (family, set)))
 }
 
 fn marked() -> Rule {
@@ -276,7 +329,12 @@ fn marked() -> Rule {
         .set_mark(0)
 }
 
-fn family_rules(table: &Table, config: &DataplaneConfig, family: Family, messages: &mut Vec<Message>) {
+fn family_rules(
+    table: &Table,
+    config: &DataplaneConfig,
+    family: Family,
+    messages: &mut Vec<Message>,
+) {
     let suffix = family.suffix();
     let layout = Layout { family };
     let chain = |name: &str| format!("{name}{suffix}");
@@ -284,27 +342,62 @@ fn family_rules(table: &Table, config: &DataplaneConfig, family: Family, message
 
     for by in [By::Address, By::Machine] {
         let shape = family.rule().shape(family, by);
-        rule("services", shape.verdict_map(layout.number(), &SetName::Shapes.of(family)));
+        rule(
+            "services",
+            shape.verdict_map(layout.number(), &SetName::Shapes.of(family)),
+        );
     }
 
-    let guarded = family.rule().front(family, By::Address).contained(layout.front(), &SetName::Guarded.of(family));
+    let guarded = family
+        .rule()
+        .front(family, By::Address)
+        .contained(layout.front(), &SetName::Guarded.of(family));
     let client = layout.number();
     let allowed = SetName::Allowed.of(family);
-    rule("guard", guarded.source(family, client).not_contained(layout.front(), &allowed).drop());
+    rule(
+        "guard",
+        guarded
+            .source(family, client)
+            .not_contained(layout.front(), &allowed)
+            .drop(),
+    );
 
     // What was not sent on by now has no endpoint.
-    rule("unserved", Rule::new().connection_status(0).has_bits(STATUS_DESTINATION_NAT).verdict(&Verdict::Return));
+    rule(
+        "unserved",
+        Rule::new()
+            .connection_status(0)
+            .has_bits(STATUS_DESTINATION_NAT)
+            .verdict(&Verdict::Return),
+    );
     for by in [By::Address, By::Machine] {
-        let known = family.rule().shape(family, by).unequal(layout.number(), &NO_NUMBER.to_ne_bytes());
+        let known = family
+            .rule()
+            .shape(family, by)
+            .unequal(layout.number(), &NO_NUMBER.to_ne_bytes());
         rule("unserved", known.goto("refuse"));
     }
     for cidr in family.only(&config.service_cidrs) {
-        rule("unserved", family.rule().destination(family, 0).within(0, cidr).for_others().goto("refuse"));
+        rule(
+            "unserved",
+            family
+                .rule()
+                .destination(family, 0)
+                .within(0, cidr)
+                .for_others()
+                .goto("refuse"),
+        );
     }
     for cidr in family.only(&config.cluster_cidrs) {
         let invalid = || family.rule().in_state(STATE_INVALID);
-        messages.push(table.rule("refuse-forward", invalid().source(family, 0).within(0, cidr).drop()));
-        messages.push(table.rule("refuse-forward", invalid().destination(family, 0).within(0, cidr).drop()));
+        messages.push(table.rule(
+            "refuse-forward",
+            invalid().source(family, 0).within(0, cidr).drop(),
+        ));
+        messages.push(table.rule(
+            "refuse-forward",
+            invalid().destination(family, 0).within(0, cidr).drop(),
+        ));
     }
 
     let drop = (number(DROP), Data::Verdict(Verdict::Drop));
@@ -316,7 +409,11 @@ impl Shape {
     /// The chain for clients in the cluster, where it differs.
     pub(super) fn inner(&self) -> Option<Self> {
         match self.treatment {
-            Treatment::Local { inner } => Some(Self { treatment: Treatment::Inner, size: inner, ..*self }),
+            Treatment::Local { inner } => Some(Self {
+                treatment: Treatment::Inner,
+                size: inner,
+                ..*self
+            }),
             _ => None,
         }
     }
@@ -333,27 +430,39 @@ impl Shape {
             By::Machine => "machine",
         };
         let chain = format!("{by}{}-{treatment}-{}", self.family.suffix(), self.size);
-        self.affinity.map_or(chain.clone(), |seconds| format!("{chain}-sticky-{seconds}"))
+        self.affinity
+            .map_or(chain.clone(), |seconds| format!("{chain}-sticky-{seconds}"))
     }
 
     /// Makes the chain.
     pub(super) fn create(&self, table: &Table, config: &DataplaneConfig) -> Vec<Message> {
         let chain = self.chain();
         let mut messages = vec![table.chain(&chain)];
-        messages.extend(self.clients(config).into_iter().chain(self.picks()).map(|rule| table.rule(&chain, rule)));
+        messages.extend(
+            self.clients(config)
+                .into_iter()
+                .chain(self.picks())
+                .map(|rule| table.rule(&chain, rule)),
+        );
         messages
     }
 
     /// Makes the way to the chain.
     pub(super) fn connect(&self, table: &Table, id: u32) -> Vec<Message> {
         let element = (number(id), Data::Verdict(Verdict::Goto(self.chain())));
-        table.add_elements(&SetName::Shapes.of(self.family), std::iter::once((element.0.as_slice(), &element.1)))
+        table.add_elements(
+            &SetName::Shapes.of(self.family),
+            std::iter::once((element.0.as_slice(), &element.1)),
+        )
     }
 
     /// Takes the way away.
     pub(super) fn disconnect(&self, table: &Table, id: u32) -> Vec<Message> {
         let element = (number(id), Data::None);
-        table.delete_elements(&SetName::Shapes.of(self.family), std::iter::once((element.0.as_slice(), &element.1)))
+        table.delete_elements(
+            &SetName::Shapes.of(self.family),
+            std::iter::once((element.0.as_slice(), &element.1)),
+        )
     }
 
     /// Takes the rules away, and with them the ways to other chains.
@@ -373,12 +482,26 @@ impl Shape {
         match (self.treatment, self.inner()) {
             (Treatment::Cluster, _) if !cidrs.is_empty() => {
                 let from_outside = family.rule().source(family, 0);
-                vec![cidrs.iter().fold(from_outside, |rule, cidr| rule.not_within(0, 4, *cidr)).mark()]
+                vec![
+                    cidrs
+                        .iter()
+                        .fold(from_outside, |rule, cidr| rule.not_within(0, 4, *cidr))
+                        .mark(),
+                ]
             }
             (Treatment::Outside, _) => vec![Rule::new().mark()],
             (Treatment::Local { .. }, Some(inner)) => {
-                let from = |cidr: &IpNet| family.rule().source(family, 0).within(0, *cidr).goto(inner.chain());
-                let from_here = Rule::new().sent_by_this_machine().mark().goto(inner.chain());
+                let from = |cidr: &IpNet| {
+                    family
+                        .rule()
+                        .source(family, 0)
+                        .within(0, *cidr)
+                        .goto(inner.chain())
+                };
+                let from_here = Rule::new()
+                    .sent_by_this_machine()
+                    .mark()
+                    .goto(inner.chain());
                 cidrs.iter().map(from).chain([from_here]).collect()
             }
             _ => Vec::new(),
@@ -387,7 +510,9 @@ impl Shape {
 
     /// The choice of an endpoint.
     fn picks(&self) -> Vec<Rule> {
-        let layout = Layout { family: self.family };
+        let layout = Layout {
+            family: self.family,
+        };
         let slots = match self.treatment {
             Treatment::Inner => SetName::InnerSlots.of(self.family),
             _ => SetName::Slots.of(self.family),
@@ -398,7 +523,9 @@ impl Shape {
         let front = || self.family.rule().front(self.family, self.by);
         let chance = |rule: Rule| rule.random(layout.number(), self.size);
         let endpoint = |rule: Rule| rule.map(layout.front(), &slots, layout.endpoint());
-        let nat = |rule: Rule| rule.destination_nat(self.family.nat(), layout.endpoint(), layout.endpoint_port());
+        let nat = |rule: Rule| {
+            rule.destination_nat(self.family.nat(), layout.endpoint(), layout.endpoint_port())
+        };
         let Some(seconds) = self.affinity else {
             return vec![nat(endpoint(chance(front())))];
         };
@@ -412,7 +539,11 @@ impl Shape {
         vec![
             nat(endpoint(remember(known, Dynamic::Update, timeout))),
             // What is remembered is a slot that is no more.
-            remember(client().immediate(layout.number(), &[0; 4]), Dynamic::Delete, None),
+            remember(
+                client().immediate(layout.number(), &[0; 4]),
+                Dynamic::Delete,
+                None,
+            ),
             nat(endpoint(remember(chance(client()), Dynamic::Add, timeout))),
             // No room to remember the client.
             nat(endpoint(chance(front()))),

@@ -83,11 +83,20 @@ impl State {
 
     /// All services, for starting over.
     pub(super) fn into_ports(self) -> Vec<(String, Option<ServicePort>)> {
-        self.services.into_iter().map(|(key, service)| (key, Some(service.port))).collect()
+        self.services
+            .into_iter()
+            .map(|(key, service)| (key, Some(service.port)))
+            .collect()
     }
 
     /// Takes one change into the state and into the plan.
-    pub(super) fn change(&mut self, config: &DataplaneConfig, plan: &mut Plan, key: &str, port: Option<ServicePort>) {
+    pub(super) fn change(
+        &mut self,
+        config: &DataplaneConfig,
+        plan: &mut Plan,
+        key: &str,
+        port: Option<ServicePort>,
+    ) {
         if self.port(key) == port.as_ref() {
             return;
         }
@@ -96,7 +105,9 @@ impl State {
         let new = port.map(|port| Service::new(port, old));
         note_stale_flows(plan, config, old, new.as_ref());
         let old_fronts = old.map_or_else(BTreeSet::new, |old| fronts(config, &old.port));
-        let new_fronts = new.as_ref().map_or_else(BTreeSet::new, |new| fronts(config, &new.port));
+        let new_fronts = new
+            .as_ref()
+            .map_or_else(BTreeSet::new, |new| fronts(config, &new.port));
         let affected: BTreeSet<FrontKey> = old_fronts.union(&new_fronts).copied().collect();
 
         let mut steps: BTreeMap<Place, Step> = BTreeMap::new();
@@ -105,7 +116,13 @@ impl State {
             let (elements, shape) = self.front_elements(front);
             released.extend(shape);
             for (place, data) in elements {
-                steps.insert(place, Step { before: Some(data), after: None });
+                steps.insert(
+                    place,
+                    Step {
+                        before: Some(data),
+                        after: None,
+                    },
+                );
             }
         }
         for (address, count) in old.map_or_else(BTreeMap::new, Service::local_addresses) {
@@ -130,14 +147,23 @@ impl State {
             }
         }
         for front in &new_fronts {
-            self.owners.entry(*front).or_default().insert(key.to_owned());
+            self.owners
+                .entry(*front)
+                .or_default()
+                .insert(key.to_owned());
         }
         for front in &affected {
             if let Some(shape) = self.owner(front).and_then(|owner| owner.shape(front)) {
                 self.acquire(shape);
             }
             for (place, data) in self.front_elements(front).0 {
-                steps.entry(place).or_insert(Step { before: None, after: None }).after = Some(data);
+                steps
+                    .entry(place)
+                    .or_insert(Step {
+                        before: None,
+                        after: None,
+                    })
+                    .after = Some(data);
             }
         }
         released.into_iter().for_each(|shape| self.release(shape));
@@ -166,17 +192,28 @@ impl State {
         }
         let mut count = 0;
         for adding in [false, true] {
-            let changed = plan.steps.iter().filter(|(_, step)| step.before != step.after);
+            let changed = plan
+                .steps
+                .iter()
+                .filter(|(_, step)| step.before != step.after);
             let elements: Vec<(&Place, &Data)> = changed
                 .filter_map(|(place, step)| {
-                    let data = if adding { step.after.as_ref() } else { step.before.as_ref() };
+                    let data = if adding {
+                        step.after.as_ref()
+                    } else {
+                        step.before.as_ref()
+                    };
                     data.map(|data| (place, data))
                 })
                 .collect();
             count += elements.len();
-            for group in elements.chunk_by(|one, other| (one.0.0, one.0.1) == (other.0.0, other.0.1)) {
+            for group in
+                elements.chunk_by(|one, other| (one.0.0, one.0.1) == (other.0.0, other.0.1))
+            {
                 let (set, family, _) = group[0].0;
-                let elements = group.iter().map(|((_, _, key), data)| (key.as_slice(), *data));
+                let elements = group
+                    .iter()
+                    .map(|((_, _, key), data)| (key.as_slice(), *data));
                 let set = set.of(*family);
                 messages.extend(match adding {
                     true => table.add_elements(&set, elements),
@@ -184,7 +221,11 @@ impl State {
                 });
             }
         }
-        let unused: Vec<_> = self.shapes.iter().filter(|(_, used)| used.fronts == 0 && used.made).collect();
+        let unused: Vec<_> = self
+            .shapes
+            .iter()
+            .filter(|(_, used)| used.fronts == 0 && used.made)
+            .collect();
         for (shape, used) in &unused {
             messages.extend(shape.disconnect(table, used.id));
             messages.push(shape.flush(table));
@@ -214,7 +255,10 @@ impl State {
             None if service.has_endpoints(family) => DROP,
             None => REFUSE,
         };
-        elements.insert((SetName::Fronts, family, key.clone()), Data::Value(number(id)));
+        elements.insert(
+            (SetName::Fronts, family, key.clone()),
+            Data::Value(number(id)),
+        );
         let (reach, inner) = service.reaches(front);
         for (set, reach) in [(SetName::Slots, Some(reach)), (SetName::InnerSlots, inner)] {
             let order = reach.and_then(|reach| service.slots.get(&(family, reach)));
@@ -227,7 +271,8 @@ impl State {
             elements.insert((SetName::Guarded, family, key.clone()), Data::None);
             // The kernel refuses ranges that overlap.
             for range in IpNet::aggregate(&family.only(&service.port.source_ranges).collect()) {
-                let [first, last] = [range.network(), range.broadcast()].map(|end| [key.clone(), octets(end)].concat());
+                let [first, last] = [range.network(), range.broadcast()]
+                    .map(|end| [key.clone(), octets(end)].concat());
                 elements.insert((SetName::Allowed, family, first), Data::End(last));
             }
         }
@@ -239,7 +284,11 @@ impl State {
             let last = &mut self.last_shape;
             let used = self.shapes.entry(shape).or_insert_with(|| {
                 *last += 1;
-                ShapeUse { id: *last + LAST_FIXED, fronts: 0, made: false }
+                ShapeUse {
+                    id: *last + LAST_FIXED,
+                    fronts: 0,
+                    made: false,
+                }
             });
             used.fronts += 1;
         }
@@ -253,7 +302,12 @@ impl State {
         }
     }
 
-    fn count_hairpin(&mut self, plan: &mut Plan, address: IpAddr, change: impl FnOnce(usize) -> usize) {
+    fn count_hairpin(
+        &mut self,
+        plan: &mut Plan,
+        address: IpAddr,
+        change: impl FnOnce(usize) -> usize,
+    ) {
         let before = self.hairpins.get(&address).copied().unwrap_or_default();
         let after = change(before);
         match after {
@@ -262,8 +316,18 @@ impl State {
         };
         let data = |count: usize| (count > 0).then_some(Data::None);
         let bytes = octets(address);
-        let place = (SetName::Hairpin, Family::of(address), [bytes.clone(), bytes].concat());
-        plan.step(place, Step { before: data(before), after: data(after) });
+        let place = (
+            SetName::Hairpin,
+            Family::of(address),
+            [bytes.clone(), bytes].concat(),
+        );
+        plan.step(
+            place,
+            Step {
+                before: data(before),
+                after: data(after),
+            },
+        );
     }
 }
 
@@ -271,7 +335,13 @@ impl Plan {
     /// Adds a step after those that are planned already.
     fn step(&mut self, place: Place, step: Step) {
         let Step { before, after } = step;
-        self.steps.entry(place).or_insert(Step { before, after: None }).after = after;
+        self.steps
+            .entry(place)
+            .or_insert(Step {
+                before,
+                after: None,
+            })
+            .after = after;
     }
 }
 
@@ -281,14 +351,26 @@ impl Service {
         for end in &port.endpoints {
             let family = Family::of(end.ip);
             if !end.only_local {
-                wanted.entry((family, Reach::All)).or_default().insert((end.ip, end.port));
+                wanted
+                    .entry((family, Reach::All))
+                    .or_default()
+                    .insert((end.ip, end.port));
             }
             if end.local && (port.internal_local || port.external_local) {
-                wanted.entry((family, Reach::Local)).or_default().insert((end.ip, end.port));
+                wanted
+                    .entry((family, Reach::Local))
+                    .or_default()
+                    .insert((end.ip, end.port));
             }
         }
-        let former = |which: &(Family, Reach)| old.and_then(|old| old.slots.get(which)).map_or(&[][..], Vec::as_slice);
-        let slots = wanted.into_iter().map(|(which, ends)| (which, fill_slots(former(&which), &ends))).collect();
+        let former = |which: &(Family, Reach)| {
+            old.and_then(|old| old.slots.get(which))
+                .map_or(&[][..], Vec::as_slice)
+        };
+        let slots = wanted
+            .into_iter()
+            .map(|(which, ends)| (which, fill_slots(former(&which), &ends)))
+            .collect();
         Self { port, slots }
     }
 
@@ -305,11 +387,15 @@ impl Service {
     }
 
     fn is_cluster(&self, front: &FrontKey) -> bool {
-        front.0.is_some_and(|address| self.port.cluster_ips.contains(&address))
+        front
+            .0
+            .is_some_and(|address| self.port.cluster_ips.contains(&address))
     }
 
     fn is_guarded(&self, front: &FrontKey) -> bool {
-        let balanced = front.0.is_some_and(|address| self.port.load_balancer_ips.contains(&address));
+        let balanced = front
+            .0
+            .is_some_and(|address| self.port.load_balancer_ips.contains(&address));
         balanced && !self.port.source_ranges.is_empty()
     }
 
@@ -326,7 +412,11 @@ impl Service {
     /// one, too.
     fn shape(&self, front: &FrontKey) -> Option<Shape> {
         let family = front.3;
-        let count = |reach| self.slots.get(&(family, reach)).map_or(0, |order| order.len() as u32);
+        let count = |reach| {
+            self.slots
+                .get(&(family, reach))
+                .map_or(0, |order| order.len() as u32)
+        };
         let (reach, inner) = self.reaches(front);
         let (size, inner) = (count(reach), inner.map(count));
         if size == 0 && inner.unwrap_or(0) == 0 {
@@ -337,16 +427,39 @@ impl Service {
             None if self.is_cluster(front) => Treatment::Cluster,
             None => Treatment::Outside,
         };
-        let by = if front.0.is_some() { By::Address } else { By::Machine };
-        let affinity = self.port.affinity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1));
-        Some(Shape { family, by, treatment, size, affinity })
+        let by = if front.0.is_some() {
+            By::Address
+        } else {
+            By::Machine
+        };
+        let affinity = self
+            .port
+            .affinity
+            .map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1));
+        Some(Shape {
+            family,
+            by,
+            treatment,
+            size,
+            affinity,
+        })
     }
 }
 
 /// Where a service is offered.
 fn fronts(config: &DataplaneConfig, port: &ServicePort) -> BTreeSet<FrontKey> {
-    let front = |address: &IpAddr| (Some(*address), port.protocol, port.port, Family::of(*address));
-    let cluster = port.cluster_ips.iter().filter(|address| !config.own_addresses.contains(address));
+    let front = |address: &IpAddr| {
+        (
+            Some(*address),
+            port.protocol,
+            port.port,
+            Family::of(*address),
+        )
+    };
+    let cluster = port
+        .cluster_ips
+        .iter()
+        .filter(|address| !config.own_addresses.contains(address));
     let outside = port.external_ips.iter().chain(&port.load_balancer_ips);
     let mut fronts: BTreeSet<FrontKey> = cluster.chain(outside).map(front).collect();
     if let Some(node_port) = port.node_port {
@@ -357,9 +470,19 @@ fn fronts(config: &DataplaneConfig, port: &ServicePort) -> BTreeSet<FrontKey> {
 }
 
 /// An address, protocol and port as a key.
-pub(crate) fn front_key(family: Family, address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
+pub(crate) fn front_key(
+    family: Family,
+    address: Option<IpAddr>,
+    protocol: Protocol,
+    port: u16,
+) -> Vec<u8> {
     let address = address.map_or_else(|| family.unspecified(), octets);
-    [address, vec![protocol.number(), 0, 0, 0], port_field(port).to_vec()].concat()
+    [
+        address,
+        vec![protocol.number(), 0, 0, 0],
+        port_field(port).to_vec(),
+    ]
+    .concat()
 }
 
 fn fill_slots(old: &[(IpAddr, u16)], wanted: &BTreeSet<(IpAddr, u16)>) -> SlotOrder {
@@ -383,12 +506,20 @@ fn fill_slots(old: &[(IpAddr, u16)], wanted: &BTreeSet<(IpAddr, u16)>) -> SlotOr
 
 /// UDP has no connection that ends: a flow goes on to where it once went, even if nobody is there
 /// any more, and one that went past the rules goes on past them.
-fn note_stale_flows(plan: &mut Plan, config: &DataplaneConfig, old: Option<&Service>, new: Option<&Service>) {
+fn note_stale_flows(
+    plan: &mut Plan,
+    config: &DataplaneConfig,
+    old: Option<&Service>,
+    new: Option<&Service>,
+) {
     let of = |service: Option<&Service>| -> Fronts {
         let service = service.filter(|service| service.port.protocol == Protocol::Udp);
         service.map_or_else(Fronts::new, |service| {
             let all: BTreeSet<_> = service.slots.values().flatten().copied().collect();
-            fronts(config, &service.port).iter().map(|front| ((front.0, front.2), all.clone())).collect()
+            fronts(config, &service.port)
+                .iter()
+                .map(|front| ((front.0, front.2), all.clone()))
+                .collect()
         })
     };
     let (old, mut new) = (of(old), of(new));
@@ -398,7 +529,8 @@ fn note_stale_flows(plan: &mut Plan, config: &DataplaneConfig, old: Option<&Serv
             plan.flows.insert(front, after);
         }
     }
-    plan.flows.extend(new.into_iter().filter(|(_, after)| !after.is_empty()));
+    plan.flows
+        .extend(new.into_iter().filter(|(_, after)| !after.is_empty()));
 }
 
 #[cfg(test)]
@@ -417,7 +549,11 @@ mod tests {
             (&[1, 2, 3], &[], &[]),
             (&[1, 2], &[7, 8, 9], &[7, 8, 9]),
         ] {
-            assert_eq!(fill_slots(&order(old), &order(wanted).into_iter().collect()), order(new), "{old:?} {wanted:?}");
+            assert_eq!(
+                fill_slots(&order(old), &order(wanted).into_iter().collect()),
+                order(new),
+                "{old:?} {wanted:?}"
+            );
         }
     }
 }

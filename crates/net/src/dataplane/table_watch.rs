@@ -23,13 +23,21 @@ impl TableWatch {
     pub fn open(table: &str) -> Result<Self, NetlinkError> {
         let news = Socket::subscribe(Subsystem::Netfilter, GROUP)?;
         let news = crate::sys::watch(news).map_err(|error| broken(&error))?;
-        Ok(Self { news, asking: Socket::open(Subsystem::Netfilter)?, table: table.to_owned() })
+        Ok(Self {
+            news,
+            asking: Socket::open(Subsystem::Netfilter)?,
+            table: table.to_owned(),
+        })
     }
 
     /// Waits until the table was removed and not made anew.
     pub async fn lost(&mut self) -> Result<(), NetlinkError> {
         loop {
-            let mut ready = self.news.readable_mut().await.map_err(|error| broken(&error))?;
+            let mut ready = self
+                .news
+                .readable_mut()
+                .await
+                .map_err(|error| broken(&error))?;
             let mut removed = false;
             let table = &self.table;
             let complete = ready

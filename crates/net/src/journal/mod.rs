@@ -127,7 +127,12 @@ impl HostJournal {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
         let path = path.into();
         let (file, standing) = load(&path)?;
-        Ok(Self { shared: Arc::new(Shared { path, state: Mutex::new(State { file, standing }) }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                state: Mutex::new(State { file, standing }),
+            }),
+        })
     }
 
     /// Where it is.
@@ -147,7 +152,9 @@ impl HostJournal {
             return Ok(());
         }
         state.append(&Record::Made(change.clone()))?;
-        state.standing.retain(|standing| !same_sysctl(standing, &change));
+        state
+            .standing
+            .retain(|standing| !same_sysctl(standing, &change));
         state.standing.push(change);
         Ok(())
     }
@@ -173,14 +180,20 @@ impl HostJournal {
         for change in self.changes().into_iter().rev() {
             let undone = undo::undo(&change).and_then(|()| self.forget(&change));
             if let Err(error) = undone {
-                failures.push(UndoFailure { change, error: error.to_string() });
+                failures.push(UndoFailure {
+                    change,
+                    error: error.to_string(),
+                });
             }
         }
         failures
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -194,15 +207,22 @@ impl State {
 }
 
 fn first_value(standing: &[Change], change: &Change) -> Option<String> {
-    standing.iter().find(|standing| same_sysctl(standing, change)).and_then(|standing| match standing {
-        Change::Sysctl { old, .. } => Some(old.clone()),
-        _ => None,
-    })
+    standing
+        .iter()
+        .find(|standing| same_sysctl(standing, change))
+        .and_then(|standing| match standing {
+            Change::Sysctl { old, .. } => Some(old.clone()),
+            _ => None,
+        })
 }
 
 fn with_old_value(change: Change, first: String) -> Change {
     match change {
-        Change::Sysctl { path, new, .. } => Change::Sysctl { path, old: first, new },
+        Change::Sysctl { path, new, .. } => Change::Sysctl {
+            path,
+            old: first,
+            new,
+        },
         other => other,
     }
 }
@@ -212,20 +232,33 @@ fn same_sysctl(one: &Change, other: &Change) -> bool {
 }
 
 fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
-    let io = |source| JournalError::Io { path: path.into(), source };
-    let mut file = File::options().read(true).append(true).create(true).open(path).map_err(io)?;
+    let io = |source| JournalError::Io {
+        path: path.into(),
+        source,
+    };
+    let mut file = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(io)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(io)?;
     let header_end = bytes.iter().position(|b| *b == b'\n');
     if let Some(header_end) = header_end {
         check_header(path, &bytes[..header_end])?;
-    } else if !MAGIC.as_bytes().starts_with(&bytes[..bytes.len().min(MAGIC.len())]) {
+    } else if !MAGIC
+        .as_bytes()
+        .starts_with(&bytes[..bytes.len().min(MAGIC.len())])
+    {
         return Err(JournalError::NotAJournal { path: path.into() });
     }
     let mut standing: Vec<Change> = Vec::new();
     let mut good = header_end.map_or(0, |end| end + 1);
     while let Some(length) = bytes[good..].iter().position(|b| *b == b'\n') {
-        let Some(record) = parse_line(&bytes[good..good + length]) else { break };
+        let Some(record) = parse_line(&bytes[good..good + length]) else {
+            break;
+        };
         match record {
             Record::Made(change) => {
                 standing.retain(|standing| !same_sysctl(standing, &change) && *standing != change);
@@ -240,7 +273,9 @@ fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
     }
     if good == 0 {
         let header = format!("{MAGIC} {FORMAT} {}\n", env!("CARGO_PKG_VERSION"));
-        file.write_all(header.as_bytes()).and_then(|()| file.sync_data()).map_err(io)?;
+        file.write_all(header.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(io)?;
     }
     Ok((file, standing))
 }
@@ -248,10 +283,16 @@ fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
 fn check_header(path: &Path, line: &[u8]) -> Result<(), JournalError> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split(' ');
-    let format = (words.next() == Some(MAGIC)).then(|| words.next()?.parse::<u32>().ok()).flatten();
+    let format = (words.next() == Some(MAGIC))
+        .then(|| words.next()?.parse::<u32>().ok())
+        .flatten();
     match format {
         None => Err(JournalError::NotAJournal { path: path.into() }),
-        Some(found) if found > FORMAT => Err(JournalError::TooNew { path: path.into(), found, known: FORMAT }),
+        Some(found) if found > FORMAT => Err(JournalError::TooNew {
+            path: path.into(),
+            found,
+            known: FORMAT,
+        }),
         Some(_) => Ok(()),
     }
 }
@@ -286,17 +327,28 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let again = HostJournal::open(&path).unwrap();
             again.record(dir("/d")).unwrap();
-            assert_eq!(HostJournal::open(&path).unwrap().changes().last(), Some(&dir("/d")), "cut at {cut}");
+            assert_eq!(
+                HostJournal::open(&path).unwrap().changes().last(),
+                Some(&dir("/d")),
+                "cut at {cut}"
+            );
         }
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(HostJournal::open(&path).unwrap().changes(), [dir("/a"), dir("/c")]);
+        assert_eq!(
+            HostJournal::open(&path).unwrap().changes(),
+            [dir("/a"), dir("/c")]
+        );
     }
 
     #[test]
     fn keeps_the_first_old_value_of_a_sysctl() {
         let temp = tempfile::tempdir().unwrap();
         let journal = HostJournal::open(temp.path().join("journal")).unwrap();
-        let sysctl = |old: &str, new: &str| Change::Sysctl { path: "x".into(), old: old.into(), new: new.into() };
+        let sysctl = |old: &str, new: &str| Change::Sysctl {
+            path: "x".into(),
+            old: old.into(),
+            new: new.into(),
+        };
         journal.record(sysctl("0", "1")).unwrap();
         journal.record(sysctl("1", "2")).unwrap();
         assert_eq!(journal.changes(), [sysctl("0", "2")]);
@@ -307,22 +359,42 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("journal");
         std::fs::write(&path, "something else\n").unwrap();
-        assert!(matches!(HostJournal::open(&path), Err(JournalError::NotAJournal { .. })));
+        assert!(matches!(
+            HostJournal::open(&path),
+            Err(JournalError::NotAJournal { .. })
+        ));
         std::fs::write(&path, "KNARR-HOST-JOURNAL 99 v9\n").unwrap();
-        assert!(matches!(HostJournal::open(&path), Err(JournalError::TooNew { found: 99, .. })));
+        assert!(matches!(
+            HostJournal::open(&path),
+            Err(JournalError::TooNew { found: 99, .. })
+        ));
     }
 
     #[test]
     fn walks_files_and_directories_backwards() {
         let temp = tempfile::tempdir().unwrap();
         let journal = HostJournal::open(temp.path().join("journal")).unwrap();
-        let (outer, tree, file) = (temp.path().join("o"), temp.path().join("o/t"), temp.path().join("o/f"));
-        journal.record(Change::Dir { path: outer.clone() }).unwrap();
-        journal.record(Change::DirTree { path: tree.clone() }).unwrap();
+        let (outer, tree, file) = (
+            temp.path().join("o"),
+            temp.path().join("o/t"),
+            temp.path().join("o/f"),
+        );
+        journal
+            .record(Change::Dir {
+                path: outer.clone(),
+            })
+            .unwrap();
+        journal
+            .record(Change::DirTree { path: tree.clone() })
+            .unwrap();
         std::fs::create_dir_all(tree.join("deep/er")).unwrap();
         journal.record(Change::File { path: file.clone() }).unwrap();
         std::fs::write(&file, "x").unwrap();
-        journal.record(Change::Mount { target: temp.path().join("never mounted") }).unwrap();
+        journal
+            .record(Change::Mount {
+                target: temp.path().join("never mounted"),
+            })
+            .unwrap();
         assert!(journal.replay_backwards().is_empty());
         assert!(!outer.exists());
         assert!(journal.changes().is_empty());

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 
 use super::{
-    CREATE, EXCL, Message, NetlinkError, REPLACE, Socket, attribute, attributes, read_address, read_text,
-    read_u32,
+    CREATE, EXCL, Message, NetlinkError, REPLACE, Socket, attribute, attributes, read_address,
+    read_text, read_u32,
 };
 
 const NEWLINK: u16 = 16;
@@ -176,7 +176,12 @@ pub struct VethEnd<'a> {
 
 /// Makes a veth pair, the host's end up, the peer in another name space and not up: the kernel
 /// cannot switch it on before the pair is whole.
-pub fn new_veth(host: VethEnd<'_>, peer: VethEnd<'_>, mtu: u32, peer_netns: std::os::fd::RawFd) -> Message {
+pub fn new_veth(
+    host: VethEnd<'_>,
+    peer: VethEnd<'_>,
+    mtu: u32,
+    peer_netns: std::os::fd::RawFd,
+) -> Message {
     let what = format!("create the veth pair {} and {}", host.name, peer.name);
     let mut message = Message::new(what, NEWLINK, CREATE | EXCL, &link_header(0, UP, UP));
     let describe = |message: &mut Message, end: &VethEnd<'_>| {
@@ -242,7 +247,12 @@ pub struct LinkChange<'a> {
 /// Changes a link, named by its name.
 pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
     let flags = if change.up { UP } else { 0 };
-    let mut message = Message::new(format!("change the link {name}"), SETLINK, 0, &link_header(0, flags, flags));
+    let mut message = Message::new(
+        format!("change the link {name}"),
+        SETLINK,
+        0,
+        &link_header(0, flags, flags),
+    );
     message.text(IFLA_IFNAME, name);
     if let Some(mtu) = change.mtu {
         message.u32(IFLA_MTU, mtu);
@@ -254,7 +264,9 @@ pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
         message.nested(IFLA_AF_SPEC, |message| {
             if change.route_localnet {
                 message.nested(u16::from(AF_INET), |message| {
-                    message.nested(IFLA_INET_CONF, |message| message.u32(DEVCONF_ROUTE_LOCALNET, 1));
+                    message.nested(IFLA_INET_CONF, |message| {
+                        message.u32(DEVCONF_ROUTE_LOCALNET, 1)
+                    });
                 });
             }
             if change.no_link_local {
@@ -269,14 +281,24 @@ pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
 
 /// Removes a link; one that is gone already is fine.
 pub fn delete_link(name: &str) -> Message {
-    let mut message = Message::new(format!("delete the link {name}"), DELLINK, 0, &link_header(0, 0, 0));
+    let mut message = Message::new(
+        format!("delete the link {name}"),
+        DELLINK,
+        0,
+        &link_header(0, 0, 0),
+    );
     message.text(IFLA_IFNAME, name);
     message.tolerate(&[Errno::NODEV])
 }
 
 /// Asks for a link; no such link is fine and gives no answer.
 pub fn get_link(name: &str) -> Message {
-    let mut message = Message::new(format!("look for the link {name}"), GETLINK, 0, &link_header(0, 0, 0));
+    let mut message = Message::new(
+        format!("look for the link {name}"),
+        GETLINK,
+        0,
+        &link_header(0, 0, 0),
+    );
     message.text(IFLA_IFNAME, name);
     message.tolerate(&[Errno::NODEV])
 }
@@ -284,15 +306,21 @@ pub fn get_link(name: &str) -> Message {
 /// The link of a name.
 pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
     let reply = socket.request(get_link(name))?;
-    Ok(reply.answers.first().and_then(|(_, payload)| parse_link(payload)))
+    Ok(reply
+        .answers
+        .first()
+        .and_then(|(_, payload)| parse_link(payload)))
 }
 
 /// All links.
 pub fn links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
     let mut links = Vec::new();
-    socket.dump(Message::new("list links", GETLINK, 0, &link_header(0, 0, 0)), |_, payload| {
-        links.extend(parse_link(payload));
-    })?;
+    socket.dump(
+        Message::new("list links", GETLINK, 0, &link_header(0, 0, 0)),
+        |_, payload| {
+            links.extend(parse_link(payload));
+        },
+    )?;
     Ok(links)
 }
 
@@ -331,15 +359,39 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
 
 fn parse_vxlan(data: &[u8]) -> VxlanSettings {
     VxlanSettings {
-        vni: attribute(data, VXLAN_ID).and_then(read_u32).unwrap_or_default(),
-        port: attribute(data, VXLAN_PORT).and_then(super::read_be16).unwrap_or_default(),
-        local: attribute(data, VXLAN_LOCAL).or_else(|| attribute(data, VXLAN_LOCAL6)).and_then(read_address),
-        uplink: attribute(data, VXLAN_LINK).and_then(read_u32).unwrap_or_default(),
+        vni: attribute(data, VXLAN_ID)
+            .and_then(read_u32)
+            .unwrap_or_default(),
+        port: attribute(data, VXLAN_PORT)
+            .and_then(super::read_be16)
+            .unwrap_or_default(),
+        local: attribute(data, VXLAN_LOCAL)
+            .or_else(|| attribute(data, VXLAN_LOCAL6))
+            .and_then(read_address),
+        uplink: attribute(data, VXLAN_LINK)
+            .and_then(read_u32)
+            .unwrap_or_default(),
     }
 }
 
-fn address_message(what: String, kind: u16, flags: u16, link: u32, address: IpNet, scope: u8) -> Message {
-    let mut fixed = [family(&address.addr()), address.prefix_len(), 0, scope, 0, 0, 0, 0];
+fn address_message(
+    what: String,
+    kind: u16,
+    flags: u16,
+    link: u32,
+    address: IpNet,
+    scope: u8,
+) -> Message {
+    let mut fixed = [
+        family(&address.addr()),
+        address.prefix_len(),
+        0,
+        scope,
+        0,
+        0,
+        0,
+        0,
+    ];
     fixed[4..8].copy_from_slice(&link.to_ne_bytes());
     let mut message = Message::new(what, kind, flags, &fixed);
     message.address(IFA_LOCAL, address.addr());
@@ -368,23 +420,35 @@ fn add_address_in(scope: u8, link: u32, address: IpNet) -> Message {
 
 /// Takes an address away; fine if it is not there.
 pub fn delete_address(link: u32, address: IpNet) -> Message {
-    address_message(format!("delete the address {address}"), DELADDR, 0, link, address, SCOPE_UNIVERSE)
-        .tolerate(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
+    address_message(
+        format!("delete the address {address}"),
+        DELADDR,
+        0,
+        link,
+        address,
+        SCOPE_UNIVERSE,
+    )
+    .tolerate(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
 }
 
 /// All addresses.
 pub fn link_addresses(socket: &mut Socket) -> Result<Vec<LinkAddress>, NetlinkError> {
     let mut addresses = Vec::new();
-    socket.dump(Message::new("list addresses", GETADDR, 0, &[0; 8]), |_, payload| {
-        addresses.extend(parse_address(payload));
-    })?;
+    socket.dump(
+        Message::new("list addresses", GETADDR, 0, &[0; 8]),
+        |_, payload| {
+            addresses.extend(parse_address(payload));
+        },
+    )?;
     Ok(addresses)
 }
 
 fn parse_address(payload: &[u8]) -> Option<LinkAddress> {
     let fixed = payload.get(0..8)?;
     let rest = payload.get(8..)?;
-    let address = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS)).and_then(read_address)?;
+    let address = attribute(rest, IFA_LOCAL)
+        .or_else(|| attribute(rest, IFA_ADDRESS))
+        .and_then(read_address)?;
     Some(LinkAddress {
         link: read_u32(&fixed[4..8])?,
         address: IpNet::new(address, fixed[1]).ok()?,
@@ -393,10 +457,21 @@ fn parse_address(payload: &[u8]) -> Option<LinkAddress> {
 }
 
 fn route_message(what: String, kind: u16, flags: u16, route: &NewRoute) -> Message {
-    let scope = if route.gateway.is_none() && route.destination.addr().is_ipv4() { SCOPE_LINK } else { SCOPE_UNIVERSE };
-    let mut fixed =
-        [family(&route.destination.addr()), route.destination.prefix_len(), 0, 0, TABLE_MAIN, OUR_PROTOCOL, scope]
-            .to_vec();
+    let scope = if route.gateway.is_none() && route.destination.addr().is_ipv4() {
+        SCOPE_LINK
+    } else {
+        SCOPE_UNIVERSE
+    };
+    let mut fixed = [
+        family(&route.destination.addr()),
+        route.destination.prefix_len(),
+        0,
+        0,
+        TABLE_MAIN,
+        OUR_PROTOCOL,
+        scope,
+    ]
+    .to_vec();
     fixed.push(TYPE_UNICAST);
     fixed.extend_from_slice(&if route.gateway.is_some() { ONLINK } else { 0 }.to_ne_bytes());
     let mut message = Message::new(what, kind, flags, &fixed);
@@ -418,13 +493,29 @@ fn route_message(what: String, kind: u16, flags: u16, route: &NewRoute) -> Messa
 
 /// Makes a route, or changes the one to the same destination.
 pub fn put_route(route: &NewRoute) -> Message {
-    route_message(format!("add a route to {}", route.destination), NEWROUTE, CREATE | REPLACE, route)
+    route_message(
+        format!("add a route to {}", route.destination),
+        NEWROUTE,
+        CREATE | REPLACE,
+        route,
+    )
 }
 
 /// Removes a route of ours through a link; fine if there is none.
 pub fn delete_route(destination: IpNet, link: u32) -> Message {
-    let route = NewRoute { destination, link, gateway: None, source: None, mtu: None };
-    let mut message = route_message(format!("delete the route to {destination}"), DELROUTE, 0, &route);
+    let route = NewRoute {
+        destination,
+        link,
+        gateway: None,
+        source: None,
+        mtu: None,
+    };
+    let mut message = route_message(
+        format!("delete the route to {destination}"),
+        DELROUTE,
+        0,
+        &route,
+    );
     // The scope must not narrow the search: routes over a gateway have another one.
     message.set_fixed_byte(6, 255);
     message.tolerate(&[Errno::SRCH, Errno::NODEV])
@@ -433,9 +524,12 @@ pub fn delete_route(destination: IpNet, link: u32) -> Message {
 /// All unicast routes of the main table.
 pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
-    socket.dump(Message::new("list routes", GETROUTE, 0, &[0; 12]), |_, payload| {
-        routes.extend(parse_route(payload));
-    })?;
+    socket.dump(
+        Message::new("list routes", GETROUTE, 0, &[0; 12]),
+        |_, payload| {
+            routes.extend(parse_route(payload));
+        },
+    )?;
     Ok(routes)
 }
 
@@ -443,7 +537,9 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
 pub fn parse_route(payload: &[u8]) -> Option<Route> {
     let fixed = payload.get(0..12)?;
     let rest = payload.get(12..)?;
-    let table = attribute(rest, RTA_TABLE).and_then(read_u32).unwrap_or(u32::from(fixed[4]));
+    let table = attribute(rest, RTA_TABLE)
+        .and_then(read_u32)
+        .unwrap_or(u32::from(fixed[4]));
     if fixed[7] != TYPE_UNICAST || table != u32::from(TABLE_MAIN) {
         return None;
     }
@@ -452,12 +548,16 @@ pub fn parse_route(payload: &[u8]) -> Option<Route> {
         AF_INET6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let destination = attribute(rest, RTA_DST).and_then(read_address).unwrap_or(unspecified);
+    let destination = attribute(rest, RTA_DST)
+        .and_then(read_address)
+        .unwrap_or(unspecified);
     Some(Route {
         destination: IpNet::new(destination, fixed[1]).ok()?,
         link: attribute(rest, RTA_OIF).and_then(read_u32),
         gateway: attribute(rest, RTA_GATEWAY).and_then(read_address),
-        metric: attribute(rest, RTA_PRIORITY).and_then(read_u32).unwrap_or_default(),
+        metric: attribute(rest, RTA_PRIORITY)
+            .and_then(read_u32)
+            .unwrap_or_default(),
         protocol: fixed[5],
     })
 }
@@ -474,7 +574,12 @@ fn neighbour_header(family: u8, link: u32, flags: u8) -> [u8; 12] {
 /// Tells the kernel for good which MAC has an address, so that nobody is asked.
 pub fn put_neighbour(link: u32, address: IpAddr, mac: [u8; 6]) -> Message {
     let fixed = neighbour_header(family(&address), link, 0);
-    let mut message = Message::new(format!("add the neighbour {address}"), NEWNEIGH, CREATE | REPLACE, &fixed);
+    let mut message = Message::new(
+        format!("add the neighbour {address}"),
+        NEWNEIGH,
+        CREATE | REPLACE,
+        &fixed,
+    );
     message.address(NDA_DST, address);
     message.with(NDA_LLADDR, &mac)
 }
@@ -482,7 +587,12 @@ pub fn put_neighbour(link: u32, address: IpAddr, mac: [u8; 6]) -> Message {
 /// Removes a neighbour; fine if it is not there.
 pub fn delete_neighbour(link: u32, address: IpAddr) -> Message {
     let fixed = neighbour_header(family(&address), link, 0);
-    let mut message = Message::new(format!("delete the neighbour {address}"), DELNEIGH, 0, &fixed);
+    let mut message = Message::new(
+        format!("delete the neighbour {address}"),
+        DELNEIGH,
+        0,
+        &fixed,
+    );
     message.address(NDA_DST, address);
     message.tolerate(&[Errno::NOENT, Errno::NODEV])
 }
@@ -490,7 +600,12 @@ pub fn delete_neighbour(link: u32, address: IpAddr) -> Message {
 /// Tells a VXLAN device for good to which node frames for a MAC go.
 pub fn put_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
     let fixed = neighbour_header(AF_BRIDGE, link, NEIGHBOUR_SELF);
-    let mut message = Message::new(format!("forward to the node {node}"), NEWNEIGH, CREATE | REPLACE, &fixed);
+    let mut message = Message::new(
+        format!("forward to the node {node}"),
+        NEWNEIGH,
+        CREATE | REPLACE,
+        &fixed,
+    );
     message.address(NDA_DST, node);
     message.with(NDA_LLADDR, &mac)
 }
@@ -498,9 +613,16 @@ pub fn put_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
 /// Removes a forwarding entry; fine if it is not there.
 pub fn delete_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
     let fixed = neighbour_header(AF_BRIDGE, link, NEIGHBOUR_SELF);
-    let mut message = Message::new(format!("stop forwarding to the node {node}"), DELNEIGH, 0, &fixed);
+    let mut message = Message::new(
+        format!("stop forwarding to the node {node}"),
+        DELNEIGH,
+        0,
+        &fixed,
+    );
     message.address(NDA_DST, node);
-    message.with(NDA_LLADDR, &mac).tolerate(&[Errno::NOENT, Errno::NODEV])
+    message
+        .with(NDA_LLADDR, &mac)
+        .tolerate(&[Errno::NOENT, Errno::NODEV])
 }
 
 /// All forwarding entries of a VXLAN device with a destination.
@@ -508,13 +630,16 @@ pub fn forwarding(socket: &mut Socket, link: u32) -> Result<Vec<([u8; 6], IpAddr
     const GETNEIGH: u16 = 30;
     let mut entries = Vec::new();
     let fixed = neighbour_header(AF_BRIDGE, 0, 0);
-    socket.dump(Message::new("list forwarding entries", GETNEIGH, 0, &fixed), |_, payload| {
-        let of_link = payload.get(4..8).and_then(read_u32) == Some(link);
-        if let (true, Some(rest)) = (of_link, payload.get(12..)) {
-            let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok());
-            let node = attribute(rest, NDA_DST).and_then(read_address);
-            entries.extend(mac.zip(node));
-        }
-    })?;
+    socket.dump(
+        Message::new("list forwarding entries", GETNEIGH, 0, &fixed),
+        |_, payload| {
+            let of_link = payload.get(4..8).and_then(read_u32) == Some(link);
+            if let (true, Some(rest)) = (of_link, payload.get(12..)) {
+                let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok());
+                let node = attribute(rest, NDA_DST).and_then(read_address);
+                entries.extend(mac.zip(node));
+            }
+        },
+    )?;
     Ok(entries)
 }

@@ -68,7 +68,9 @@ pub(crate) struct Rule {
 
 impl Rule {
     pub(crate) fn new() -> Self {
-        Self { expressions: Message::new("", 0, 0, &[]) }
+        Self {
+            expressions: Message::new("", 0, 0, &[]),
+        }
     }
 
     pub(super) fn write(self, message: &mut Message) {
@@ -208,7 +210,14 @@ impl Rule {
     }
 
     /// Changes a dynamic set; `data` is the slot of what a map gets.
-    pub(crate) fn dynamic(self, operation: Dynamic, set: &str, key: u32, data: Option<u32>, timeout: Option<u64>) -> Self {
+    pub(crate) fn dynamic(
+        self,
+        operation: Dynamic,
+        set: &str,
+        key: u32,
+        data: Option<u32>,
+        timeout: Option<u64>,
+    ) -> Self {
         self.expression("dynset", |message| {
             message.text(1, set);
             message.be32(3, operation as u32);
