@@ -4,11 +4,10 @@
 
 use crate::keys::SignatureBytes;
 use crate::names::{self, usage_extensions};
-use crate::{CsrError, KeyError, ParsedCsr, PrivateKey};
+use crate::{CsrError, IssueRequest, Issued, KeyError, ParsedCsr, PrivateKey, Subject, Usage};
 use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use x509_cert::builder::profile::BuilderProfile;
@@ -273,7 +272,7 @@ fn time(moment: Timestamp) -> Result<Time, IssueError> {
     Time::try_from(UNIX_EPOCH + Duration::from_secs(seconds)).map_err(encode)
 }
 
-fn timestamp(time: &Time) -> Timestamp {
+pub(crate) fn timestamp(time: &Time) -> Timestamp {
     let seconds = time.to_unix_duration().as_secs();
     Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX)
 }
@@ -291,165 +290,6 @@ pub(crate) fn parse(der: &[u8]) -> Result<Certificate, IssueError> {
 
 pub(crate) fn encode(error: impl std::fmt::Display) -> IssueError {
     IssueError::Encode(error.to_string())
-}
-
-/// What a certificate shall say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssueRequest {
-    /// Who.
-    pub subject: Subject,
-    /// Under which names and addresses; empty for pure clients.
-    pub sans: Vec<San>,
-    /// What for.
-    pub usages: Vec<Usage>,
-    /// For how long from now (it starts 5 minutes in the past, against clock skew).
-    pub lifetime: Duration,
-}
-
-/// A subject as Kubernetes reads it: common name = user, organizations = groups, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subject {
-    /// User name.
-    pub common_name: String,
-    /// Groups.
-    pub organizations: Vec<String>,
-}
-
-impl Subject {
-    /// A subject with groups.
-    pub fn new(common_name: impl Into<String>, organizations: &[&str]) -> Self {
-        Self {
-            common_name: common_name.into(),
-            organizations: organizations
-                .iter()
-                .map(|group| (*group).to_owned())
-                .collect(),
-        }
-    }
-}
-
-/// A subject alternative name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum San {
-    /// A DNS name, possibly with a leading wildcard label.
-    Dns(String),
-    /// An address.
-    Ip(IpAddr),
-}
-
-impl San {
-    /// An address if the text is one, else a DNS name.
-    pub fn parse(text: &str) -> Self {
-        text.parse()
-            .map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
-    }
-}
-
-/// Key usages, by the names of the API (`certificates.k8s.io/v1 KeyUsage`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Usage {
-    /// `signing` and `digital signature`.
-    DigitalSignature,
-    /// `key encipherment`.
-    KeyEncipherment,
-    /// `server auth`.
-    ServerAuth,
-    /// `client auth`.
-    ClientAuth,
-    /// `cert sign`.
-    CertSign,
-    /// `crl sign`.
-    CrlSign,
-    /// `content commitment`.
-    ContentCommitment,
-    /// `data encipherment`.
-    DataEncipherment,
-    /// `key agreement`.
-    KeyAgreement,
-    /// `encipher only`.
-    EncipherOnly,
-    /// `decipher only`.
-    DecipherOnly,
-    /// `any`.
-    Any,
-    /// `code signing`.
-    CodeSigning,
-    /// `email protection` and `s/mime`.
-    EmailProtection,
-    /// `timestamping`.
-    Timestamping,
-    /// `ocsp signing`.
-    OcspSigning,
-}
-
-/// A certificate chain with its key.
-#[derive(Clone)]
-pub struct Issued {
-    /// The chain as PEM, leaf first.
-    pub cert_pem: String,
-    /// The key as PEM.
-    pub key_pem: String,
-    /// The chain as DER, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Start of validity.
-    pub not_before: Timestamp,
-    /// End of validity.
-    pub not_after: Timestamp,
-}
-
-impl Issued {
-    /// Reads chain and key from PEM and checks that they belong together.
-    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
-        let key = PrivateKey::from_pem(key_pem)?;
-        let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(cert_pem.as_bytes())
-                .collect::<Result<_, _>>()
-                .map_err(|error| IssueError::Parse(error.to_string()))?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
-        let certificate = parse(leaf)?;
-        let tbs = certificate.tbs_certificate();
-        if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
-            return Err(IssueError::Mismatch);
-        }
-        Ok(Self {
-            cert_pem: cert_pem.to_owned(),
-            key_pem: key.to_pem(),
-            not_before: timestamp(&tbs.validity().not_before),
-            not_after: timestamp(&tbs.validity().not_after),
-            chain,
-        })
-    }
-
-    /// The key for rustls.
-    pub fn key_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
-            .expect("the key was parsed when the pair was made")
-    }
-
-    /// When renewal is due: at two thirds of the lifetime.
-    pub fn renew_at(&self) -> Timestamp {
-        let lifetime = self.not_after.duration_since(self.not_before);
-        self.not_before + lifetime * 2 / 3
-    }
-
-    /// The subject of the leaf.
-    pub fn subject(&self) -> Result<Subject, IssueError> {
-        Ok(names::read_subject(parse(&self.chain[0])?.tbs_certificate().subject()).0)
-    }
-
-    /// The SANs of the leaf.
-    pub fn sans(&self) -> Result<Vec<San>, IssueError> {
-        let certificate = parse(&self.chain[0])?;
-        let extension = certificate
-            .tbs_certificate()
-            .get_extension::<SubjectAltName>()
-            .map_err(encode)?;
-        Ok(extension
-            .map(|(_, names)| names::read_sans(&names.0))
-            .unwrap_or_default())
-    }
 }
 
 /// Why a certificate could not be issued or read.

@@ -11,20 +11,23 @@ mod csr;
 mod files;
 mod hot;
 mod identity;
+mod issued;
 mod join;
 mod keys;
 mod kubeconfig;
 mod names;
 mod service_account;
+mod subject;
 mod tls;
 
-pub use authority::{Authority, IssueError, IssueRequest, Issued, San, Subject, Usage};
+pub use authority::{Authority, IssueError};
 pub use clock::{WallWake, sleep_until};
 pub use cluster::{ClusterPki, PkiError};
 pub use csr::{CsrBuildError, CsrError, KeyKind, ParsedCsr, build_csr};
 pub use files::{WriteError, write_private, write_public};
 pub use hot::{HotCert, RenewError};
 pub use identity::{ClientAuthorities, ClientCertError, Identity, ask_client_cert};
+pub use issued::Issued;
 pub use join::{BootstrapToken, ServerToken, TokenParseError, ca_hash};
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub use kubeconfig::{
@@ -34,4 +37,5 @@ pub use kubeconfig::{
 pub use service_account::{
     BoundObject, LegacyToken, MintError, TokenAuthority, TokenRequest, VerifiedToken, VerifyError,
 };
+pub use subject::{IssueRequest, San, Subject, Usage};
 pub use tls::{ServerTrust, TlsError, client_config, install_provider, server_config};

@@ -1,13 +1,21 @@
 //! Service account tokens: minted and verified exactly as Kubernetes words them, with the documents that let others verify them.
 
+mod claims;
+mod types;
+
+pub use types::{BoundObject, LegacyToken, TokenRequest, VerifiedToken};
+
 use crate::csr::rsa_parts;
 use crate::keys::{OID_EC_PUBLIC_KEY, OID_RSA, P256, P384};
 use crate::{KeyError, PrivateKey, PublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claims::{
+    Audience, Claims, Header, Issuer, KubernetesClaims, LegacyClaims, bound_token, decode,
+    legacy_token, split,
+};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -17,8 +25,6 @@ use std::sync::Arc;
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// How far the clocks of two servers may differ, as in upstream's library.
 const LEEWAY_SECONDS: i64 = 60;
-/// Longer texts are no tokens of ours; checked before anything is decoded.
-const LONGEST_TOKEN: usize = 16 * 1024;
 /// Verified tokens remembered per generation; two generations are kept.
 const REMEMBERED: usize = 4096;
 
@@ -40,7 +46,7 @@ struct Generations {
 
 /// A token whose signature and claims are right; times and audiences depend on the moment and the caller.
 struct Known {
-    token: VerifiedToken,
+    token: Arc<VerifiedToken>,
     not_before: i64,
     expires: Option<i64>,
 }
@@ -212,7 +218,7 @@ impl TokenAuthority {
         if known.token.legacy && found.is_empty() {
             return Ok(Arc::new(VerifiedToken {
                 audiences: accepted.to_vec(),
-                ..known.token.clone()
+                ..(*known.token).clone()
             }));
         }
         let common: Vec<String> = found
@@ -226,9 +232,12 @@ impl TokenAuthority {
                 accepted: accepted.to_vec(),
             });
         }
+        if common.len() == found.len() {
+            return Ok(known.token.clone());
+        }
         Ok(Arc::new(VerifiedToken {
             audiences: common,
-            ..known.token.clone()
+            ..(*known.token).clone()
         }))
     }
 
@@ -318,302 +327,6 @@ fn json_web_key(id: &str, key: &PublicKey) -> Option<serde_json::Value> {
     Some(
         json!({"use": "sig", "kty": "EC", "kid": id, "crv": name, "alg": algorithm, "x": x, "y": y}),
     )
-}
-
-fn bound_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let kubernetes = claims
-        .kubernetes
-        .clone()
-        .ok_or(VerifyError::Claims("no kubernetes.io claim"))?;
-    let expires = claims.exp.ok_or(VerifyError::Claims("no expiry"))?;
-    let moment = |seconds: i64| Timestamp::from_second(seconds).ok();
-    let token = VerifiedToken {
-        namespace: kubernetes.namespace,
-        service_account: kubernetes.service_account.name,
-        service_account_uid: kubernetes.service_account.uid,
-        audiences: claims.audiences(),
-        jti: claims.jti.clone(),
-        pod: kubernetes.pod,
-        secret: kubernetes.secret,
-        node: kubernetes.node,
-        issued_at: claims.iat.and_then(moment),
-        expires_at: moment(expires),
-        warn_after: kubernetes.warn_after.and_then(moment),
-        legacy: false,
-    };
-    let not_before = claims
-        .nbf
-        .unwrap_or(i64::MIN)
-        .max(claims.iat.unwrap_or(i64::MIN));
-    Ok(Known {
-        token,
-        not_before,
-        expires: Some(expires),
-    })
-}
-
-fn legacy_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let need = |value: &Option<String>| {
-        value
-            .clone()
-            .ok_or(VerifyError::Claims("an incomplete token of a secret"))
-    };
-    let token = VerifiedToken {
-        namespace: need(&claims.legacy.namespace)?,
-        service_account: need(&claims.legacy.name)?,
-        service_account_uid: need(&claims.legacy.uid)?,
-        audiences: claims.audiences(),
-        jti: None,
-        pod: None,
-        secret: Some(BoundObject {
-            name: need(&claims.legacy.secret)?,
-            uid: String::new(),
-        }),
-        node: None,
-        issued_at: None,
-        expires_at: None,
-        warn_after: None,
-        legacy: true,
-    };
-    Ok(Known {
-        token,
-        not_before: claims.nbf.unwrap_or(i64::MIN),
-        expires: claims.exp,
-    })
-}
-
-struct Parts<'a> {
-    signed: &'a str,
-    header: &'a str,
-    claims: &'a str,
-    signature: &'a str,
-}
-
-fn split(token: &str) -> Option<Parts<'_>> {
-    if token.len() > LONGEST_TOKEN {
-        return None;
-    }
-    let (signed, signature) = token.rsplit_once('.')?;
-    let (header, claims) = signed.split_once('.')?;
-    (!claims.contains('.')).then_some(Parts {
-        signed,
-        header,
-        claims,
-        signature,
-    })
-}
-
-fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-}
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Issuer {
-    iss: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Claims {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    aud: Option<Audience>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    exp: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    iat: Option<i64>,
-    iss: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    jti: Option<String>,
-    #[serde(
-        rename = "kubernetes.io",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    kubernetes: Option<KubernetesClaims>,
-    #[serde(flatten)]
-    legacy: LegacyClaims,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    nbf: Option<i64>,
-    sub: String,
-}
-
-impl Claims {
-    fn audiences(&self) -> Vec<String> {
-        match &self.aud {
-            Some(Audience::Many(audiences)) => audiences.clone(),
-            Some(Audience::One(audience)) => vec![audience.clone()],
-            None => Vec::new(),
-        }
-    }
-}
-
-/// The standard allows both forms.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    Many(Vec<String>),
-    One(String),
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct KubernetesClaims {
-    namespace: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<BoundObject>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<BoundObject>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<BoundObject>,
-    #[serde(rename = "serviceaccount")]
-    service_account: BoundObject,
-    #[serde(rename = "warnafter", default, skip_serializing_if = "Option::is_none")]
-    warn_after: Option<i64>,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-struct LegacyClaims {
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/namespace",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    namespace: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/secret.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    secret: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/service-account.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    name: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/service-account.uid",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    uid: Option<String>,
-}
-
-/// What a bound token shall say.
-#[derive(Clone, Debug)]
-pub struct TokenRequest {
-    /// Name space of the account.
-    pub namespace: String,
-    /// Name of the account.
-    pub service_account: String,
-    /// UID of the account.
-    pub service_account_uid: String,
-    /// Audiences.
-    pub audiences: Vec<String>,
-    /// Seconds of validity.
-    pub expiration_seconds: i64,
-    /// Seconds after which use is to be warned about; set when the server extends a pod's one-hour token to a year.
-    pub warn_after_seconds: Option<i64>,
-    /// Bound pod.
-    pub pod: Option<BoundObject>,
-    /// Bound secret.
-    pub secret: Option<BoundObject>,
-    /// Bound node, or the node of the bound pod.
-    pub node: Option<BoundObject>,
-}
-
-/// Name and UID of an object that a token is bound to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoundObject {
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    #[serde(default)]
-    pub uid: String,
-}
-
-/// What a token of a Secret says.
-#[derive(Clone, Debug)]
-pub struct LegacyToken {
-    /// Name space.
-    pub namespace: String,
-    /// Name of the secret.
-    pub secret: String,
-    /// Account.
-    pub service_account: String,
-    /// UID of the account.
-    pub service_account_uid: String,
-}
-
-/// A verified token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VerifiedToken {
-    /// Name space of the account.
-    pub namespace: String,
-    /// Name of the account.
-    pub service_account: String,
-    /// UID of the account as of minting.
-    pub service_account_uid: String,
-    /// Audiences in the token that the caller accepts.
-    pub audiences: Vec<String>,
-    /// Token id.
-    pub jti: Option<String>,
-    /// Bound pod.
-    pub pod: Option<BoundObject>,
-    /// Bound secret (for legacy tokens: the secret, without UID).
-    pub secret: Option<BoundObject>,
-    /// Bound node.
-    pub node: Option<BoundObject>,
-    /// Minted.
-    pub issued_at: Option<Timestamp>,
-    /// Expiry; none for legacy tokens.
-    pub expires_at: Option<Timestamp>,
-    /// From when on use is to be warned about.
-    pub warn_after: Option<Timestamp>,
-    /// A token of a Secret.
-    pub legacy: bool,
-}
-
-impl VerifiedToken {
-    /// `system:serviceaccount:<namespace>:<name>`.
-    pub fn user_name(&self) -> String {
-        format!(
-            "system:serviceaccount:{}:{}",
-            self.namespace, self.service_account
-        )
-    }
-
-    /// `system:serviceaccounts`, `system:serviceaccounts:<namespace>`; `system:authenticated` is the server's to add.
-    pub fn groups(&self) -> Vec<String> {
-        vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", self.namespace),
-        ]
-    }
-
-    /// The extra of the user: credential id, pod and node.
-    pub fn extra(&self) -> Vec<(String, Vec<String>)> {
-        let mut extra = Vec::new();
-        let mut add = |name: &str, value: String| {
-            extra.push((format!("authentication.kubernetes.io/{name}"), vec![value]));
-        };
-        if let Some(jti) = &self.jti {
-            add("credential-id", format!("JTI={jti}"));
-        }
-        for (kind, object) in [("node", &self.node), ("pod", &self.pod)] {
-            let Some(object) = object else { continue };
-            add(&format!("{kind}-name"), object.name.clone());
-            if !object.uid.is_empty() {
-                add(&format!("{kind}-uid"), object.uid.clone());
-            }
-        }
-        extra
-    }
 }
 
 /// Why a token could not be minted.
