@@ -32,7 +32,8 @@ fn kubectl(to: SocketAddr, websocket: bool, args: &[&str]) -> Command {
 async fn run(to: SocketAddr, websocket: bool, args: &[&str], input: &[u8]) -> Output {
     let mut child = kubectl(to, websocket, args).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input).await.unwrap();
+    // A command may end before it has read everything.
+    let _ = stdin.write_all(input).await;
     drop(stdin);
     tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
         .await
@@ -89,6 +90,21 @@ async fn exec_and_attach() {
             "{} bytes: {}",
             cat.stdout.len(),
             String::from_utf8_lossy(&cat.stderr)
+        );
+
+        // A command that ends without reading its input: the outcome arrives nevertheless.
+        let unread = run(
+            to,
+            websocket,
+            &["exec", "-i", "x", "--", "fail", "3"],
+            &vec![b'x'; 20_000_000],
+        )
+        .await;
+        assert_eq!(
+            unread.status.code(),
+            Some(3),
+            "{}",
+            String::from_utf8_lossy(&unread.stderr)
         );
 
         let attached = run(to, websocket, &["attach", "-i", "x"], b"typed").await;

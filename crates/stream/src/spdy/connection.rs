@@ -243,8 +243,12 @@ async fn handle(
                 .get(&stream)
                 .and_then(|slot| slot.feed.clone());
             if let Some(feed) = feed.filter(|_| !bytes.is_empty()) {
-                // A reader that was dropped does not want the data.
-                let _ = feed.send(Ok(bytes)).await;
+                tokio::select! {
+                    // A reader that was dropped does not want the data.
+                    _ = feed.send(Ok(bytes)) => {}
+                    // We have closed: what still comes is only read to find the peer's end.
+                    () = shared.written.cancelled() => {}
+                }
             }
             if fin {
                 shared.peer_done(stream);

@@ -247,10 +247,17 @@ impl Reading {
                 if let Some(channel) = bytes.first() {
                     self.feeds.remove(channel);
                 }
-            } else if let Some(feed) = self.feeds.get(&channel).filter(|_| !bytes.is_empty())
-                && feed.send(Ok(bytes)).await.is_err()
-            {
-                // The reader was dropped: nobody wants this channel.
+                continue;
+            }
+            let Some(feed) = self.feeds.get(&channel).filter(|_| !bytes.is_empty()) else {
+                continue;
+            };
+            let wanted = tokio::select! {
+                sent = feed.send(Ok(bytes)) => sent.is_ok(),
+                // We have closed: what still comes is only read to find the peer's close.
+                () = self.written.cancelled() => false,
+            };
+            if !wanted {
                 self.feeds.remove(&channel);
             }
         }
