@@ -4,6 +4,7 @@
 //! the kind that stands beside them, and for operations by the query parameters that they take.
 
 mod custom;
+mod descriptions;
 mod gnostic;
 mod names;
 mod paths;

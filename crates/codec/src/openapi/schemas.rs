@@ -3,6 +3,7 @@
 use api::schema::{Field, Form, ListType, Scalar, Shape, Type, builtin};
 use serde_json::{Map, Value, json};
 
+use super::descriptions::Descriptions;
 use super::{Dialect, names, object};
 
 /// Group, version and kind that stand beside a published type.
@@ -11,12 +12,13 @@ pub(super) type Gvk<'a> = (&'a str, &'a str, &'a str);
 /// The schemas of one document.
 pub(super) struct Schemas {
     dialect: Dialect,
+    descriptions: Descriptions,
     all: Map<String, Value>,
 }
 
 impl Schemas {
     pub(super) fn new(dialect: Dialect) -> Schemas {
-        Schemas { dialect, all: Map::new() }
+        Schemas { dialect, descriptions: Descriptions::unpack(), all: Map::new() }
     }
 
     pub(super) fn finish(self) -> Map<String, Value> {
@@ -28,7 +30,10 @@ impl Schemas {
         let name = names::of_type(&schema.name);
         if !self.all.contains_key(&name) {
             self.all.insert(name.clone(), Value::Null);
-            let published = self.schema(schema);
+            let mut published = self.schema(schema, &name);
+            if let Some(text) = self.descriptions.of_type(&name) {
+                published["description"] = text.into();
+            }
             self.all.insert(name.clone(), published);
         }
         name
@@ -69,10 +74,10 @@ impl Schemas {
         self.dialect.reference(name)
     }
 
-    fn schema(&mut self, schema: &Type) -> Value {
+    fn schema(&mut self, schema: &Type, name: &str) -> Value {
         let v3 = self.dialect == Dialect::V3;
         match schema.form {
-            Form::Struct => self.fields(schema),
+            Form::Struct => self.fields(schema, name),
             Form::Quantity if v3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
             Form::Quantity | Form::Duration => json!({"type": "string"}),
             Form::Time | Form::MicroTime => json!({"type": "string", "format": "date-time"}),
@@ -83,8 +88,8 @@ impl Schemas {
         }
     }
 
-    fn fields(&mut self, schema: &Type) -> Value {
-        let properties: Map<String, Value> = schema.fields.iter().map(|field| (field.name.to_string(), self.field(field))).collect();
+    fn fields(&mut self, schema: &Type, name: &str) -> Value {
+        let properties: Map<String, Value> = schema.fields.iter().map(|field| (field.name.to_string(), self.field(field, name))).collect();
         let required: Vec<Value> = schema.fields.iter().filter(|field| field.required).map(|field| (*field.name).into()).collect();
         let published = object([
             ("type", Some("object".into())),
@@ -95,7 +100,7 @@ impl Schemas {
         Value::Object(published)
     }
 
-    fn field(&mut self, field: &Field) -> Value {
+    fn field(&mut self, field: &Field, holder: &str) -> Value {
         let strategy = match (field.patch_merge, field.patch_retain_keys) {
             (true, true) => Some("merge,retainKeys"),
             (true, false) => Some("merge"),
@@ -109,6 +114,7 @@ impl Schemas {
         };
         let texts = |list: &[Box<str>]| (!list.is_empty()).then(|| list.iter().map(|text| Value::from(&**text)).collect::<Value>());
         let extra = object([
+            ("description", self.descriptions.of_field(holder, &field.name).map(Value::from)),
             ("enum", texts(&field.enumeration)),
             ("x-kubernetes-patch-strategy", strategy.map(Value::from)),
             ("x-kubernetes-patch-merge-key", (!field.merge_key.is_empty()).then(|| (*field.merge_key).into())),

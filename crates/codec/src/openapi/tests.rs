@@ -37,8 +37,9 @@ fn documents_are_complete() {
     assert!(patch["parameters"].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation")));
     let container = &apps["components"]["schemas"]["io.k8s.api.core.v1.Container"]["properties"];
     assert_eq!(container["ports"]["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
-    assert_eq!(container["name"], json!({"type": "string", "default": ""}));
-    assert_eq!(container["resources"], json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ResourceRequirements"}], "default": {}}));
+    assert_eq!((&container["name"]["type"], &container["name"]["default"]), (&json!("string"), &json!("")));
+    assert!(container["name"]["description"].as_str().is_some_and(|text| text.len() > 20));
+    assert_eq!(container["resources"]["allOf"], json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.ResourceRequirements"}]));
     let all = v2(api::resources::builtin());
     check_references(&all, &all);
     assert_eq!(all["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"], json!([{"group": "", "kind": "Pod", "version": "v1"}]));
