@@ -137,6 +137,17 @@ impl Cache {
         let _ = reached.wait_for(|at| *at >= revision.0).await;
     }
 
+    /// Waits until the object with this uid is gone or its deletion has begun.
+    pub async fn wait_until_leaving(&self, namespace: &str, name: &str, uid: &str) {
+        let mut reached = self.reached.subscribe();
+        let stays = || self.get(namespace, name).is_some_and(|entry| &*entry.header.uid == uid && entry.header.deletion_timestamp.is_none());
+        while stays() {
+            if reached.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Adds a handler and calls it for every entry that is there.
     pub fn subscribe(&self, handler: Handler) {
         let mut handlers = self.handlers.write();

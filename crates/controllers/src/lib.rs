@@ -78,7 +78,7 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
         }
         let client = (deps.client_as)(entry.account);
         let recorder = Recorder::new(client.clone(), name, "");
-        let context = Context { client, caches: caches.clone(), recorder };
+        let context = Context::new(client, caches.clone(), recorder);
         tasks.spawn(reconcile::run(entry.controller, context, Arc::new(Metrics::default())));
     }
     while let Some(ended) = tasks.join_next().await {

@@ -9,10 +9,10 @@ use cache::Cache;
 use client::{Client, ResourceId};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use store::Revision;
 use tokio::task::JoinSet;
 
-use crate::tracked::{Tracked, Written};
+use crate::context::Feed;
+use crate::tracked::{Effect, Mark, Tracked, Written};
 use crate::{Context, Controller, Next, ObjectKey, Queue};
 
 /// Counters of one controller.
@@ -26,8 +26,8 @@ pub struct Metrics {
     pub depth: AtomicU64,
 }
 
-/// Revisions that a key's own writes have made, which its caches must have reached before it runs again.
-type Barriers = Mutex<HashMap<ObjectKey, Vec<(String, String, Revision)>>>;
+/// What a key's own writes have done, which its caches must show before it runs again.
+type Barriers = Mutex<HashMap<ObjectKey, Vec<Mark>>>;
 
 struct Running {
     controller: Arc<dyn Controller>,
@@ -53,6 +53,7 @@ pub async fn run(controller: Arc<dyn Controller>, context: Context, metrics: Arc
         let (queue, context, map) = (queue.clone(), context.clone(), watch.map);
         cache.subscribe(Box::new(move |old, new| map(&context, old, new, &mut |key| queue.add(key))));
     }
+    let context = Context { feed: Some(Feed { queue: queue.clone() }), ..context };
     let workers = controller.workers();
     let running = Arc::new(Running { controller, context, queue, caches, barriers: Barriers::default(), metrics });
     let mut tasks = JoinSet::new();
@@ -101,10 +102,11 @@ impl Running {
         let Some(written) = self.barriers.lock().remove(key) else {
             return;
         };
-        for (group, plural, revision) in written {
-            for (resource, cache) in &self.caches {
-                if resource.group == *group && resource.plural == *plural {
-                    cache.wait_for(revision).await;
+        for mark in written {
+            for (_, cache) in self.caches.iter().filter(|(resource, _)| resource.group == *mark.group && resource.plural == *mark.plural) {
+                match &mark.effect {
+                    Effect::Revision(revision) => cache.wait_for(*revision).await,
+                    Effect::Leaving { namespace, name, uid } => cache.wait_until_leaving(namespace, name, uid).await,
                 }
             }
         }
