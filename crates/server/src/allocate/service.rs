@@ -182,7 +182,7 @@ fn families(allocators: &Allocators, service: &mut Object, chosen: &[IpAddr]) {
 fn take(allocators: &Allocators, address: IpAddr, reserved: &mut Reserved<'_>) -> Result<(), String> {
     if !allocators.cidrs.iter().any(|cidr| cidr.contains(&address)) {
         let ranges: Vec<String> = allocators.cidrs.iter().map(IpNet::to_string).collect();
-        return Err(format!("the provided network does not match the current range {}", ranges.join(",")));
+        return Err(format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {}", ranges.join(",")));
     }
     let taken = allocators.taken.read().addresses.contains_key(&address);
     let mut pending = allocators.reserved.lock();

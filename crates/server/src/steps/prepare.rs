@@ -13,6 +13,13 @@ use crate::write::Write;
 /// An object ready to be validated: strategy, identity and generation done.
 pub struct Prepared(pub(super) Object);
 
+impl Prepared {
+    /// The object, for the parts that the server allocates.
+    pub fn object_mut(&mut self) -> &mut Object {
+        &mut self.0
+    }
+}
+
 /// Metadata that only the server sets.
 const SYSTEM_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"];
 

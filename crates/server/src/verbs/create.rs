@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use api::{Object, Reason, Status};
 use http::StatusCode;
 
 use crate::body::RequestBody;
@@ -53,11 +53,15 @@ pub async fn run_applied(write: &Write<'_>, object: Object) -> Result<Written, S
 }
 
 async fn finish(write: &Write<'_>, defaulted: default::Defaulted) -> Result<Written, Status> {
+    if write.served.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::new(Reason::MethodNotAllowed, why));
+    }
     let generated = !defaulted.object().generate_name().is_empty();
     let mutated = mutate::mutate(write, defaulted, None).await?;
-    let prepared = prepare::create(write, mutated);
-    let mut valid = validate::create(write, prepared).await?;
-    let reserved = crate::allocate::for_create(write, valid.object_mut())?;
+    let mut prepared = prepare::create(write, mutated);
+    let reserved = crate::allocate::for_create(write, prepared.object_mut())?;
+    let valid = validate::create(write, prepared).await?;
     let written = commit::create(write, valid, generated).await?;
     if let (Some(reserved), Written::Stored(_)) = (reserved, &written) {
         reserved.keep(write.server).await;

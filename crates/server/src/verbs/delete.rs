@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::Entry;
 
 use crate::admission::{Admission, Operation};
+use crate::definitions;
 use crate::request::{Reply, Request};
 use crate::server::Server;
 use crate::steps::commit::{self, Written};
@@ -209,7 +210,11 @@ async fn attempt(write: &Write<'_>, entry: &Arc<Entry>, old: Object, options: &D
     if write.served.custom.is_none() && is_kind(&old, "v1", "Namespace") {
         return delete_namespace(write, entry, object, options).await;
     }
-    let finalizers = finalizers(write, &old, options);
+    let mut finalizers = finalizers(write, &old, options);
+    if is_definition(write) && old.deletion_timestamp().is_none() {
+        finalizers.push(definitions::CLEANUP.to_owned());
+        definitions::mark_terminating(&mut object);
+    }
     let had: Vec<&str> = old.finalizers().collect();
     let finalizers_changed = had != finalizers;
     if finalizers_changed {
@@ -231,6 +236,10 @@ async fn attempt(write: &Write<'_>, entry: &Arc<Entry>, old: Object, options: &D
         return Ok(Some(Deleted::Pending(pending)));
     }
     Ok(commit::replace(write, validate::Valid(object), entry).await?.map(Deleted::Pending))
+}
+
+fn is_definition(write: &Write<'_>) -> bool {
+    &*write.served.def.group == "apiextensions.k8s.io" && &*write.served.def.plural == definitions::PLURAL
 }
 
 async fn remove(write: &Write<'_>, entry: &Arc<Entry>, object: Object) -> Result<Option<Deleted>, Status> {
