@@ -150,7 +150,7 @@ impl Engine {
                     });
                 }
                 Outcome::Alias { record, target } => {
-                    aliases.push(record);
+                    aliases.push(*record);
                     if kind == RecordType::CNAME || aliases.len() >= MOST_ALIASES {
                         return done(Answer {
                             answers: aliases,

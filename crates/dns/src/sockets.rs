@@ -48,6 +48,16 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// The same sockets once more: whoever keeps them open loses no query while nobody serves.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let udp = self.udp.iter().map(UdpSocket::try_clone);
+        let tcp = self.tcp.iter().map(TcpListener::try_clone);
+        Ok(Self {
+            udp: udp.collect::<Result<_, _>>()?,
+            tcp: tcp.collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Where they listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.udp

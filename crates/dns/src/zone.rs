@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
     /// The name does not exist.
     NoName,
     /// Another name stands for it; the CNAME record, to be followed by what the target has.
-    Alias { record: Record, target: Name },
+    Alias { record: Box<Record>, target: Name },
     /// Not a name of ours: ask upstream.
     Elsewhere,
 }
@@ -242,7 +242,10 @@ impl Zone {
         target.set_fqdn(true);
         let record =
             Record::from_rdata(name.clone(), self.ttl, RData::CNAME(CNAME(target.clone())));
-        Outcome::Alias { record, target }
+        Outcome::Alias {
+            record: Box::new(record),
+            target,
+        }
     }
 
     fn srv(&self, name: &Name, targets: &[Target]) -> Outcome {

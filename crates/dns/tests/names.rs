@@ -491,3 +491,40 @@ async fn answers_from_memory_are_quick() {
     // A debug build on a busy machine; a release build stays far below a millisecond.
     assert!(times[2500] < Duration::from_millis(5));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_loses_no_query() {
+    let objects = Objects::new();
+    objects.put("namespaces", &json!({"metadata": {"name": "ns"}}));
+    let web = json!({"clusterIP": "10.96.0.20", "ports": [{"port": 1}]});
+    objects.put("services", &service("web", web));
+    let held = dns::Sockets::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let address = held.addresses()[0];
+    let asking = tokio::spawn(async move {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let bytes = query("web.ns.svc.cluster.local.", A, None);
+        let mut buffer = [0; 512];
+        for asked in 0..3000 {
+            socket.send_to(&bytes, address).await.unwrap();
+            let answer = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut buffer));
+            let size = answer
+                .await
+                .unwrap_or_else(|_| panic!("query {asked} lost"))
+                .unwrap();
+            let answer = Message::from_vec(&buffer[..size]).unwrap();
+            assert_eq!(answer.answers.len(), 1, "query {asked}");
+        }
+    });
+    let mut restarts = 0;
+    while !asking.is_finished() {
+        let mut world = World::start_on(objects.clone(), held.try_clone().unwrap()).await;
+        world.until_ready().await;
+        while world.stats.local.load(Ordering::Relaxed) < 100 && !asking.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        world.stop().await;
+        restarts += 1;
+    }
+    asking.await.unwrap();
+    assert!(restarts > 2, "{restarts} restarts");
+}

@@ -2,6 +2,10 @@
 //!
 //! A kubelet sees `RemoteCommand` and `PortForward` and never a frame. The API server copies bytes (`proxy_upgrade`).
 //! SPDY is our own because clients need it (port-forward tunnels it even inside WebSocket) and no library may be used.
+#![allow(
+    clippy::result_large_err,
+    reason = "a refusal is a whole answer, made once for a request that goes no further"
+)]
 
 pub mod client;
 mod negotiate;

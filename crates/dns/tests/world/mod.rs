@@ -129,12 +129,22 @@ pub struct World {
     pub address: SocketAddr,
     pub ready: watch::Receiver<bool>,
     pub stats: Arc<dns::Stats>,
-    _task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl World {
     pub async fn start(objects: Arc<Objects>) -> Self {
         let sockets = dns::Sockets::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        Self::start_on(objects, sockets).await
+    }
+
+    /// Ends the component.
+    pub async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    pub async fn start_on(objects: Arc<Objects>, sockets: dns::Sockets) -> Self {
         let address = sockets.addresses()[0];
         let config = dns::Config {
             domain: "cluster.local".into(),
@@ -158,7 +168,7 @@ impl World {
             address,
             ready: is_ready,
             stats,
-            _task: task,
+            task,
         }
     }
 

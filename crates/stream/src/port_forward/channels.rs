@@ -47,7 +47,7 @@ impl PortChannels {
 
     /// All pairs, then the end once they are served or the caller is gone.
     pub(super) async fn next(&mut self) -> Option<PortForward> {
-        while let Some((channel, port)) = self.rest.next() {
+        for (channel, port) in self.rest.by_ref() {
             let number = port.to_le_bytes().to_vec();
             self.channels.send(channel, number.clone()).ok()?;
             self.channels.send(channel + 1, number).ok()?;
