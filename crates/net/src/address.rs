@@ -8,7 +8,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::netlink::{
     NetlinkError, Socket, Subsystem,
-    route::{self, Link, LinkAddress, Route},
+    link::{self, Link},
+    route::{self, LinkAddress, Route},
 };
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
@@ -101,7 +102,7 @@ fn broken(error: &std::io::Error) -> NetlinkError {
 
 fn read(socket: &mut Socket) -> Result<Option<NodeAddresses>, NetlinkError> {
     Ok(choose(
-        &route::links(socket)?,
+        &link::links(socket)?,
         &route::link_addresses(socket)?,
         &route::routes(socket)?,
     ))

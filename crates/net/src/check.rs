@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::netlink::{NetlinkError, Socket, Subsystem, route};
+use crate::netlink::{NetlinkError, Socket, Subsystem, link, route};
 use crate::overlay::Overlay;
 use crate::{netns, nft};
 
@@ -155,22 +155,22 @@ fn probe_veth() -> Result<(), NetlinkError> {
             Errno::from_io_error(&error).unwrap_or(Errno::IO),
         )
     })?;
-    let [one, other] = ["probe0", "probe1"].map(|name| route::VethEnd {
+    let [one, other] = ["probe0", "probe1"].map(|name| link::VethEnd {
         name,
         mac: [2, 0, 0, 0, 0, 1],
     });
-    let message = route::new_veth(one, other, 1500, own.as_raw_fd());
+    let message = link::new_veth(one, other, 1500, own.as_raw_fd());
     Socket::open(Subsystem::Route)?.request(message).map(|_| ())
 }
 
 fn probe_vxlan() -> Result<(), NetlinkError> {
-    let settings = route::VxlanSettings {
+    let settings = link::VxlanSettings {
         vni: 1,
         port: 8472,
         local: None,
         uplink: 0,
     };
-    let message = route::new_vxlan("probe0", [2, 0, 0, 0, 0, 1], 1400, &settings);
+    let message = link::new_vxlan("probe0", [2, 0, 0, 0, 0, 1], 1400, &settings);
     Socket::open(Subsystem::Route)?.request(message).map(|_| ())
 }
 
@@ -272,7 +272,7 @@ fn clashes(cluster_cidrs: &[IpNet], service_cidrs: &[IpNet]) -> Vec<Finding> {
     let read = || -> Result<_, NetlinkError> {
         let mut socket = Socket::open(Subsystem::Route)?;
         Ok((
-            route::links(&mut socket)?,
+            link::links(&mut socket)?,
             route::link_addresses(&mut socket)?,
             route::routes(&mut socket)?,
         ))

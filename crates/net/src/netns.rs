@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::netlink::{Socket, Subsystem, route};
+use crate::netlink::{Socket, Subsystem, link};
 
 /// A network name space that exists already.
 #[derive(Debug, Clone, Copy)]
@@ -61,12 +61,12 @@ pub fn create(path: &Path) -> std::io::Result<()> {
         .open(path)?;
     let made = within_new(|| {
         let mut socket = Socket::open(Subsystem::Route).map_err(std::io::Error::other)?;
-        let up = route::LinkChange {
+        let up = link::LinkChange {
             up: true,
             ..Default::default()
         };
         socket
-            .request(route::set_link("lo", &up))
+            .request(link::set_link("lo", &up))
             .map_err(std::io::Error::other)?;
         let own = format!(
             "/proc/self/task/{}/ns/net",

@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use crate::journal::{Change, HostJournal};
 use crate::netlink::{
     NetlinkError, Socket, Subsystem,
-    route::{self, NewRoute, OUR_PROTOCOL, VxlanSettings},
+    link::{self, VxlanSettings},
+    route::{self, NewRoute, OUR_PROTOCOL},
 };
 
 /// What VXLAN adds to a packet: outer IPv4, UDP and VXLAN headers, inner Ethernet header.
@@ -102,7 +103,7 @@ impl Overlay {
             .find(|address| address.address.addr() == node_ip)
             .map(|address| address.link);
         let uplink = uplink.ok_or(OverlayError::NoUplink(node_ip))?;
-        let links = route::links(&mut socket)?;
+        let links = link::links(&mut socket)?;
         let uplink_mtu = links
             .iter()
             .find(|link| link.index == uplink)
@@ -134,26 +135,21 @@ impl Overlay {
             link.vxlan.as_ref() == Some(&settings) && link.mac == Some(vtep.mac)
         });
         if found.is_some() && !fits {
-            messages.push(route::delete_link(Self::DEVICE));
+            messages.push(link::delete_link(Self::DEVICE));
         }
         if !fits {
-            messages.push(route::new_vxlan(
-                Self::DEVICE,
-                vtep.mac,
-                vtep.mtu,
-                &settings,
-            ));
+            messages.push(link::new_vxlan(Self::DEVICE, vtep.mac, vtep.mtu, &settings));
         }
-        let change = route::LinkChange {
+        let change = link::LinkChange {
             up: true,
             mtu: Some(vtep.mtu),
             route_localnet: true,
             no_link_local: true,
             ..Default::default()
         };
-        messages.push(route::set_link(Self::DEVICE, &change));
+        messages.push(link::set_link(Self::DEVICE, &change));
         socket.exchange(messages)?;
-        let device = route::link(&mut socket, Self::DEVICE)?;
+        let device = link::link(&mut socket, Self::DEVICE)?;
         let index = device
             .ok_or_else(|| {
                 NetlinkError::new("find the overlay device again", rustix::io::Errno::NODEV)
@@ -236,7 +232,7 @@ impl Overlay {
 
     /// Removes the device and everything that hangs on it.
     pub fn remove(mut self) -> Result<(), OverlayError> {
-        self.socket.request(route::delete_link(Self::DEVICE))?;
+        self.socket.request(link::delete_link(Self::DEVICE))?;
         Ok(())
     }
 

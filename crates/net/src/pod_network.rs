@@ -17,7 +17,8 @@ use ipnet::IpNet;
 use crate::journal::{Change, HostJournal};
 use crate::netlink::{
     Message, NetlinkError, Socket, Subsystem,
-    route::{self, Link, LinkChange, NewRoute, VethEnd},
+    link::{self, Link, LinkChange, VethEnd},
+    route::{self, NewRoute},
 };
 use crate::netns::{NetnsRef, within};
 
@@ -131,8 +132,11 @@ impl PodNetwork {
 
     /// Switches v6 forwarding on, journalled; needed once before pods get v6 addresses.
     pub fn enable_v6(&self, journal: &HostJournal) -> Result<(), PodNetworkError> {
-        crate::sysctl::ensure("net/ipv6/conf/all/forwarding", "1", journal)
-            .map_err(PodNetworkError::Host)
+        let enable = || {
+            keep_router_advertisements(journal)?;
+            crate::sysctl::ensure("net/ipv6/conf/all/forwarding", "1", journal)
+        };
+        enable().map_err(PodNetworkError::Host)
     }
 
     /// The name of the host interface of a pod.
@@ -202,7 +206,7 @@ impl PodNetwork {
     pub fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
         self.with_socket(|socket| {
             socket
-                .request(route::delete_link(&Self::host_interface(uid)))
+                .request(link::delete_link(&Self::host_interface(uid)))
                 .map(|_| ())
         })
         .map_err(|source| PodNetworkError::Kernel {
@@ -214,7 +218,7 @@ impl PodNetwork {
     /// The pod interfaces on this host.
     pub fn existing(&self) -> Result<Vec<Existing>, PodNetworkError> {
         let (links, routes) = self
-            .with_socket(|socket| Ok((route::links(socket)?, route::routes(socket)?)))
+            .with_socket(|socket| Ok((link::links(socket)?, route::routes(socket)?)))
             .map_err(|source| PodNetworkError::Host(std::io::Error::other(source)))?;
         let ours = links.into_iter().filter(is_ours);
         let existing = ours.map(|link| Existing {
@@ -259,16 +263,16 @@ impl PodNetwork {
             ..Default::default()
         };
         let messages = vec![
-            route::new_veth(host, peer, self.config.mtu, netns)
+            link::new_veth(host, peer, self.config.mtu, netns)
                 .tolerate(&[rustix::io::Errno::EXIST]),
-            route::set_link(name, &change),
-            route::get_link(name),
+            link::set_link(name, &change),
+            link::get_link(name),
         ];
         let replies = self.with_socket(|socket| socket.exchange(messages))?;
         let link = replies[2]
             .answers
             .first()
-            .and_then(|(_, payload)| route::parse_link(payload));
+            .and_then(|(_, payload)| link::parse_link(payload));
         let index = link.ok_or_else(|| {
             NetlinkError::new(format!("find the link {name}"), rustix::io::Errno::NODEV)
         })?;
@@ -348,7 +352,7 @@ fn is_ours(link: &Link) -> bool {
 }
 
 fn has_interface(mac: [u8; 6]) -> Result<bool, NetlinkError> {
-    let link = route::link(&mut Socket::open(Subsystem::Route)?, POD_INTERFACE)?;
+    let link = link::link(&mut Socket::open(Subsystem::Route)?, POD_INTERFACE)?;
     Ok(link.is_some_and(|link| link.mac == Some(mac)))
 }
 
@@ -365,14 +369,14 @@ fn set_up_inside(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
         ..Default::default()
     };
     let replies = socket.exchange(vec![
-        route::set_link("lo", &up),
-        route::set_link(POD_INTERFACE, &eth0),
-        route::get_link(POD_INTERFACE),
+        link::set_link("lo", &up),
+        link::set_link(POD_INTERFACE, &eth0),
+        link::get_link(POD_INTERFACE),
     ])?;
     let link = replies[2]
         .answers
         .first()
-        .and_then(|(_, payload)| route::parse_link(payload));
+        .and_then(|(_, payload)| link::parse_link(payload));
     let link = link
         .ok_or_else(|| NetlinkError::new("find eth0 in the pod", rustix::io::Errno::NODEV))?
         .index;
@@ -395,6 +399,20 @@ fn set_up_inside(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
         }));
     }
     socket.exchange(messages).map(|_| ())
+}
+
+/// A host that forwards no longer listens to routers, unless told to: it would lose its v6 default
+/// route.
+fn keep_router_advertisements(journal: &HostJournal) -> std::io::Result<()> {
+    for interface in std::fs::read_dir("/proc/sys/net/ipv6/conf")? {
+        let interface = interface?.file_name();
+        let path = format!("net/ipv6/conf/{}/accept_ra", interface.to_string_lossy());
+        let listens = crate::sysctl::read(&path).is_ok_and(|value| value == "1");
+        if listens && interface != "all" && interface != "default" && interface != "lo" {
+            crate::sysctl::ensure(&path, "2", journal)?;
+        }
+    }
+    Ok(())
 }
 
 fn pod_mac(uid: &str) -> [u8; 6] {

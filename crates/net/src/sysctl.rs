@@ -6,8 +6,7 @@ use crate::journal::{Change, HostJournal};
 
 /// Sets a sysctl, named by its path below `/proc/sys`, unless it has the value already.
 pub(crate) fn ensure(path: &str, value: &str, journal: &HostJournal) -> std::io::Result<()> {
-    let file = file(path);
-    let old = std::fs::read_to_string(&file)?.trim().to_owned();
+    let old = read(path)?;
     if old == value {
         return Ok(());
     }
@@ -16,7 +15,12 @@ pub(crate) fn ensure(path: &str, value: &str, journal: &HostJournal) -> std::io:
         old,
         new: value.into(),
     })?;
-    std::fs::write(file, value)
+    std::fs::write(file(path), value)
+}
+
+/// A sysctl's value without the line end.
+pub(crate) fn read(path: &str) -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(file(path))?.trim().to_owned())
 }
 
 /// Puts a value back, unless somebody has set another one than ours since.

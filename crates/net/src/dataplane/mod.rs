@@ -2,6 +2,8 @@
 
 pub(crate) mod flows;
 mod layout;
+mod service;
+mod shape;
 mod state;
 mod table_watch;
 
@@ -17,7 +19,7 @@ use crate::netlink::{NetlinkError, Socket, Subsystem};
 use crate::nft::Table;
 
 pub(crate) use layout::{endpoint, loopback_guard};
-pub(crate) use state::front_key;
+pub(crate) use service::front_key;
 use state::{Plan, State};
 pub use table_watch::TableWatch;
 

@@ -9,7 +9,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Change;
-use crate::netlink::{NetlinkError, Socket, Subsystem, route};
+use crate::netlink::{NetlinkError, Socket, Subsystem, link, route};
 
 /// How long processes may take to die before their cgroup can be removed.
 const DEATH: Duration = Duration::from_secs(5);
@@ -53,12 +53,12 @@ pub(super) fn undo(change: &Change) -> Result<()> {
 fn delete_links(wanted: impl Fn(&str) -> bool) -> Result<()> {
     let delete = || -> std::result::Result<(), NetlinkError> {
         let mut socket = Socket::open(Subsystem::Route)?;
-        let links = route::links(&mut socket)?;
+        let links = link::links(&mut socket)?;
         // Deleting one end of a veth pair deletes the other, so that "gone" is fine here.
         let messages = links
             .iter()
             .filter(|link| wanted(&link.name))
-            .map(|link| route::delete_link(&link.name));
+            .map(|link| link::delete_link(&link.name));
         socket.exchange(messages.collect())?;
         Ok(())
     };
@@ -71,7 +71,7 @@ fn with_link(
 ) -> Result<()> {
     let attempt = || -> std::result::Result<(), NetlinkError> {
         let mut socket = Socket::open(Subsystem::Route)?;
-        match route::link(&mut socket, name)? {
+        match link::link(&mut socket, name)? {
             Some(link) => f(&mut socket, link.index),
             None => Ok(()),
         }

@@ -3,6 +3,7 @@
 //! One encoder serves rtnetlink, nftables and conntrack, because all three are the same thing
 //! (a header, a fixed struct, nested attributes) and the attribute numbers are kernel facts.
 
+pub mod link;
 mod message;
 pub mod route;
 
