@@ -141,7 +141,7 @@ async fn log_level(state: &State, request: Request<Incoming>) -> Answer {
 
 async fn import(state: &State, request: Request<Incoming>) -> Answer {
     let images = images(state)?;
-    let frames = BodyStream::new(request.into_body()).map_err(std::io::Error::other);
+    let frames = TryStreamExt::map_err(BodyStream::new(request.into_body()), std::io::Error::other);
     let chunks = frames.try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
     let reader = StreamReader::new(Box::pin(chunks));
     let imported = images.import(reader).await.map_err(failed)?;
@@ -149,7 +149,7 @@ async fn import(state: &State, request: Request<Incoming>) -> Answer {
 }
 
 async fn demo(state: &State) -> Answer {
-    let imported = image::import_demo(images(state)?).await.map_err(failed)?;
+    let imported = image::demo::import_demo(images(state)?).await.map_err(failed)?;
     Ok(imported.iter().map(describe).collect())
 }
 

@@ -56,6 +56,8 @@ pub struct Kubelet {
     pub pods: Registry,
     /// Control groups.
     pub cgroups: Arc<Layout>,
+    /// PEM of the authority whose clients are known.
+    pub client_ca: String,
     /// Something that the node's status shows has changed.
     pub status_changed: Notify,
     recorder: Recorder,
@@ -154,7 +156,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
 
 impl Kubelet {
     fn new(config: Config, deps: Deps) -> Result<Arc<Kubelet>> {
-        let Deps { client, runtime, images, journal, .. } = deps;
+        let Deps { client, runtime, images, journal, client_ca, .. } = deps;
         let caches = Caches::new(client.clone());
         let name = config.node_name.clone();
         let assigned = caches.get(Selection::of::<Pod>().with_fields(format!("spec.nodeName={name}")));
@@ -185,6 +187,7 @@ impl Kubelet {
                 node,
                 pods: Registry::default(),
                 cgroups,
+                client_ca,
                 status_changed: Notify::new(),
                 pulls: Mutex::default(),
                 config,

@@ -22,6 +22,9 @@ use crate::supervise::Supervisor;
 /// Port of the node's own address at which the cluster DNS answers foreign proxies.
 pub const DNS_NODE_PORT: u16 = 10053;
 
+/// Port at which the proxy says that it is well.
+const PROXY_HEALTH_PORT: u16 = 10256;
+
 /// What every node of a cluster must know.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -225,8 +228,13 @@ fn start_proxy(cluster: &Cluster, machine: &Machine, client: &Client, supervisor
         node_ips: machine.ips.clone(),
         cluster_cidrs: vec![cluster.pods],
         service_cidrs: vec![cluster.services],
-        overlay_port: cluster.overlay_port,
+        own_addresses: vec![cluster.dns],
+        mtu: None,
+        healthz: Some(SocketAddr::new(machine.ips[0], PROXY_HEALTH_PORT)),
     };
-    let deps = proxy::Deps { client: client.clone(), journal: machine.journal.clone() };
-    supervisor.run("proxy", move || Box::pin(proxy::run(config.clone(), deps.clone())));
+    let (client, journal) = (client.clone(), machine.journal.clone());
+    supervisor.run("proxy", move || {
+        let deps = proxy::Deps { client: client.clone(), journal: journal.clone() };
+        Box::pin(proxy::run(config.clone(), deps, watch::Sender::new(false)))
+    });
 }

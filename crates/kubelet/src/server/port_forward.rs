@@ -1,0 +1,62 @@
+//! Port forwarding: connections that are made inside the pod's network name space.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use runtime::Sandbox;
+use stream::{Body, PortForward, PortForwardOptions, accept_port_forward};
+use tokio::io::AsyncWriteExt;
+
+use super::route::{self, Target};
+use super::text;
+use crate::Kubelet;
+use crate::pods::model;
+
+/// Serves a port-forward.
+pub fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Incoming>) -> Response<Body> {
+    let pod = match route::pod(kubelet, target) {
+        Ok(pod) => pod,
+        Err(response) => return *response,
+    };
+    let Some(sandbox) = kubelet.pods.sandbox(model::uid(&pod)) else {
+        return text(StatusCode::NOT_FOUND, "the pod has no running sandbox");
+    };
+    let options = PortForwardOptions { creation_timeout: Duration::from_secs(30) };
+    let (response, pending) = match accept_port_forward(request, options) {
+        Ok(accepted) => accepted,
+        Err(rejection) => return rejection,
+    };
+    tokio::spawn(async move {
+        let Ok(mut session) = pending.await else {
+            return;
+        };
+        while let Some(forward) = session.next().await {
+            tokio::spawn(one(sandbox.clone(), forward));
+        }
+    });
+    response
+}
+
+async fn one(sandbox: Sandbox, forward: PortForward) {
+    let PortForward { port, mut reader, mut writer, error } = forward;
+    let stream = match sandbox.dial(port).await {
+        Ok(stream) => stream,
+        Err(why) => {
+            let _ = error.fail(&format!("failed to connect to localhost:{port} inside namespace of the pod: {why}")).await;
+            return;
+        }
+    };
+    let (mut from_pod, mut to_pod) = stream.into_split();
+    let up = async {
+        let _ = tokio::io::copy(&mut reader, &mut to_pod).await;
+        let _ = to_pod.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_pod, &mut writer).await;
+        let _ = writer.shutdown().await;
+    };
+    tokio::join!(up, down);
+    drop(error);
+}

@@ -1,0 +1,151 @@
+//! Use of resources: `/stats/summary` as JSON and the metrics endpoints as text, read from control groups when asked.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use cgroup::{Group, Stats};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use runtime::{ContainerState, ContainerStatus};
+use serde_json::{Value, json};
+
+use crate::Kubelet;
+use crate::pods::limits;
+use crate::pods::model;
+
+struct Measured {
+    pod: Arc<Pod>,
+    stats: Option<Stats>,
+    containers: Vec<(String, ContainerStatus, Stats)>,
+}
+
+async fn measure(kubelet: &Arc<Kubelet>) -> Vec<Measured> {
+    let mut all = Vec::new();
+    for pod in kubelet.pods.pods() {
+        let uid = model::uid(&pod);
+        let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
+        let group = Group::new(kubelet.cgroups.clone(), &kubelet.pod_group(class, uid)).ok();
+        let mut containers = Vec::new();
+        if let Some(sandbox) = kubelet.pods.sandbox(uid) {
+            for status in sandbox.status().await.unwrap_or_default() {
+                let name = status.labels.get(model::LABEL_NAME).cloned().unwrap_or_default();
+                if status.state == ContainerState::Running {
+                    if let Ok(stats) = sandbox.stats(&status.id) {
+                        containers.push((name, status, stats));
+                    }
+                }
+            }
+        }
+        all.push(Measured { stats: group.and_then(|group| group.stats().ok()), pod, containers });
+    }
+    all
+}
+
+fn usage(stats: &Stats, now: &str) -> (Value, Value) {
+    let cpu = json!({"time": now, "usageCoreNanoSeconds": stats.cpu_usage_ns});
+    let memory = json!({
+        "time": now, "usageBytes": stats.memory.usage, "workingSetBytes": stats.memory.working_set, "rssBytes": stats.memory.rss,
+        "pageFaults": stats.memory.page_faults, "majorPageFaults": stats.memory.major_page_faults,
+    });
+    (cpu, memory)
+}
+
+/// The summary that metrics servers and the suite read.
+pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
+    let now = format!("{:.0}", Timestamp::now());
+    let mut pods = Vec::new();
+    for measured in measure(kubelet).await {
+        let started = measured.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.to_string());
+        let containers: Vec<Value> = measured
+            .containers
+            .iter()
+            .map(|(name, status, stats)| {
+                let (cpu, memory) = usage(stats, &now);
+                let start = status.started_at.and_then(|at| Timestamp::from_nanosecond(at.into()).ok()).map(|time| time.to_string());
+                json!({"name": name, "startTime": start, "cpu": cpu, "memory": memory})
+            })
+            .collect();
+        let mut pod = json!({
+            "podRef": {"name": model::name(&measured.pod), "namespace": model::namespace(&measured.pod), "uid": model::uid(&measured.pod)},
+            "startTime": started, "containers": containers,
+        });
+        if let Some(stats) = &measured.stats {
+            let (cpu, memory) = usage(stats, &now);
+            pod["cpu"] = cpu;
+            pod["memory"] = memory;
+            pod["process_stats"] = json!({"process_count": stats.pids});
+        }
+        pods.push(pod);
+    }
+    let node = Group::new(kubelet.cgroups.clone(), "").ok().and_then(|group| group.stats().ok());
+    let mut shown = json!({"nodeName": kubelet.config.node_name, "fs": disk(kubelet)});
+    if let Some(stats) = node {
+        let (cpu, memory) = usage(&stats, &now);
+        shown["cpu"] = cpu;
+        shown["memory"] = memory;
+    }
+    json!({"node": shown, "pods": pods})
+}
+
+fn disk(kubelet: &Kubelet) -> Value {
+    match rustix::fs::statvfs(&kubelet.config.root_dir) {
+        Ok(stat) => json!({
+            "capacityBytes": stat.f_blocks * stat.f_frsize, "availableBytes": stat.f_bavail * stat.f_frsize,
+            "usedBytes": (stat.f_blocks - stat.f_bfree) * stat.f_frsize, "inodes": stat.f_files, "inodesFree": stat.f_ffree,
+        }),
+        Err(_) => Value::Null,
+    }
+}
+
+/// Metrics in the text format, by endpoint.
+pub async fn metrics(kubelet: &Arc<Kubelet>, kind: &str) -> String {
+    let mut text = String::new();
+    match kind {
+        "resource" => resource(kubelet, &mut text).await,
+        "cadvisor" => containers(kubelet, &mut text).await,
+        "probes" => {}
+        _ => own(kubelet, &mut text),
+    }
+    text
+}
+
+fn own(kubelet: &Kubelet, text: &mut String) {
+    let pods = kubelet.pods.pods().len();
+    let _ = writeln!(text, "# HELP kubelet_running_pods Number of pods that have a running pod sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {pods}");
+    let name = &kubelet.config.node_name;
+    let _ = writeln!(text, "# HELP kubelet_node_name The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge\nkubelet_node_name{{node={name:?}}} 1");
+}
+
+async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {
+    let measured = measure(kubelet).await;
+    let _ = writeln!(text, "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter");
+    each(&measured, |labels, stats| {
+        let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
+    });
+    let _ = writeln!(text, "# HELP container_memory_working_set_bytes Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge");
+    each(&measured, |labels, stats| {
+        let _ = writeln!(text, "container_memory_working_set_bytes{{{labels}}} {}", stats.memory.working_set);
+    });
+    let _ = writeln!(text, "# HELP resource_scrape_error 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0");
+}
+
+async fn containers(kubelet: &Arc<Kubelet>, text: &mut String) {
+    let measured = measure(kubelet).await;
+    let _ = writeln!(text, "# HELP container_memory_usage_bytes Current memory usage in bytes, including all memory regardless of when it was accessed\n# TYPE container_memory_usage_bytes gauge");
+    each(&measured, |labels, stats| {
+        let _ = writeln!(text, "container_memory_usage_bytes{{{labels}}} {}", stats.memory.usage);
+    });
+    let _ = writeln!(text, "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed in seconds.\n# TYPE container_cpu_usage_seconds_total counter");
+    each(&measured, |labels, stats| {
+        let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
+    });
+}
+
+fn each(measured: &[Measured], mut write: impl FnMut(&str, &Stats)) {
+    for one in measured {
+        for (name, _, stats) in &one.containers {
+            let labels = format!("container={name:?},namespace={:?},pod={:?}", model::namespace(&one.pod), model::name(&one.pod));
+            write(&labels, stats);
+        }
+    }
+}
