@@ -175,18 +175,27 @@ impl HostJournal {
     }
 
     /// Undoes everything, last change first, and returns what could not be undone (those stay).
+    ///
+    /// What fails is tried again as long as anything else succeeds: a directory can go once the
+    /// mounts in it are gone, in whatever order they were written down.
     pub fn replay_backwards(&self) -> Vec<UndoFailure> {
-        let mut failures = Vec::new();
-        for change in self.changes().into_iter().rev() {
-            let undone = undo::undo(&change).and_then(|()| self.forget(&change));
-            if let Err(error) = undone {
-                failures.push(UndoFailure {
-                    change,
-                    error: error.to_string(),
-                });
+        loop {
+            let standing = self.changes();
+            let mut failures = Vec::new();
+            for change in standing.iter().rev() {
+                let undone = undo::undo(change).and_then(|()| self.forget(change));
+                if let Err(error) = undone {
+                    let error = error.to_string();
+                    failures.push(UndoFailure {
+                        change: change.clone(),
+                        error,
+                    });
+                }
+            }
+            if failures.is_empty() || failures.len() == standing.len() {
+                return failures;
             }
         }
-        failures
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -390,6 +399,18 @@ mod tests {
         std::fs::create_dir_all(tree.join("deep/er")).unwrap();
         journal.record(Change::File { path: file.clone() }).unwrap();
         std::fs::write(&file, "x").unwrap();
+        let mounted = tree.join("deep");
+        journal
+            .record(Change::MountsBelow {
+                dir: mounted.clone(),
+            })
+            .unwrap();
+        journal
+            .record(Change::DirTree {
+                path: mounted.clone(),
+            })
+            .unwrap();
+        rustix::mount::mount_bind(&mounted, &mounted).unwrap();
         journal
             .record(Change::Mount {
                 target: temp.path().join("never mounted"),
