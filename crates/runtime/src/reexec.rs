@@ -1,19 +1,78 @@
-//! The other lives of our executable, chosen before `main` proper while the process still has one thread.
+//! The other life of our executable, chosen before `main` proper while the process still has one thread.
 
-/// First argument of a keeper.
-pub(crate) const KEEPER: &str = "keeper";
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// Runs the keeper if this process was started as one; returns otherwise. Call it first in `main`, before any thread
-/// is started: a keeper forks, which only a single-threaded process may do freely.
+use parking_lot::Mutex;
+
+/// First argument of the process that keepers are forked from.
+const KEEPERS: &str = "keeper";
+/// Room in the command line for the names that keepers give themselves there.
+const ROOM: &str = "                                                                                                    ";
+
+/// Runs the keepers' process if this one was started as such; returns otherwise. Call it first in `main`, before any
+/// thread is started: keepers fork, which only a single-threaded process may do freely.
 pub fn dispatch() {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == KEEPER) {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().is_some_and(|first| first == KEEPERS) {
         match arguments.next() {
-            Some(dir) => crate::keeper::run(dir.into()),
+            Some(cgroup) => crate::keeper::run_zygote(&cgroup),
             None => {
-                eprintln!("the keeper is started by the runtime with a sandbox's folder");
+                eprintln!("keepers are started by the runtime with the name of their cgroup");
                 std::process::exit(64);
             }
         }
+    }
+}
+
+/// The process that keepers are forked from, started with the runtime and again should it be gone.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    executable: OwnedFd,
+    cgroup: String,
+    requests: Mutex<Option<OwnedFd>>,
+}
+
+impl Zygote {
+    /// `executable` is the sealed copy of our program, `cgroup` that of the keepers below the visible root.
+    pub(crate) fn start_from(executable: OwnedFd, cgroup: &str) -> io::Result<Self> {
+        let zygote = Self { executable, cgroup: cgroup.to_owned(), requests: Mutex::new(None) };
+        let requests = zygote.start()?;
+        *zygote.requests.lock() = Some(requests);
+        Ok(zygote)
+    }
+
+    /// Starts a keeper for the sandbox in `dir` and returns our end of the conversation with it.
+    pub(crate) fn keeper(&self, dir: &Path) -> io::Result<OwnedFd> {
+        let (ours, theirs) = crate::sys::socket::pair()?;
+        let mut requests = self.requests.lock();
+        if let Some(socket) = requests.as_ref()
+            && crate::keeper::ask_zygote(socket.as_fd(), dir, &theirs).is_ok()
+        {
+            return Ok(ours);
+        }
+        let socket = self.start()?;
+        crate::keeper::ask_zygote(socket.as_fd(), dir, &theirs)?;
+        *requests = Some(socket);
+        Ok(ours)
+    }
+
+    /// What is started forks once more and ends, so that the process is nobody's child and needs no reaper.
+    fn start(&self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = crate::sys::socket::pair()?;
+        let status = Command::new(format!("/proc/self/fd/{}", self.executable.as_raw_fd()))
+            .arg0("knarr")
+            .args([KEEPERS, &self.cgroup, ROOM])
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("process that keepers are forked from: {status}")));
+        }
+        Ok(ours)
     }
 }

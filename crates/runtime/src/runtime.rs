@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::error::{CreateSandboxError, OpenError, SandboxError};
 use crate::keeper::state::{self, Files};
+use crate::reexec::Zygote;
 use crate::sandbox::Sandbox;
 use crate::spec::{SandboxId, SandboxSpec};
 use crate::status::{ContainerEvent, ContainerStatus};
@@ -40,8 +39,7 @@ pub struct Runtime {
 struct Inner {
     run_dir: PathBuf,
     root: Group,
-    keepers: Group,
-    executable: OwnedFd,
+    zygote: Zygote,
     events: broadcast::Sender<ContainerEvent>,
 }
 
@@ -77,8 +75,10 @@ impl Runtime {
         let path = config.self_exe.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let executable = crate::sys::memfd::sealed_copy("knarr", &path)
             .map_err(|source| OpenError::Executable { path: path.clone(), source })?;
+        let zygote = Zygote::start_from(executable, keepers.path())
+            .map_err(|source| OpenError::Executable { path, source })?;
         let (events, _) = broadcast::channel(4096);
-        Ok(Self { inner: Arc::new(Inner { run_dir, root, keepers, executable, events }) })
+        Ok(Self { inner: Arc::new(Inner { run_dir, root, zygote, events }) })
     }
 
     /// Events of all sandboxes. A receiver that lags must read the states again.
@@ -93,10 +93,12 @@ impl Runtime {
 
     /// Makes a sandbox: starts its keeper, which makes the name spaces.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, CreateSandboxError> {
-        let runtime = self.clone();
+        if spec.user_ns.is_some() {
+            return Err(CreateSandboxError::Unsupported("a user name space for the pod"));
+        }
         let id = spec.id.clone();
-        let prepared = tokio::task::spawn_blocking(move || runtime.prepare(spec)).await;
-        let (spec, files, parent, socket) = prepared.map_err(|e| CreateSandboxError::Spawn(io::Error::other(e)))??;
+        // A few small files and directories in memory: cheaper done here than handed to another thread.
+        let (spec, files, parent, socket) = self.prepare(spec)?;
         let sandbox = Sandbox::connect(spec, files.clone(), parent.clone(), socket, self.inner.events.clone());
         let ready = match sandbox {
             Ok(sandbox) => sandbox.handshake().await.map(|()| sandbox),
@@ -171,31 +173,9 @@ impl Runtime {
         }
         let parent = self.inner.root.child(&spec.cgroup_parent).map_err(CreateSandboxError::Cgroup)?;
         parent.create().map_err(CreateSandboxError::Cgroup)?;
-        let keepers = self.inner.keepers.path();
-        state::write_sandbox(files, spec, parent.path(), keepers).map_err(|e| failed(files.dir(), e))?;
-        let socket = self.spawn_keeper(files).map_err(CreateSandboxError::Spawn)?;
+        state::write_sandbox(files, spec, parent.path()).map_err(|e| failed(files.dir(), e))?;
+        let socket = self.inner.zygote.keeper(files.dir()).map_err(CreateSandboxError::Spawn)?;
         Ok((parent, socket))
-    }
-
-    /// Starts the keeper with one end of a conversation as its standard input. What we start only forks the keeper into
-    /// its own cgroup and ends, so it is reaped here and the keeper is nobody's child.
-    fn spawn_keeper(&self, files: &Files) -> io::Result<OwnedFd> {
-        let (ours, theirs) = crate::sys::socket::pair()?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(files.log())?;
-        let status = Command::new(format!("/proc/self/fd/{}", self.inner.executable.as_raw_fd()))
-            .arg0("knarr")
-            .arg(crate::reexec::KEEPER)
-            .arg(files.dir())
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .status()?;
-        if !status.success() {
-            let said = fs::read_to_string(files.log()).unwrap_or_default();
-            return Err(io::Error::other(format!("{status}: {}", said.trim())));
-        }
-        Ok(ours)
     }
 
     async fn reconnect(&self, spec: &SandboxSpec, files: &Files) -> Result<Sandbox, SandboxError> {

@@ -203,10 +203,8 @@ impl Sandbox {
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerStatus, CreateContainerError> {
         let (spec, passed) = take_descriptors(spec)?;
         let id = spec.id.clone();
-        let files = self.inner.files.clone();
-        let hostname = self.inner.spec.hostname.clone();
-        let written = tokio::task::spawn_blocking(move || write_container(&files, spec, &hostname)).await;
-        written.map_err(|e| CreateContainerError::Setup(e.to_string()))??;
+        // A few small files in memory: cheaper done here than handed to another thread.
+        write_container(&self.inner.files, spec, &self.inner.spec.hostname)?;
         let fds: Vec<BorrowedFd<'_>> = passed.iter().map(|fd| fd.as_fd()).collect();
         let outcome = self.call(Request::Create { id: id.clone() }, &fds).await;
         let error = match outcome {

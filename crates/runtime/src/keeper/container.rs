@@ -228,7 +228,7 @@ impl Keeper {
                     }
                     if let Some(asker) = container.asked.create.take() {
                         let reply = Reply::Container(Box::new(container.status.clone()));
-                        self.save();
+                        self.note(place);
                         self.reply(asker, reply, &[]);
                     }
                 }
@@ -252,7 +252,7 @@ impl Keeper {
         container.status.state = ContainerState::Running;
         let status = Box::new(container.status.clone());
         let asker = container.asked.start.take();
-        self.save();
+        self.note(place);
         if let Some(asker) = asker {
             self.reply(asker, Reply::Container(status.clone()), &[]);
         }
@@ -301,8 +301,8 @@ impl Keeper {
     }
 
     fn forget(&mut self, place: usize) {
-        self.containers.remove(place);
-        self.save();
+        let container = self.containers.remove(place);
+        self.note_removed(&container.status.id);
         crate::sys::process::trim_heap();
     }
 
@@ -345,7 +345,7 @@ impl Keeper {
             }
         }
         let status = Box::new(status.clone());
-        self.save();
+        self.note(place);
         if let Some(asker) = start {
             let text = refused.unwrap_or_else(|| "container process ended before its program began".into());
             self.reply(asker, Reply::Failed(Failure::Exec(text)), &[]);
@@ -362,7 +362,7 @@ impl Keeper {
         if create.is_some() {
             let _busy = container.group.remove(std::time::Duration::from_millis(500));
         }
-        self.save();
+        self.note_removed(&container.status.id);
         if let Some(asker) = container.asked.remove.take() {
             self.reply(asker, Reply::Done, &[]);
         }

@@ -14,6 +14,7 @@ mod exec;
 mod logs;
 pub(crate) mod sandbox;
 pub(crate) mod state;
+mod zygote;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use cgroup::{Group, Layout};
+use cgroup::{Group, JoinHandles, Layout};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{Mode, OFlags};
@@ -33,11 +34,13 @@ use self::attach::Attach;
 use self::container::Container;
 use self::exec::Exec;
 use self::sandbox::PodMemory;
-use self::state::{Files, KeeperSpec};
+use self::state::{Files, Journal, KeeperSpec};
 use crate::protocol::{self, Failure, Message, Notice, Packet, Reply, Request};
 use crate::spec::ContainerId;
 use crate::status::ExitStatus;
 use crate::sys::clone::Side;
+
+pub(crate) use self::zygote::{ask as ask_zygote, run as run_zygote};
 
 /// What an event of `epoll` is about; with a number it makes a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,7 @@ struct Asker {
 
 struct Keeper {
     files: Files,
+    journal: Journal,
     group: Group,
     memory: PodMemory,
     epoll: OwnedFd,
@@ -107,38 +111,22 @@ struct Keeper {
     ending: bool,
 }
 
-/// Lives as the keeper of the sandbox in `dir`.
-pub(crate) fn run(dir: PathBuf) -> ! {
-    crate::sys::process::close_inherited();
-    let files = Files::new(dir);
-    match begin(files) {
-        Ok(mut keeper) => {
-            let outcome = keeper.serve();
-            if let Err(error) = outcome {
-                eprintln!("keeper: {error:#}");
-            }
-            std::process::exit(1);
-        }
-        Err(error) => {
-            eprintln!("keeper: {error:#}");
-            std::process::exit(1);
-        }
+/// Lives as the keeper of the sandbox in `dir`. `first` is the conversation with whoever asked for it.
+pub(super) fn run(dir: PathBuf, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) -> ! {
+    match begin(Files::new(dir), first, layout, join).and_then(|mut keeper| keeper.serve()) {
+        Ok(()) => {}
+        Err(error) => eprintln!("keeper: {error:#}"),
     }
+    std::process::exit(1);
 }
 
-/// Forks into the keepers' cgroup and sets the pod up. What we were started as ends here.
-fn begin(files: Files) -> anyhow::Result<Keeper> {
-    let first = crate::sys::process::take_stdin().context("take over the conversation")?;
-    let spec = state::read_keeper(&files).context("read description of the sandbox")?;
-    let layout = Arc::new(Layout::detect()?);
-    let keepers = Group::new(layout.clone(), &spec.keepers)?;
-    let group = Group::new(layout, &spec.cgroup)?;
-    let join = keepers.join_handles()?;
-    match crate::sys::clone::fork(0, join.unified()).context("fork into the keepers' cgroup")? {
-        Side::Parent(_) => crate::sys::clone::exit_now(0),
-        Side::Child => {}
-    }
-    match prepare(&files, &spec, group, join) {
+/// Sets the pod up, or tells why not.
+fn begin(files: Files, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) -> anyhow::Result<Keeper> {
+    let prepared = state::read_keeper(&files).context("read description of the sandbox").and_then(|spec| {
+        let group = Group::new(layout, &spec.cgroup)?;
+        prepare(&files, &spec, group, join)
+    });
+    match prepared {
         Ok(mut keeper) => {
             keeper.add_client(first)?;
             Ok(keeper)
@@ -150,12 +138,16 @@ fn begin(files: Files) -> anyhow::Result<Keeper> {
     }
 }
 
-fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: cgroup::JoinHandles) -> anyhow::Result<Keeper> {
+fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: &JoinHandles) -> anyhow::Result<Keeper> {
     join.join_current().context("enter the keepers' cgroup")?;
-    drop(join);
+    let log = rustix::fs::open(
+        files.log(),
+        OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o600),
+    );
+    rustix::stdio::dup2_stderr(&log.context("open keeper.log")?)?;
+    crate::sys::process::set_title(format!("knarr keeper {}", spec.sandbox.id).as_bytes());
     let _leader_already = rustix::process::setsid();
-    rustix::process::chdir("/").context("leave the directory we were started in")?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     let _cosmetic = rustix::thread::set_name(c"knarr-keeper");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become subreaper")?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -174,6 +166,7 @@ fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: cgroup::JoinHan
     epoll::add(&epoll, &listener, Token::Listener.with(0), epoll::EventFlags::IN)?;
     Ok(Keeper {
         files: files.clone(),
+        journal: Journal::create(files).context("begin journal")?,
         group,
         memory,
         epoll,
@@ -374,10 +367,17 @@ impl Keeper {
         }
     }
 
-    fn save(&self) {
-        let states: Vec<_> = self.containers.iter().filter(|c| c.is_known()).map(|c| &c.status).collect();
-        if let Err(error) = state::write_states(&self.files, &states) {
-            eprintln!("keeper: write state: {error}");
+    /// Notes the state of a container before anyone hears of it.
+    fn note(&mut self, place: usize) {
+        let all: Vec<_> = self.containers.iter().filter(|c| c.is_known()).map(|c| &c.status).collect();
+        if let Err(error) = self.journal.note(&self.containers[place].status, &all) {
+            eprintln!("keeper: write journal: {error}");
+        }
+    }
+
+    fn note_removed(&mut self, id: &ContainerId) {
+        if let Err(error) = self.journal.forget(id) {
+            eprintln!("keeper: write journal: {error}");
         }
     }
 
@@ -400,7 +400,7 @@ impl Keeper {
                 let _cosmetic = rustix::thread::set_name(c"pause");
                 crate::sys::process::set_title(b"/pause");
                 crate::sys::process::close_inherited();
-                crate::sys::process::reset_signals();
+                crate::sys::process::unblock_signals();
                 crate::sys::process::ignore_signal(libc::SIGCHLD);
                 loop {
                     crate::sys::process::pause();

@@ -5,17 +5,18 @@
 //!   sandbox.json                  description, cgroup paths               written by us, once
 //!   keeper.sock                   conversation                            made by the keeper
 //!   keeper.log                    last words of the keeper
-//!   state.json                    every container's status                replaced by the keeper at each change
+//!   journal                       states of containers, line by line      written by the keeper at each change
 //!   c/<container>/spec.json       description, for the set-up and execs   written by us, once
 //!                 meta.json       labels and annotations                  written by us, once
 //!                 seccomp.bpf     compiled filter                         written by us, once
 //!                 rootfs/         where the root is attached, in the container's mount name space only
 //! ```
 //!
-//! Every JSON file starts with a line that names the kind, the format number and the writer; a newer format is refused.
+//! Every file of JSON starts with a line that names the kind, the format number and the writer; a newer format is refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,8 +49,6 @@ pub(crate) struct KeeperSpec {
     pub sandbox: SandboxSpec,
     /// Cgroup of the pod below the visible root.
     pub cgroup: String,
-    /// Cgroup of keepers below the visible root.
-    pub keepers: String,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -75,6 +74,10 @@ impl Files {
         self.dir.join("keeper.sock")
     }
 
+    fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
     pub(crate) fn shm(&self) -> PathBuf {
         self.dir.join("shm")
     }
@@ -98,10 +101,10 @@ impl Files {
     }
 }
 
-pub(crate) fn write_sandbox(files: &Files, spec: &SandboxSpec, cgroup: &str, keepers: &str) -> io::Result<()> {
-    let keeper = KeeperSpec { sandbox: spec.clone(), cgroup: cgroup.into(), keepers: keepers.into() };
+pub(crate) fn write_sandbox(files: &Files, spec: &SandboxSpec, cgroup: &str) -> io::Result<()> {
+    let keeper = KeeperSpec { sandbox: spec.clone(), cgroup: cgroup.into() };
     fs::DirBuilder::new().mode(0o700).create(files.dir.join("c"))?;
-    write(&files.dir.join("sandbox.json"), "knarr-sandbox", &keeper, true)
+    write(&files.dir.join("sandbox.json"), "knarr-sandbox", &keeper)
 }
 
 pub(crate) fn read_sandbox(files: &Files) -> io::Result<SandboxSpec> {
@@ -115,13 +118,13 @@ pub(crate) fn read_keeper(files: &Files) -> io::Result<KeeperSpec> {
 pub(crate) fn write_container(files: &Files, spec: &ContainerSpec, filter: Option<&[u8]>) -> io::Result<()> {
     let dir = files.container(&spec.id);
     fs::DirBuilder::new().mode(0o700).create(&dir)?;
-    write(&dir.join("spec.json"), "knarr-container", spec, true)?;
+    write(&dir.join("spec.json"), "knarr-container", spec)?;
     if !spec.labels.is_empty() || !spec.annotations.is_empty() {
         let metadata = Metadata { labels: spec.labels.clone(), annotations: spec.annotations.clone() };
-        write(&dir.join("meta.json"), "knarr-metadata", &metadata, true)?;
+        write(&dir.join("meta.json"), "knarr-metadata", &metadata)?;
     }
     if let Some(filter) = filter {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("seccomp.bpf"))?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("seccomp.bpf"))?;
         file.write_all(filter)?;
     }
     fs::create_dir(dir.join("rootfs"))
@@ -142,17 +145,95 @@ pub(crate) fn container_ids(files: &Files) -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Replaces the states of all containers.
-pub(crate) fn write_states(files: &Files, states: &[&ContainerStatus]) -> io::Result<()> {
-    let path = files.dir.join("state.json");
-    let next = files.dir.join("state.json.next");
-    write(&next, "knarr-state", &states, false)?;
-    fs::rename(next, path)
+/// One line of the journal.
+#[derive(Serialize, Deserialize)]
+enum Entry<'a> {
+    /// A container is like this now.
+    Status(Cow<'a, ContainerStatus>),
+    /// A container is forgotten.
+    Removed(Cow<'a, ContainerId>),
+}
+
+/// The journal of containers' states: one line per change, the last one counts. Appending costs a tenth of replacing a
+/// file, and a line that was cut off by our death is passed over.
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    size: usize,
+}
+
+impl Journal {
+    /// Above this the journal is written anew with the latest states only.
+    const LARGEST: usize = 128 << 10;
+
+    pub(crate) fn create(files: &Files) -> io::Result<Self> {
+        let path = files.journal();
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let mut bytes = header("knarr-journal")?;
+        bytes.push(b'\n');
+        file.write_all(&bytes)?;
+        Ok(Self { path, file, size: 0 })
+    }
+
+    /// Notes that a container is like this now; `all` is every container, for writing anew.
+    pub(crate) fn note(&mut self, status: &ContainerStatus, all: &[&ContainerStatus]) -> io::Result<()> {
+        self.append(&Entry::Status(Cow::Borrowed(status)))?;
+        if self.size <= Self::LARGEST {
+            return Ok(());
+        }
+        let next = self.path.with_extension("next");
+        let _left_by_an_earlier_try = fs::remove_file(&next);
+        let mut anew = Self {
+            file: OpenOptions::new().append(true).create_new(true).mode(0o600).open(&next)?,
+            path: next,
+            size: 0,
+        };
+        let mut bytes = header("knarr-journal")?;
+        bytes.push(b'\n');
+        anew.file.write_all(&bytes)?;
+        for status in all {
+            anew.append(&Entry::Status(Cow::Borrowed(status)))?;
+        }
+        fs::rename(&anew.path, &self.path)?;
+        // Where the latest states alone are large, writing anew each time would gain nothing.
+        *self = Self { path: self.path.clone(), file: anew.file, size: 0 };
+        Ok(())
+    }
+
+    /// Notes that a container is forgotten.
+    pub(crate) fn forget(&mut self, id: &ContainerId) -> io::Result<()> {
+        self.append(&Entry::Removed(Cow::Borrowed(id)))
+    }
+
+    fn append(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.size += line.len();
+        Ok(())
+    }
+}
+
+fn read_journal(files: &Files) -> io::Result<Vec<ContainerStatus>> {
+    let bytes = fs::read(files.journal())?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    check_header(lines.next().unwrap_or_default(), "knarr-journal", &files.journal())?;
+    let mut states: Vec<ContainerStatus> = Vec::new();
+    for entry in lines.filter_map(|line| serde_json::from_slice::<Entry<'_>>(line).ok()) {
+        match entry {
+            Entry::Status(status) => match states.iter_mut().find(|known| known.id == status.id) {
+                Some(known) => *known = status.into_owned(),
+                None => states.push(status.into_owned()),
+            },
+            Entry::Removed(id) => states.retain(|known| known.id != *id),
+        }
+    }
+    Ok(states)
 }
 
 /// The states that a keeper has left; what ran when it went is ended with it.
 pub(crate) fn last_words(files: &Files) -> Vec<ContainerStatus> {
-    let mut states: Vec<ContainerStatus> = read(&files.dir.join("state.json"), "knarr-state").unwrap_or_default();
+    let mut states: Vec<ContainerStatus> = read_journal(files).unwrap_or_default();
     for status in &mut states {
         if status.state != ContainerState::Exited {
             status.state = ContainerState::Exited;
@@ -168,29 +249,80 @@ pub(crate) fn last_words(files: &Files) -> Vec<ContainerStatus> {
     states
 }
 
-fn write<T: Serialize>(path: &Path, magic: &str, value: &T, new: bool) -> io::Result<()> {
+fn header(magic: &str) -> io::Result<Vec<u8>> {
     let header = Header { magic: magic.into(), format: FORMAT, writer: env!("CARGO_PKG_VERSION").into() };
-    let mut bytes = serde_json::to_vec(&header)?;
-    bytes.push(b'\n');
-    serde_json::to_writer(&mut bytes, value)?;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).mode(0o600);
-    if new {
-        options.create_new(true);
-    } else {
-        options.create(true).truncate(true);
-    }
-    options.open(path)?.write_all(&bytes)
+    Ok(serde_json::to_vec(&header)?)
 }
 
-fn read<T: DeserializeOwned>(path: &Path, magic: &str) -> io::Result<T> {
+fn check_header(line: &[u8], magic: &str, path: &Path) -> io::Result<()> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let bytes = fs::read(path)?;
-    let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| invalid(format!("{} has no header", path.display())))?;
-    let header: Header = serde_json::from_slice(&bytes[..end])?;
+    let header: Header = serde_json::from_slice(line).map_err(|_| invalid(format!("{} has no header", path.display())))?;
     if header.magic != magic || header.format > FORMAT {
         let (found, format) = (header.magic, header.format);
         return Err(invalid(format!("{} is {found} of format {format}, not {magic} up to {FORMAT}", path.display())));
     }
-    Ok(serde_json::from_slice(&bytes[end + 1..])?)
+    Ok(())
+}
+
+fn write<T: Serialize>(path: &Path, magic: &str, value: &T) -> io::Result<()> {
+    let mut bytes = header(magic)?;
+    bytes.push(b'\n');
+    serde_json::to_writer(&mut bytes, value)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(&bytes)
+}
+
+fn read<T: DeserializeOwned>(path: &Path, magic: &str) -> io::Result<T> {
+    let bytes = fs::read(path)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    check_header(&bytes[..end], magic, path)?;
+    Ok(serde_json::from_slice(bytes.get(end + 1..).unwrap_or_default())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::ResolvedUser;
+
+    fn status(id: &str, message: &str) -> ContainerStatus {
+        ContainerStatus {
+            id: ContainerId::new(id).expect("a name"),
+            state: ContainerState::Running,
+            pid: Some(1),
+            created_at: 0,
+            started_at: None,
+            finished_at: None,
+            exit: None,
+            oom_killed: false,
+            reason: String::new(),
+            message: message.into(),
+            user: ResolvedUser::default(),
+            log_path: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_a_container_counts() {
+        let dir = std::env::temp_dir().join(format!("knarr-journal-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let files = Files::new(dir.clone());
+        let mut journal = Journal::create(&files).expect("a journal");
+        let (one, two) = (status("one", ""), status("two", ""));
+        journal.note(&one, &[&one]).expect("written");
+        journal.note(&two, &[&one, &two]).expect("written");
+        journal.forget(&two.id).expect("written");
+        for round in 0..3000 {
+            let one = status("one", &format!("{round}"));
+            journal.note(&one, &[&one]).expect("written");
+        }
+        assert!(fs::metadata(files.journal()).expect("a file").len() < 2 * Journal::LARGEST as u64);
+        journal.file.write_all(br#"{"Status":{"id":"three","#).expect("written");
+        let found = last_words(&files);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].id.as_str(), found[0].state), ("one", ContainerState::Exited));
+        fs::write(files.journal(), r#"{"magic":"knarr-journal","format":99,"writer":"x"}"#).expect("written");
+        assert!(read_journal(&files).is_err(), "a newer format is refused");
+        fs::remove_dir_all(dir).expect("clean up");
+    }
 }

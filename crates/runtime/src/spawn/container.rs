@@ -129,7 +129,9 @@ fn take_over(launch: &Launch<'_>, ready: &Ready) -> anyhow::Result<()> {
     connect(launch.streams, ready.terminal.as_ref(), &ready.user)?;
     identity::set_umask();
     crate::sys::process::close_on_exec_all().context("close descriptors")?;
-    crate::sys::process::reset_signals();
+    // The keeper handles nothing and ignores only this one; a new program expects neither.
+    crate::sys::process::default_signal(libc::SIGPIPE);
+    crate::sys::process::unblock_signals();
     identity::assume(&Identity {
         user: &ready.user,
         capabilities: &ready.capabilities,

@@ -64,7 +64,9 @@ fn enter(launch: &ExecLaunch<'_>) -> anyhow::Result<Vec<String>> {
     identity::set_rlimits(&spec.rlimits)?;
     identity::set_umask();
     crate::sys::process::close_on_exec_all().context("close descriptors")?;
-    crate::sys::process::reset_signals();
+    // The keeper handles nothing and ignores only this one; a new program expects neither.
+    crate::sys::process::default_signal(libc::SIGPIPE);
+    crate::sys::process::unblock_signals();
     let capabilities = capabilities::prepare(&spec.capabilities).map_err(super::BadDescription)?;
     identity::assume(&Identity {
         user: &account.user,

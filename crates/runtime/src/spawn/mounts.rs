@@ -44,10 +44,14 @@ fn prepare_one(mount: &Mount, passed: &[OwnedFd]) -> anyhow::Result<Prepared> {
             (mount::new("tmpfs", &options, flags).context("make tmpfs")?, None)
         }
         Mount::Image(image) => {
-            if !image.sub_path.as_os_str().is_empty() {
-                return Err(BadDescription("sub_path of an image volume with several layers".into()).into());
+            let whole = root::layers_only(&image.layers)?;
+            if image.sub_path.as_os_str().is_empty() {
+                (whole, None)
+            } else {
+                let failed = || format!("open {} in the image volume", image.sub_path.display());
+                let part = resolve::open_beneath(&whole, &image.sub_path).with_context(failed)?;
+                (mount::copy_fd(&part, false).with_context(failed)?, None)
             }
-            (root::layers_only(&image.layers)?, None)
         }
     };
     Ok(Prepared { tree, target: target.to_owned(), propagation })

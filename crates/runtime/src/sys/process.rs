@@ -39,6 +39,24 @@ pub(crate) fn ignore_signal(signal: i32) {
     }
 }
 
+/// Gives a signal its default meaning.
+pub(crate) fn default_signal(signal: i32) {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+    }
+}
+
+/// Blocks no signal.
+pub(crate) fn unblock_signals() {
+    // SAFETY: the set is initialized before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Sends a signal by number, which may be one that Rust has no name for.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if pid <= 0 {
@@ -49,18 +67,12 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives every signal its default meaning and blocks none, as a new program expects it.
+/// Gives every signal its default meaning and blocks none. The two that cannot be changed need not be.
 pub(crate) fn reset_signals() {
-    // SAFETY: SIG_DFL is a valid disposition; the two signals that cannot be changed fail harmlessly. The set is
-    // initialized before it is used.
-    unsafe {
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    for signal in 1..=64 {
+        default_signal(signal);
     }
+    unblock_signals();
 }
 
 /// Makes the three descriptors standard input, output and error output.

@@ -4,11 +4,28 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Node, id, start};
 
+const ROUNDS: u64 = 30;
+
+fn each(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos / ROUNDS)
+}
+
+/// Processor time of this process so far, in nanoseconds.
+fn own_cpu() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/schedstat").expect("own accounts");
+    let threads = std::fs::read_dir("/proc/self/task").expect("own threads").flatten();
+    let of = |text: String| text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    let all: u64 = threads.filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok()).map(of).sum();
+    all.max(of(text))
+}
+
 pub async fn create_and_start(mut node: Node) {
     let (mut sandboxes, mut creates, mut starts, mut execs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for round in 0..30 {
+    let runtime = node.runtime();
+    let keepers = runtime.cgroup_root().clone();
+    let (before, own_before) = (keepers.stats().expect("accounts").cpu_usage_ns, own_cpu());
+    for round in 0..ROUNDS {
         let spec = node.sandbox_spec(&format!("pod{round}"));
-        let runtime = node.runtime();
         let at = Instant::now();
         let sandbox = runtime.create_sandbox(spec).await.expect("a sandbox");
         sandboxes.push(at.elapsed());
@@ -28,6 +45,9 @@ pub async fn create_and_start(mut node: Node) {
         execs.push(at.elapsed());
         sandbox.destroy().await.expect("destroyed");
     }
+    let spent = keepers.stats().expect("accounts").cpu_usage_ns - before;
+    let own = own_cpu() - own_before;
+    println!("  processor time per pod: keeper and container {:?}, ours {:?}", each(spent), each(own));
     for (name, times) in
         [("sandbox", &mut sandboxes), ("create", &mut creates), ("start", &mut starts), ("exec", &mut execs)]
     {
