@@ -1,30 +1,34 @@
 //! Development tasks: `gen` writes generated files, `tidy` checks the tree, `ci` runs what CI runs.
 
-use anyhow::{Context, Result, bail};
+use std::process::ExitCode;
 
+use anyhow::Result;
+
+mod layers;
+mod rules;
 mod tasks;
+mod tree;
 
-fn main() -> Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some("gen") => generate(),
-        other => bail!("unknown task {other:?}; there are: gen"),
-    }
-}
-
-fn generate() -> Result<()> {
-    let fact = |name: &str| -> Result<serde_json::Value> {
-        let bytes = std::fs::read(format!("xtask/facts/{name}.json")).context("run from the root of the project")?;
-        Ok(serde_json::from_slice(&bytes)?)
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let Some(task) = tasks::ALL.iter().find(|task| task.name == name) else {
+        eprintln!("usage: cargo xtask TASK");
+        for task in tasks::ALL {
+            eprintln!("  {:<6} {}", task.name, task.help);
+        }
+        return ExitCode::FAILURE;
     };
-    write("crates/api/src/schema/table.txt", tasks::gen_schema::table(&fact("api-types")?)?)?;
-    let resources = tasks::gen_resources::resources(&fact("api-resources")?, &fact("table-columns")?)?;
-    write("crates/api/src/resources.json", resources)?;
-    for (path, text) in tasks::gen_behaviour::files()? {
-        write(&path, text)?;
+    match in_root().and_then(|()| (task.run)()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(())
 }
 
-fn write(path: &str, text: String) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("write {path}"))
+/// Paths are told relative to the root of the project, wherever the task was called.
+fn in_root() -> Result<()> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
+    Ok(std::env::set_current_dir(root)?)
 }
