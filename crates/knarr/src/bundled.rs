@@ -38,6 +38,27 @@ pub async fn dns(client: &Client, address: IpAddr, nodes: &[IpAddr]) -> Result<(
     ensure(client, "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", &slice).await
 }
 
+/// Lets nodes read what their DNS and proxy serve: nodes act as themselves there, whether they are in this process or not.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn node_network(client: &Client) -> Result<()> {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "knarr:node-network"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["services", "namespaces", "nodes"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+        ],
+    });
+    ensure(client, "/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await?;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "knarr:node-network"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "knarr:node-network"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
+    });
+    ensure(client, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await
+}
+
 /// Creates an object, or applies it where one of its name is there.
 async fn ensure(client: &Client, collection: &str, object: &Value) -> Result<()> {
     match client.call(Method::POST, collection, object).await {

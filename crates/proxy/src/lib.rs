@@ -83,10 +83,11 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
         tracker: tracker.clone(),
         node_name: config.node_name.clone(),
     };
+    let first = addresses.borrow_and_update().clone();
     let mut proxy = Proxy::open(
         &config,
         source,
-        &addresses.borrow_and_update().clone(),
+        &first,
         deps.journal,
     )
     .await?;

@@ -22,7 +22,7 @@ pub enum Command {
 #[derive(Args, Clone)]
 pub struct Local {
     /// Folder of the running process, as given to it.
-    #[arg(long, default_value = "/run/knarr", env = "KNARR_RUN_DIR", value_name = "DIR")]
+    #[arg(long, global = true, default_value = "/run/knarr", env = "KNARR_RUN_DIR", value_name = "DIR")]
     pub run_dir: PathBuf,
 }
 

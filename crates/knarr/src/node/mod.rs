@@ -58,7 +58,7 @@ pub struct Machine {
 pub struct Access {
     /// Acts as `system:node:<name>`.
     pub node: Client,
-    /// Acts as `system:kube-proxy`; the DNS reads the same objects.
+    /// Acts as `system:kube-proxy` (an agent's as its node).
     pub proxy: Client,
     /// Serving certificate of the kubelet.
     pub serving: Arc<HotCert>,
@@ -86,6 +86,7 @@ impl Machine {
         std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("make data directory {}", flags.data_dir.display()))?;
         let journal = Arc::new(HostJournal::open(flags.data_dir.join("host.journal"))?);
         for change in [
+            Change::MountsBelow { dir: flags.run_dir.clone() },
             Change::DirTree { path: flags.run_dir.clone() },
             Change::MountsBelow { dir: flags.kubelet_root.clone() },
             Change::DirTree { path: flags.kubelet_root.clone() },
@@ -161,8 +162,9 @@ pub fn start(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, access: Ac
     };
     supervisor.run("kubelet", move || Box::pin(kubelet::run(config.clone(), deps.clone(), kubelet_ready.clone())));
     if !disabled("dns") {
-        start_dns(flags, cluster, machine, &access.proxy, dns_ready, supervisor)?;
+        start_dns(flags, cluster, machine, &access.node, dns_ready, supervisor)?;
     }
+    start_overlay(cluster, machine, &access.node, supervisor);
     if !disabled("proxy") {
         start_proxy(cluster, machine, &access.proxy, supervisor);
     }
@@ -220,6 +222,17 @@ fn start_dns(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, client: &C
         Box::pin(dns::run(config, deps))
     });
     Ok(())
+}
+
+/// Pods of different nodes reach each other through the overlay, whoever serves the services.
+fn start_overlay(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {
+    let overlay = net::OverlayConfig { port: cluster.overlay_port, ..net::OverlayConfig::default() };
+    let config = proxy::overlay::Config { node_name: machine.name.clone(), overlay };
+    let (client, journal) = (client.clone(), machine.journal.clone());
+    supervisor.run("overlay", move || {
+        let deps = proxy::overlay::Deps { client: client.clone(), journal: journal.clone() };
+        Box::pin(proxy::overlay::run(config.clone(), deps))
+    });
 }
 
 fn start_proxy(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {

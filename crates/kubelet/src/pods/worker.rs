@@ -116,7 +116,7 @@ impl Worker {
         self.adopt().await;
         let pod = self.pod.clone();
         self.take_pod(pod);
-        while self.life != Life::Over {
+        loop {
             self.observe().await;
             self.act();
             self.publish().await;
@@ -178,7 +178,8 @@ impl Worker {
                 self.end(grace);
             }
             Message::Runtime(event) => {
-                if event.kind == ContainerEventKind::SandboxLost {
+                let wanted = matches!(self.life, Life::Syncing | Life::Ending { .. });
+                if event.kind == ContainerEventKind::SandboxLost && wanted {
                     self.lost_sandbox();
                 }
             }
