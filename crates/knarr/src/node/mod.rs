@@ -226,7 +226,7 @@ fn start_dns(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, client: &C
 
 /// Pods of different nodes reach each other through the overlay, whoever serves the services.
 fn start_overlay(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {
-    let overlay = net::OverlayConfig { port: cluster.overlay_port, ..net::OverlayConfig::default() };
+    let overlay = net::OverlayConfig { port: cluster.overlay_port, ..net::OverlayConfig::STANDARD };
     let config = proxy::overlay::Config { node_name: machine.name.clone(), overlay };
     let (client, journal) = (client.clone(), machine.journal.clone());
     supervisor.run("overlay", move || {
