@@ -59,11 +59,17 @@ pub async fn node_network(client: &Client) -> Result<()> {
     ensure(client, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await
 }
 
-/// Creates an object, or applies it where one of its name is there.
+/// Creates an object unless one of its name is there. It is asked for first: a fixed service address is refused as taken
+/// before the name is.
 async fn ensure(client: &Client, collection: &str, object: &Value) -> Result<()> {
+    let name = object["metadata"]["name"].as_str().unwrap_or("");
+    match client.call(Method::GET, &format!("{collection}/{name}"), &Value::Null).await {
+        Ok(_) => return Ok(()),
+        Err(status) if status.is_not_found() => {}
+        Err(status) => return Err(status.into()),
+    }
     match client.call(Method::POST, collection, object).await {
-        Ok(_) => Ok(()),
-        Err(status) if status.is_already_exists() => Ok(()),
-        Err(status) => Err(status.into()),
+        Err(status) if !status.is_already_exists() => Err(status.into()),
+        _ => Ok(()),
     }
 }
