@@ -12,8 +12,12 @@ use reconcile::{Context, Controller, Metrics};
 use tokio::task::JoinSet;
 
 mod deployment;
+mod discovery;
 mod endpoint_slice;
+mod garbage_collector;
 mod list;
+mod moment;
+mod namespace;
 mod node_ipam;
 pub mod pods;
 mod replica_set;

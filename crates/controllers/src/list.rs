@@ -7,6 +7,8 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
         crate::deployment::controller(config),
         crate::endpoint_slice::controller(config),
+        crate::garbage_collector::controller(config),
+        crate::namespace::controller(config),
         crate::node_ipam::controller(config),
         crate::replica_set::controller(config),
         crate::root_ca::controller(config),

@@ -42,3 +42,56 @@ async fn deployments_roll_and_scale() {
     let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
     world.admin.delete(&DEPLOYMENTS, "default", "web", &options).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dependents_follow_their_owners() {
+    let mut world = World::start().await;
+    world.run_pods();
+    for (policy, name) in [(Propagation::Background, "back"), (Propagation::Foreground, "front")] {
+        world.create("/apis/apps/v1/namespaces/default/deployments", deployment(name, 2)).await;
+        world.until("two are available", &DEPLOYMENTS, "default", name, |one| one["status"]["availableReplicas"] == 2).await;
+        let options = DeleteOptions { propagation: Some(policy), ..DeleteOptions::default() };
+        world.admin.delete(&DEPLOYMENTS, "default", name, &options).await.unwrap();
+        world.until_list("the deployment is gone", &DEPLOYMENTS, "default", |all| all.is_empty()).await;
+        world.until_list("the sets are gone", &SETS, "default", |all| all.is_empty()).await;
+        world.until_list("the pods are gone", &PODS, "default", |all| all.is_empty()).await;
+    }
+    world.create("/apis/apps/v1/namespaces/default/deployments", deployment("kept", 1)).await;
+    world.until("one is available", &DEPLOYMENTS, "default", "kept", |one| one["status"]["availableReplicas"] == 1).await;
+    let options = DeleteOptions { propagation: Some(Propagation::Orphan), ..DeleteOptions::default() };
+    world.admin.delete(&DEPLOYMENTS, "default", "kept", &options).await.unwrap();
+    world.until_list("the deployment is gone", &DEPLOYMENTS, "default", |all| all.is_empty()).await;
+    let sets = world.until_list("the set has no owner", &SETS, "default", |all| all.len() == 1 && all[0]["metadata"]["ownerReferences"].is_null()).await;
+    assert_eq!(sets[0]["status"]["replicas"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_goes_with_everything_in_it() {
+    let mut world = World::start().await;
+    world.run_pods();
+    let namespaces = ResourceId::new("", "v1", "namespaces");
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "singular": "thing", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    });
+    world.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let definitions = ResourceId::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let established = |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "Established" && condition["status"] == "True");
+    world.until("the definition is served", &definitions, "", "things.example.com", established).await;
+    world.create("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}})).await;
+    world.until("an account", &ResourceId::new("", "v1", "serviceaccounts"), "gone", "default", |_| true).await;
+    world.create("/apis/apps/v1/namespaces/gone/deployments", deployment("web", 2)).await;
+    let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t", "finalizers": ["example.com/keep"]}});
+    world.create("/apis/example.com/v1/namespaces/gone/things", thing).await;
+    world.until("two are available", &DEPLOYMENTS, "gone", "web", |one| one["status"]["availableReplicas"] == 2).await;
+    world.admin.delete(&namespaces, "", "gone", &DeleteOptions::default()).await.unwrap();
+    let waits = |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "NamespaceFinalizersRemaining" && condition["status"] == "True");
+    world.until("the finalizer is shown", &namespaces, "", "gone", waits).await;
+    let things = ResourceId::new("example.com", "v1", "things");
+    world.merge(&things, "gone", "t", "", json!({"metadata": {"finalizers": null}})).await;
+    world.until_list("the namespace is gone", &namespaces, "", |all| all.iter().all(|one| one["metadata"]["name"] != "gone")).await;
+    assert!(world.list(&PODS, "gone").await.is_empty());
+}

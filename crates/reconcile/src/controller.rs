@@ -18,6 +18,11 @@ pub trait Controller: Send + Sync + 'static {
     /// What makes keys due, and the caches that the controller reads.
     fn watches(&self) -> Vec<Watch>;
 
+    /// Keys that are due at the start, whatever the caches hold.
+    fn first(&self) -> Vec<ObjectKey> {
+        Vec::new()
+    }
+
     /// Keys that run at the same time.
     fn workers(&self) -> usize {
         5

@@ -54,6 +54,9 @@ pub async fn run(controller: Arc<dyn Controller>, context: Context, metrics: Arc
         cache.subscribe(Box::new(move |old, new| map(&context, old, new, &mut |key| queue.add(key))));
     }
     let context = Context { feed: Some(Feed { queue: queue.clone() }), ..context };
+    for key in controller.first() {
+        queue.add(key);
+    }
     let workers = controller.workers();
     let running = Arc::new(Running { controller, context, queue, caches, barriers: Barriers::default(), metrics });
     let mut tasks = JoinSet::new();
