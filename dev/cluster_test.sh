@@ -1,0 +1,228 @@
+#!/bin/bash
+# A real server, real containers and the real kubectl, as a user would: one test a function, told in cargo's words.
+# KNARR: the program; KUBECTL: kubectl 1.36, may be empty; FOCUS: a part of the names of the tests to run.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. dev/world.sh
+KNARR=$(realpath "${KNARR:-target/debug/knarr}") KUBECTL=${KUBECTL:-}
+image=knarr.io/demo
+
+k() { on a "$KUBECTL" "$@"; }
+n() { on a "$KNARR" "$@"; }
+same() { [ "$1" = "$2" ] || { echo "expected: $2"; echo "     got: $1"; return 1; }; }
+like() { [[ $1 == *"$2"* ]] || { echo "expected it to hold: $2"; echo "got: $1"; return 1; }; }
+fetch() { on a curl -sS --max-time 5 "$@"; }
+
+# --- With no client but our own -------------------------------------------------------------------------------------
+
+own_status_waits_by_name() {
+  like "$(world_status)" ready
+  same "$(world_status -o json | jq .ready)" true
+}
+
+own_images_are_imported_and_listed() {
+  like "$(n image --run-dir "$WORLD/a/run" list)" "$image:1"
+}
+
+own_verbs_carry_a_newcomer() {
+  cat >"$WORLD/own.yaml" <<Y
+apiVersion: v1
+kind: Namespace
+metadata: {name: own}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello, namespace: own}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: hello}}
+  template:
+    metadata: {labels: {app: hello}}
+    spec: {containers: [{name: demo, image: "$image:1"}]}
+Y
+  n apply -f "$WORLD/own.yaml"
+  n wait --for=condition=Available --timeout=60s -n own deployment/hello
+  like "$(n get -n own deployments)" 2/2
+  same "$(n get -n own pods -l app=hello -o json | jq '.items | length')" 2
+  local pod; pod=$(n get -n own pods -o json | jq -r '.items[0].metadata.name')
+  like "$(n logs -n own "$pod")" "version 1"
+  like "$(n exec -n own "$pod" -- cat /etc/hostname)" "$pod"
+  like "$(n describe -n own pod "$pod")" "$image:1"
+  n delete namespace own
+  eventually 30 gone n get namespace own
+}
+gone() { ! "$@"; }
+
+# --- With kubectl ---------------------------------------------------------------------------------------------------
+
+kubectl_deploys_and_exposes() {
+  k create deployment web --image=$image:1 --replicas=3 --port=80
+  k rollout status deployment/web --timeout=60s
+  k expose deployment web --port=80 --type=NodePort
+  eventually 10 fetch "http://$(k get service web -o jsonpath='{.spec.clusterIP}')/"
+  eventually 10 fetch "http://192.0.2.10:$(k get service web -o jsonpath='{.spec.ports[0].nodePort}')/"
+  local pod; pod=$(k get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
+  eventually 10 k exec "$pod" -- wget http://web.default.svc.cluster.local/
+  like "$(k get deployment web)" "3/3     3            3"
+}
+
+kubectl_scales_and_rolls_without_a_failed_request() {
+  k scale deployment web --replicas=4
+  k rollout status deployment/web --timeout=60s
+  k patch deployment web -p '{"spec":{"template":{"spec":{"containers":[{"name":"demo","readinessProbe":{"httpGet":{"port":80},"periodSeconds":1},"lifecycle":{"preStop":{"sleep":{"seconds":2}}}}]}}}}'
+  k rollout status deployment/web --timeout=90s
+  local address; address=$(k get service web -o jsonpath='{.spec.clusterIP}')
+  : >"$WORLD/failures"; touch "$WORLD/go-on"
+  (while [ -e "$WORLD/go-on" ]; do fetch -o /dev/null --fail "http://$address/" 2>>"$WORLD/failures"; sleep 0.02; done) &
+  local loop=$!
+  k set image deployment/web demo=$image:2
+  k rollout status deployment/web --timeout=90s
+  rm "$WORLD/go-on"; wait "$loop"
+  same "$(cat "$WORLD/failures")" ""
+  like "$(fetch "http://$address/")" "version 2"
+  k rollout undo deployment/web
+  k rollout status deployment/web --timeout=90s
+  like "$(fetch "http://$address/")" "version 1"
+}
+
+kubectl_looks_into_pods() {
+  k run tool --image=$image:1
+  k wait --for=condition=Ready pod/tool --timeout=30s
+  like "$(k logs tool)" "version 1"
+  same "$(k exec tool -- hostname)" tool
+  same "$(echo from here | k exec -i tool -- cat)" "from here"
+  like "$(k describe pod tool)" "Started container"
+  on a "$KUBECTL" port-forward pod/tool 18080:80 >"$WORLD/forward" 2>&1 &
+  local forward=$!
+  eventually 10 fetch http://127.0.0.1:18080/
+  kill $forward; wait $forward 2>/dev/null
+  k delete pod tool --grace-period=1 --timeout=30s
+}
+
+kubectl_applies_on_both_sides() {
+  cat >"$WORLD/objects.yaml" <<Y
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: facts}
+data: {one: "1"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: words}
+stringData: {word: quiet}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: main
+        image: $image:1
+        command: [cat, /etc/facts/one, /etc/words/word]
+        volumeMounts: [{name: facts, mountPath: /etc/facts}, {name: words, mountPath: /etc/words}]
+      volumes:
+      - {name: facts, configMap: {name: facts}}
+      - {name: words, secret: {secretName: words}}
+Y
+  k apply -f "$WORLD/objects.yaml"
+  like "$(k apply -f "$WORLD/objects.yaml")" "configmap/facts unchanged"
+  k wait --for=condition=Complete job/once --timeout=60s
+  same "$(k logs job/once | tr -d '\n')" 1quiet
+  sed 's/one: "1"/one: "2"/' "$WORLD/objects.yaml" | k apply --server-side --force-conflicts -f -
+  same "$(k get configmap facts -o jsonpath='{.data.one}')" 2
+  k delete -f "$WORLD/objects.yaml" --timeout=60s
+}
+
+kubectl_explains_and_asks() {
+  like "$(k explain pod.spec --recursive)" "terminationGracePeriodSeconds"
+  like "$(k auth can-i --list)" "*.*"
+  like "$(k api-resources)" "deployments"
+  same "$(k auth can-i delete pods --as=system:anonymous)" no
+  like "$(k get --raw /readyz)" ok
+  like "$(k create -f - 2>&1 <<<'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"Bad"},"spec":{"containers":[]}}')" "is invalid"
+}
+
+# --- Faults ---------------------------------------------------------------------------------------------------------
+
+containers_outlive_a_killed_server() {
+  k get deployment web >/dev/null || return 1
+  k create configmap before --from-literal=key=value
+  local before; before=$(started)
+  world_stop a KILL
+  same "$(containers | wc -l)" "$(wc -l <<<"$before")"
+  world_server
+  world_status --wait --timeout 60
+  same "$(k get configmap before -o jsonpath='{.data.key}')" value
+  k rollout status deployment/web --timeout=60s
+  same "$(started)" "$before"
+  same "$(k get pods -l app=web -o jsonpath='{.items[*].status.containerStatuses[*].restartCount}' | tr -d '0 ')" ""
+}
+# Process ids of the demo's web servers of side a, and when they started.
+containers() { grep -lzx -e serve -e /bin/serve /proc/[0-9]*/cmdline 2>/dev/null | grep -f <(find /sys/fs/cgroup -path "*/${WORLD_ID}a*" -name cgroup.procs -exec cat {} + | sort -u | sed 's|.*|^/proc/&/|'); }
+started() { containers | while read -r file; do awk '{ sub(/.*\) /, ""); print FILENAME, $20 }' "${file%cmdline}stat"; done | sort; }
+
+# --- A second node --------------------------------------------------------------------------------------------------
+
+a_second_node_joins_and_its_pods_are_reached() {
+  local token; token=$(n token create | sed -n 's/.*--token \([^ ]*\).*/\1/p')
+  [ -n "$token" ] || { echo "no token was printed"; return 1; }
+  world_agent "$token"
+  eventually 30 k get node node-b
+  k wait --for=condition=Ready node/node-b --timeout=30s
+  on b "$KNARR" image --run-dir "$WORLD/b/run" import --demo
+  k run far --image=$image:2 --overrides='{"spec":{"nodeName":"node-b"}}' --port=80 --expose
+  k wait --for=condition=Ready pod/far --timeout=60s
+  local near; near=$(k get pods -l app=web -o jsonpath='{.items[?(@.spec.nodeName=="node-a")].metadata.name}' | cut -d' ' -f1)
+  like "$(k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/")" "version 2"
+  eventually 15 k exec "$near" -- wget http://far.default.svc.cluster.local/
+  like "$(k logs far)" "version 2"
+}
+
+# --- The end --------------------------------------------------------------------------------------------------------
+
+uninstall_leaves_nothing() {
+  world_stop a TERM; world_stop b TERM
+  local side
+  for side in a b; do
+    [ -d "$WORLD/$side/data" ] || continue
+    on $side "$KNARR" uninstall --yes --data --data-dir "$WORLD/$side/data" --run-dir "$WORLD/$side/run" --cgroup-root "$WORLD_ID$side"
+    same "$(on $side nft list tables)" ""
+    same "$(on $side ip -o link | grep -vcE ': (lo|up0)[@:]')" 0
+    same "$(on $side ip -o addr show dev lo | grep -vcE ' 127\.0\.0\.1/8| ::1/128')" 0
+    same "$(grep -c "$WORLD/$side/" /proc/self/mountinfo)" 0
+    same "$(find /sys/fs/cgroup -maxdepth 2 -name "$WORLD_ID$side" | wc -l)" 0
+    same "$(find "$WORLD/$side" -mindepth 1 -maxdepth 1 ! -name log ! -name resolv.conf | wc -l)" 0
+  done
+}
+
+# --- Running them ---------------------------------------------------------------------------------------------------
+
+all="own_status_waits_by_name own_images_are_imported_and_listed own_verbs_carry_a_newcomer"
+[ -n "$KUBECTL" ] && all="$all kubectl_deploys_and_exposes kubectl_scales_and_rolls_without_a_failed_request kubectl_looks_into_pods
+  kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
+all="$all uninstall_leaves_nothing"
+
+world_make "$(mktemp -d /tmp/knarr-cluster.XXXXXX)" || exit 1
+trap world_remove EXIT
+ok=0 bad=0
+run() { # name
+  local begin=$EPOCHREALTIME output
+  output=$( (set -e; "$1") 2>&1)
+  if [ $? = 0 ]; then word=ok; ok=$((ok + 1)); else word=FAILED; bad=$((bad + 1)); fi
+  echo "test cluster::$1 ... $word"
+  [ $word = ok ] || sed 's/^/    /' <<<"$output" | tail -n 40
+  echo "    $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }")"
+}
+world_server
+if world_status --wait --timeout 60 && on a "$KNARR" image --run-dir "$WORLD/a/run" import --demo; then
+  for name in $all; do [[ $name == *"${FOCUS:-}"* ]] && run "$name"; done
+else
+  bad=1; echo "test cluster::the_server_becomes_ready ... FAILED"
+fi
+if [ $bad -gt 0 ]; then mkdir -p target/test; for side in a b; do cp "$WORLD/$side/log/knarr" "target/test/cluster-$side.knarr.log" 2>/dev/null; done; fi
+echo "test result: $([ $bad = 0 ] && echo ok || echo FAILED). $ok passed; $bad failed; 0 ignored"
+[ $bad = 0 ]

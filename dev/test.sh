@@ -1,0 +1,64 @@
+#!/bin/bash
+# Everything that one machine can test, with one line about the outcome at the end. Root is needed for pods and networks.
+# Parts: every crate's tests, tidy, the store on a real etcd where one was built, and kubectl against a real server.
+# Logs lie in target/test. Usage: test.sh
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=target/test; mkdir -p "$out"
+export KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin}
+passed=0 failed=0 notes=()
+
+dev/packages.sh build node test || exit 1
+command -v cargo >/dev/null || { echo "there is no Rust toolchain: cargo is missing (see https://rustup.rs)"; exit 1; }
+[ "$(id -u)" = 0 ] || notes+=("not root: tests of pods, networks and a real cluster were left out")
+
+# Adds what the log of a part says, and one failure if the part failed without naming a test.
+account() { # log code
+  local ok bad
+  ok=$(awk '/^test result:/ { n += $4 } /^test .* \.\.\. ok \(/ { n++ } END { print n + 0 }' "$1")
+  bad=$(awk '/^test result:/ { n += $6 } /^test .* \.\.\. FAILED \(/ { n++ } END { print n + 0 }' "$1")
+  [ "$2" = 0 ] || [ "$bad" -gt 0 ] || bad=1
+  passed=$((passed + ok)) failed=$((failed + bad))
+}
+
+part() { # name command...
+  local name=$1 code; shift
+  echo "== $name"
+  "$@" > >(tee "$out/$name.log") 2>&1
+  code=$?
+  wait $! 2>/dev/null
+  account "$out/$name.log" "$code"
+  return "$code"
+}
+
+part build cargo build --workspace --locked || { echo "0 passed, 1 failed: the workspace does not build"; exit 1; }
+part rust cargo test --workspace --locked --no-fail-fast
+echo "== tidy"
+if cargo run --quiet --package xtask -- tidy; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+
+if [ -x "$KIT_BIN/etcd" ]; then
+  part etcd env ETCD="$KIT_BIN/etcd" cargo test --locked --package store --features etcd --test etcd
+else
+  notes+=("no etcd: 'make kit' builds one, and then the store's suite runs on it")
+fi
+
+# Our own client commands need no Go; kubectl, the real one, does.
+kubectl=
+if command -v go >/dev/null; then
+  echo "== kubectl"
+  conformance/build.sh kubectl_ >"$out/kubectl-build.log" 2>&1 && kubectl=$KIT_BIN/kubectl
+  [ -n "$kubectl" ] || notes+=("kubectl could not be built, see $out/kubectl-build.log: its tests were left out")
+elif [ -x "$KIT_BIN/kubectl" ]; then
+  kubectl=$KIT_BIN/kubectl
+else
+  notes+=("Go is missing: tests with the real kubectl were left out")
+fi
+if [ "$(id -u)" = 0 ]; then
+  part cluster env KUBECTL="$kubectl" KNARR="$PWD/target/debug/knarr" dev/cluster_test.sh
+fi
+
+for note in "${notes[@]+"${notes[@]}"}"; do echo "note: $note"; done
+grep -hE '^test .* \.\.\. FAILED' "$out"/*.log 2>/dev/null
+command -v go >/dev/null && go=$(go env GOVERSION) || go="no Go"
+echo "$passed passed, $failed failed ($(cargo --version | cut -d' ' -f1,2), $go)"
+[ "$failed" = 0 ]
