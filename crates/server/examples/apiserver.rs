@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let config = Config {
         listen: address,
-        advertise: local,
+        advertise: "192.0.2.1".parse()?,
         advertise_port: address.port(),
         service_cidrs: vec!["10.96.0.0/16".parse()?],
         node_ports: (30000, 32767),

@@ -21,6 +21,7 @@ mod convert;
 mod definitions;
 mod dial;
 mod endpoints;
+mod expressions;
 mod failure;
 mod follow;
 mod metrics;

@@ -25,6 +25,7 @@ pub struct Write<'a> {
     /// Options of the query.
     pub options: WriteOptions,
     warnings: Mutex<Vec<String>>,
+    holds: Mutex<Vec<Box<dyn Send + Sync>>>,
 }
 
 impl<'a> Write<'a> {
@@ -34,12 +35,12 @@ impl<'a> Write<'a> {
     /// 422 for bad options.
     pub fn new(server: &'a Arc<Server>, request: &'a Request, options: &str) -> Result<Write<'a>, api::Status> {
         let options = WriteOptions::read(request, options)?;
-        Ok(Write { server, allowed: &request.allowed, served: &request.served, options, warnings: Mutex::default() })
+        Ok(Write { server, allowed: &request.allowed, served: &request.served, options, warnings: Mutex::default(), holds: Mutex::default() })
     }
 
     /// A write with options of its own.
     pub fn with_options(server: &'a Arc<Server>, allowed: &'a Allowed, served: &'a Arc<Served>, options: WriteOptions) -> Write<'a> {
-        Write { server, allowed, served, options, warnings: Mutex::default() }
+        Write { server, allowed, served, options, warnings: Mutex::default(), holds: Mutex::default() }
     }
 
     /// Who writes.
@@ -69,6 +70,11 @@ impl<'a> Write<'a> {
     /// Tells the client several things.
     pub fn warn_all(&self, texts: Vec<String>) {
         texts.into_iter().for_each(|text| self.warn(text));
+    }
+
+    /// Keeps what admission holds until the write is over.
+    pub fn hold(&self, holds: Vec<Box<dyn Send + Sync>>) {
+        self.holds.lock().extend(holds);
     }
 
     /// What was told.

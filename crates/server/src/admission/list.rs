@@ -6,19 +6,32 @@ use store::Store;
 
 use super::Plugin;
 use super::{
-    default_storage_class, default_toleration_seconds, namespace_lifecycle, priority, service_account,
-    storage_object_in_use_protection, taint_nodes_by_condition,
+    certificate_requests, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
+    node_restriction, persistent_volume_claim_resize, pod_security, priority, resource_quota, runtime_class, service_account,
+    storage_object_in_use_protection, taint_nodes_by_condition, webhooks,
 };
 
 /// All plugins that are on by default.
-pub(super) fn plugins(_store: Arc<dyn Store>) -> Vec<Box<dyn Plugin>> {
+pub(super) fn plugins(store: Arc<dyn Store>) -> Vec<Box<dyn Plugin>> {
     vec![
         namespace_lifecycle::plugin(),
+        limit_ranger::plugin(),
         service_account::plugin(),
+        node_restriction::plugin(),
         taint_nodes_by_condition::plugin(),
+        pod_security::plugin(),
         priority::plugin(),
         default_toleration_seconds::plugin(),
         default_storage_class::plugin(),
         storage_object_in_use_protection::plugin(),
+        persistent_volume_claim_resize::plugin(),
+        runtime_class::plugin(),
+        certificate_requests::approval(),
+        certificate_requests::signing(),
+        certificate_requests::subject_restriction(),
+        default_ingress_class::plugin(),
+        webhooks::mutating(store.clone()),
+        webhooks::validating(store),
+        resource_quota::plugin(),
     ]
 }

@@ -2,14 +2,23 @@
 //!
 //! Controllers' writes come this way, too: there is no other way to the store.
 
+mod certificate_requests;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod list;
 mod namespace_lifecycle;
+mod node_restriction;
+mod persistent_volume_claim_resize;
+mod pod_security;
 mod priority;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -73,6 +82,8 @@ pub struct Admission {
     pub changed: bool,
     /// What the client is told.
     pub warnings: Vec<String>,
+    /// What plugins keep until the write is over.
+    pub holds: Vec<Box<dyn Send + Sync>>,
 }
 
 impl Admission {
@@ -102,6 +113,7 @@ impl Admission {
             dry_run: write.options.dry_run,
             changed: false,
             warnings: Vec::new(),
+            holds: Vec::new(),
         }
     }
 

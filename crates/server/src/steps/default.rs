@@ -14,6 +14,11 @@ impl Defaulted {
         &self.0
     }
 
+    /// The object itself.
+    pub fn into_object(self) -> Object {
+        self.0
+    }
+
     /// The object, to be changed by the strategy of a subresource.
     pub fn object_mut(&mut self) -> &mut Object {
         &mut self.0

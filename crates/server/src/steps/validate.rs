@@ -5,6 +5,7 @@ use api::{Causes, Object, Status};
 use super::prepare::Prepared;
 use crate::admission::{Admission, Operation};
 use crate::catalog::custom_rules;
+use crate::expressions;
 use crate::write::Write;
 
 /// An object that may be stored.
@@ -32,6 +33,7 @@ pub async fn create(write: &Write<'_>, prepared: Prepared) -> Result<Valid, Stat
     if write.served.custom.is_some() {
         custom_rules::validate(write.served, &object, None, &mut causes);
     } else {
+        expressions::check(&object, &mut causes);
         write.warn_all((write.served.kind.warnings)(&object));
     }
     refuse(write, &object, &causes)?;
@@ -52,6 +54,7 @@ pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Object) -> Resu
     if write.served.custom.is_some() {
         custom_rules::validate(write.served, &object, Some(old), &mut causes);
     } else if write.subresource().is_empty() {
+        expressions::check(&object, &mut causes);
         write.warn_all((write.served.kind.warnings)(&object));
     }
     refuse(write, &object, &causes)?;
@@ -83,5 +86,6 @@ async fn admit(write: &Write<'_>, object: Object, old: Option<&Object>) -> Resul
     let mut admission = Admission::of_write(write, operation, Some(object), old.cloned());
     write.server.admission.validate(write.server, &mut admission).await?;
     write.warn_all(std::mem::take(&mut admission.warnings));
+    write.hold(std::mem::take(&mut admission.holds));
     Ok(Valid(admission.object.expect("a create or update has an object")))
 }

@@ -11,6 +11,8 @@ mod service_account_token;
 mod proxy;
 mod streams;
 
+pub use proxy::endpoint;
+
 use std::sync::Arc;
 
 use api::{Object, Status};

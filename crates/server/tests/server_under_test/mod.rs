@@ -37,7 +37,7 @@ impl UnderTest {
         let store = Arc::new(store::embedded::Embedded::open(options).unwrap());
         let config = Config {
             listen: SocketAddr::new(local, 0),
-            advertise: local,
+            advertise: "192.0.2.1".parse().unwrap(),
             advertise_port: 6443,
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
             node_ports: (30000, 32767),
