@@ -37,6 +37,8 @@ pub const fn rules() -> Rules {
 }
 
 fn default(object: &mut Map<String, Value>) {
+    // The real server keeps the count in a field of its own and writes it as an annotation, also while it is 0.
+    object.object_made("metadata").object_made("annotations").default_text(TEMPLATE_GENERATION, "0");
     let spec = object.object_made("spec");
     let strategy = spec.object_made("updateStrategy");
     strategy.default_text("type", "RollingUpdate");
@@ -73,9 +75,7 @@ fn prepare_update(new: &mut Object, old: &Object) {
 
 fn validate(object: &Object, causes: &mut Causes) {
     let spec = object.map("spec");
-    pod_template::validate_selector(spec, &SPEC, "daemonset", causes);
-    pod_template::validate_match(spec, &SPEC, causes);
-    pod_template::validate_always(spec.map("template"), &SPEC.field("template"), causes);
+    pod_template::validate_workload(spec, &SPEC, "daemonset", "DaemonSet", causes);
     check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
     let at = SPEC.field("updateStrategy");
     match (spec.map("updateStrategy").text("type"), spec.map("updateStrategy").object("rollingUpdate")) {
