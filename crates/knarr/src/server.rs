@@ -209,7 +209,7 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
         let server = server.clone();
         supervisor.run("scheduler", move || {
             let client = server.client(User::new("system:kube-scheduler", &[]));
-            { let _ = client; Box::pin(std::future::pending()) }
+            Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client }))
         });
     }
 }
