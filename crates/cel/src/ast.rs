@@ -164,6 +164,8 @@ pub enum Macro {
     TransformMap,
     /// `transformMapEntry`
     TransformMapEntry,
+    /// `sortBy`
+    SortBy,
     /// `optMap`
     OptMap,
     /// `optFlatMap`

@@ -4,12 +4,17 @@
 //! limited); nothing here waits.
 
 pub mod ast;
+mod eval;
+mod functions;
 mod lex;
 mod parse;
 mod source;
+pub mod value;
 
 pub use ast::{Expr, Node};
+pub use eval::{Budget, Failure, Names, Scope, evaluate};
 pub use parse::parse;
+pub use value::{Host, Value};
 
 /// Most characters of an expression.
 pub const MAX_LENGTH: usize = 100_000;

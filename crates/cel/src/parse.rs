@@ -382,6 +382,7 @@ impl Parser<'_> {
             ("exists_one", 2) | ("existsOne", 2 | 3) => Some(Macro::ExistsOne),
             ("map", 2 | 3) => Some(Macro::Map),
             ("filter", 2) => Some(Macro::Filter),
+            ("sortBy", 2) => Some(Macro::SortBy),
             ("transformList", 3 | 4) => Some(Macro::TransformList),
             ("transformMap", 3 | 4) => Some(Macro::TransformMap),
             ("transformMapEntry", 3 | 4) => Some(Macro::TransformMapEntry),
