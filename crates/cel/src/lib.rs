@@ -4,16 +4,21 @@
 //! limited); nothing here waits.
 
 pub mod ast;
+mod check;
 mod eval;
 mod functions;
 mod lex;
 mod parse;
+mod signatures;
 mod source;
+pub mod types;
 pub mod value;
 
 pub use ast::{Expr, Node};
+pub use check::{Env, Program};
 pub use eval::{Budget, Failure, Names, Scope, evaluate};
 pub use parse::parse;
+pub use types::Type;
 pub use value::{Host, Value};
 
 /// Most characters of an expression.
