@@ -20,6 +20,10 @@ pub trait Check {
     fn each(&mut self, path: &Path, value: &str, errors: Vec<String>);
     /// `Unsupported value` that lists the values in the order given.
     fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]);
+    /// `Unsupported value` of any JSON value.
+    fn unsupported_value(&mut self, path: &Path, value: &Value, supported: &[&str]);
+    /// `Invalid value: detail`, where the value itself would not help.
+    fn bad_without_value(&mut self, path: &Path, detail: &str);
     /// `Invalid value` of any JSON value.
     fn bad(&mut self, path: &Path, value: impl Into<Value>, detail: &str);
     /// `Required value`.
@@ -44,9 +48,17 @@ impl Check for Causes {
     }
 
     fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) {
+        self.unsupported_value(path, &value.into(), supported);
+    }
+
+    fn unsupported_value(&mut self, path: &Path, value: &Value, supported: &[&str]) {
         let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
-        let message = format!("Unsupported value: {}: supported values: {}", Value::from(value), quoted.join(", "));
+        let message = format!("Unsupported value: {value}: supported values: {}", quoted.join(", "));
         self.0.push(crate::Cause { reason: "FieldValueNotSupported", field: path.text(), message });
+    }
+
+    fn bad_without_value(&mut self, path: &Path, detail: &str) {
+        self.0.push(crate::Cause { reason: "FieldValueInvalid", field: path.text(), message: format!("Invalid value: {detail}") });
     }
 
     fn bad(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {

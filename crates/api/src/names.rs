@@ -73,6 +73,16 @@ pub fn wildcard_subdomain_errors(name: &str) -> Vec<String> {
     errors
 }
 
+/// What is wrong with a search path of DNS, which may have underscores.
+pub fn search_path_errors(name: &str) -> Vec<String> {
+    let mut errors = longer_than(name, 253);
+    let part = |part: &str| is_label(&part.strip_prefix('_').unwrap_or(part).replace('_', "-"));
+    if !name.split('.').all(part) {
+        errors.push("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')".to_owned());
+    }
+    errors
+}
+
 /// What is wrong with a label key or another qualified name.
 pub fn qualified_name_errors(text: &str) -> Vec<String> {
     if is_qualified_name(text) {
@@ -91,7 +101,7 @@ pub fn qualified_name_errors(text: &str) -> Vec<String> {
             name
         }
         _ => {
-            return vec![format!("a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!("a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
         }
     };
     if name.is_empty() {

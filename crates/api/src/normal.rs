@@ -20,6 +20,9 @@ pub fn normalize(map: &mut Map<String, Value>, schema: &Type) {
                 normalize_shape(value, &field.shape);
                 if vanishes(value, field) {
                     map.remove(&*field.name);
+                } else if is_empty_collection(value, &field.shape) && !field.omit_empty {
+                    // Storage knows no difference between empty and absent.
+                    *value = Value::Null;
                 }
             }
             _ => match zero(field) {
@@ -66,6 +69,14 @@ fn normalize_time(value: &mut Value, digits: u8) {
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         *value = format!("{time:.*}", usize::from(digits)).into();
+    }
+}
+
+fn is_empty_collection(value: &Value, shape: &Shape) -> bool {
+    match (shape, value) {
+        (Shape::List(_), Value::Array(items)) => items.is_empty(),
+        (Shape::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
     }
 }
 

@@ -18,7 +18,11 @@ fn recorded() -> Vec<Object> {
         let text = record["response"].to_string().replace("\"creationTimestamp\":\"MASK\"", "\"creationTimestamp\":\"2026-11-21T06:18:32Z\"");
         let text = text.replace("\"time\":\"MASK\"", "\"time\":\"2026-11-21T06:18:32Z\"").replace("\"clusterIP\":\"MASK\"", "\"clusterIP\":\"10.96.0.7\"");
         let text = text.replace("\"clusterIPs\":[\"MASK\"]", "\"clusterIPs\":[\"10.96.0.7\"]").replace("MASK", "aaaaa");
-        Object::from_value(serde_json::from_str(&text).unwrap()).unwrap()
+        let mut object = Object::from_value(serde_json::from_str(&text).unwrap()).unwrap();
+        if let Some(uid) = object.label("controller-uid").map(str::to_owned) {
+            object.set_meta("uid", uid);
+        }
+        object
     };
     records.into_iter().map(unmasked).collect()
 }

@@ -39,9 +39,13 @@ pub fn validate_policy(policy: &Object, causes: &mut Causes) {
     for (index, variable) in spec.maps("variables").enumerate() {
         let at = list.index(index);
         if causes.need_text(variable, "name", &at) {
-            causes.each(&at.field("name"), variable.text("name"), names::c_identifier_errors(variable.text("name")));
+            if !names::c_identifier_errors(variable.text("name")).is_empty() {
+                causes.bad(&at.field("name"), variable.text("name"), "must be a valid CEL identifier");
+            }
         }
-        causes.need_text(variable, "expression", &at);
+        if variable.text("expression").trim().is_empty() {
+            causes.needed(&at.field("expression"), "expression is not specified");
+        }
     }
 }
 
@@ -70,7 +74,7 @@ pub fn validate_binding(binding: &Object, causes: &mut Causes) {
     if let Some(reference) = spec.object("paramRef") {
         let at = SPEC.field("paramRef");
         match (reference.text("name").is_empty(), reference.object("selector")) {
-            (true, None) => causes.needed(&at.field("name"), "one of name or selector must be specified"),
+            (true, None) => causes.needed(&at, "one of name or selector must be specified"),
             (false, Some(_)) => causes.refused(&at.field("name"), "name and selector are mutually exclusive"),
             (true, Some(selector)) => check::label_selector(selector, &at.field("selector"), causes),
             (false, None) => {}

@@ -122,7 +122,7 @@ pub fn validate_tolerations(spec: &Map<String, Value>, path: &Path, causes: &mut
             "Equal" | "" => causes.each(&at.field("operator"), value, names::label_value_errors(value)),
             "Exists" => {
                 if !value.is_empty() {
-                    causes.bad(&at.field("operator"), Value::Object(one.clone()), "value must be empty when `operator` is 'Exists'");
+                    causes.bad(&at.field("operator"), value, "value must be empty when `operator` is 'Exists'");
                 }
             }
             other => causes.unsupported(&at.field("operator"), other, &["Equal", "Exists"]),

@@ -37,8 +37,8 @@ pub fn pull_policy(image: &str) -> &'static str {
 
 /// What the containers of a pod are validated against.
 pub struct Surroundings<'a> {
-    /// Names of the pod's volumes.
-    pub volumes: &'a [&'a str],
+    /// The pod's volumes.
+    pub volumes: &'a [&'a Map<String, Value>],
     /// Names of the pod's resource claims.
     pub claims: &'a [&'a str],
     /// Whether the pod uses the host's user name space.
@@ -121,37 +121,53 @@ fn validate_ports(container: &Map<String, Value>, path: &Path, causes: &mut Caus
     }
 }
 
-fn validate_mounts(container: &Map<String, Value>, volumes: &[&str], path: &Path, causes: &mut Causes) {
+fn validate_mounts(container: &Map<String, Value>, volumes: &[&Map<String, Value>], path: &Path, causes: &mut Causes) {
     let mut seen: Vec<&str> = Vec::new();
+    let volume_of = |name: &str| volumes.iter().find(|one| one.text("name") == name);
+    let used = |field: &str, name: &str| container.maps(field).any(|one| one.text("name") == name);
     let list = path.field("volumeMounts");
     for (index, mount) in container.maps("volumeMounts").enumerate() {
         let at = list.index(index);
-        if causes.need_text(mount, "name", &at) && !volumes.contains(&mount.text("name")) {
-            causes.not_found(&at.field("name").text(), &mount.text("name").into());
+        let name = mount.text("name");
+        if causes.need_text(mount, "name", &at) && volume_of(name).is_none() {
+            causes.not_found(&at.field("name").text(), &name.into());
         }
         let place = mount.text("mountPath");
         causes.need_text(mount, "mountPath", &at);
         if seen.contains(&place) {
             causes.bad(&at.field("mountPath"), place, "must be unique");
         }
+        if used("volumeDevices", name) {
+            causes.bad(&at.field("name"), name, "must not already exist in volumeDevices");
+        }
         seen.push(place);
         for field in ["subPath", "subPathExpr"] {
-            volume::descending_path(mount.text(field), &at.field(field), causes);
+            volume::descending_path(mount.text(field), &list.field(field), causes);
         }
         if !mount.text("subPath").is_empty() && !mount.text("subPathExpr").is_empty() {
             causes.bad(&at.field("subPathExpr"), mount.text("subPathExpr"), "subPathExpr and subPath are mutually exclusive");
         }
-        causes.one_of(mount, "mountPropagation", &at, &["Bidirectional", "HostToContainer", "None"]);
+        causes.one_of(mount, "mountPropagation", &list, &["Bidirectional", "HostToContainer", "None"]);
         let privileged = container.map("securityContext").flag("privileged");
         if mount.text("mountPropagation") == "Bidirectional" && !privileged {
-            causes.refused(&at.field("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers");
+            causes.refused(&list.field("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers");
         }
     }
     let list = path.field("volumeDevices");
     for (index, device) in container.maps("volumeDevices").enumerate() {
         let at = list.index(index);
-        if causes.need_text(device, "name", &at) && !volumes.contains(&device.text("name")) {
-            causes.not_found(&at.field("name").text(), &device.text("name").into());
+        let name = device.text("name");
+        if causes.need_text(device, "name", &at) {
+            match volume_of(name) {
+                None => causes.not_found(&at.field("name").text(), &name.into()),
+                Some(volume) if !volume.has("persistentVolumeClaim") && !volume.has("ephemeral") => {
+                    causes.bad(&at.field("name"), name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
+                }
+                Some(_) => {}
+            }
+        }
+        if used("volumeMounts", name) {
+            causes.bad(&at.field("name"), name, "must not already exist in volumeMounts");
         }
         let place = device.text("devicePath");
         causes.need_text(device, "devicePath", &at);

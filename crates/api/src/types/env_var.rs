@@ -45,6 +45,7 @@ fn validate_source(source: &Map<String, Value>, has_value: bool, path: &Path, ca
         if let Some(reference) = source.object(kind) {
             count += 1;
             let at = path.field(kind);
+            causes.each(&at.field("name"), reference.text("name"), names::subdomain_errors(reference.text("name")));
             if causes.need_text(reference, "key", &at) {
                 let key = reference.text("key");
                 causes.each(&at.field("key"), key, names::config_key_errors(key));
@@ -78,8 +79,8 @@ pub fn validate_field_ref(field: &Map<String, Value>, supported: &[&str], subscr
     let known = ENV_FIELDS.contains(&text) || FILE_FIELDS.contains(&text);
     if let Some((stem, key)) = text.strip_suffix("']").and_then(|text| text.split_once("['")) {
         match stem {
-            "metadata.annotations" if subscripts => causes.each(&at, key, names::qualified_name_errors(&key.to_lowercase())),
-            "metadata.labels" if subscripts => causes.each(&at, key, names::qualified_name_errors(key)),
+            "metadata.annotations" if subscripts => causes.each(path, key, names::qualified_name_errors(&key.to_lowercase())),
+            "metadata.labels" if subscripts => causes.each(path, key, names::qualified_name_errors(key)),
             _ => causes.bad(&at, text, &format!("error converting fieldPath: field label does not support subscript: {text}")),
         }
     } else if !known {
@@ -116,9 +117,9 @@ pub fn validate_from(sources: &[Value], path: &Path, causes: &mut Causes) {
             }
         }
         if count == 0 {
-            causes.bad(&at, "", "must specify one of: `configMapRef` or `secretRef`");
+            causes.bad(path, "", "must specify one of: `configMapRef` or `secretRef`");
         } else if count > 1 {
-            causes.bad(&at, "", "may not have more than one field specified at a time");
+            causes.bad(path, "", "may not have more than one field specified at a time");
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         causes.each(&path.field("managedBy"), manager, errors);
     }
     let indexed = spec.text("completionMode") == "Indexed";
-    causes.one_of(spec, "completionMode", path, &["Indexed", "NonIndexed"]);
+    causes.one_of(spec, "completionMode", path, &["NonIndexed", "Indexed"]);
     if indexed && !spec.has("completions") {
         causes.needed(&path.field("completions"), "when completion mode is Indexed");
     }
@@ -35,7 +35,10 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
                 causes.bad(&path.field(field), value.clone(), "requires indexed completion mode");
             }
         }
-    } else if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+    } else if let Some(failed) = spec.int("maxFailedIndexes").filter(|failed| *failed > spec.int("completions").unwrap_or(0)) {
+        causes.bad(&path.field("maxFailedIndexes"), failed, "must be less than or equal to completions");
+    }
+    if indexed && spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
         causes.needed(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     }
     let template = path.field("template");
@@ -57,10 +60,8 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     if let Some(policy) = spec.object("successPolicy").filter(|_| indexed) {
         validate_success_policy(policy, &path.field("successPolicy"), causes);
     }
-    causes.one_of(spec, "podReplacementPolicy", path, &["Failed", "TerminatingOrFailed"]);
-    if spec.has("podFailurePolicy") && spec.text("podReplacementPolicy") == "TerminatingOrFailed" {
-        causes.unsupported(&path.field("podReplacementPolicy"), "TerminatingOrFailed", &["Failed"]);
-    }
+    let replacements: &[&str] = if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    causes.one_of(spec, "podReplacementPolicy", path, replacements);
 }
 
 fn validate_failure_policy(policy: &Map<String, Value>, indexed: bool, path: &Path, causes: &mut Causes) {
@@ -75,22 +76,13 @@ fn validate_failure_policy(policy: &Map<String, Value>, indexed: bool, path: &Pa
         if rule.text("action") == "FailIndex" && !indexed {
             causes.bad(&at.field("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
         }
+        if let Some(codes) = rule.object("onExitCodes") {
+            validate_exit_codes(codes, &at.field("onExitCodes"), causes);
+        }
         match (rule.object("onExitCodes"), rule.list("onPodConditions").is_empty()) {
-            (Some(_), false) => causes.bad(&at, Value::Null, "specifying both OnExitCodes and OnPodConditions is not supported"),
-            (None, true) => causes.bad(&at, Value::Null, "specifying one of OnExitCodes and OnPodConditions is required"),
-            (Some(codes), true) => {
-                let at = at.field("onExitCodes");
-                causes.need_one_of(codes, "operator", &at, &["In", "NotIn"]);
-                let values = at.field("values");
-                if codes.list("values").is_empty() {
-                    causes.bad(&values, Value::Array(Vec::new()), "at least one value is required");
-                }
-                for (index, code) in codes.list("values").iter().enumerate() {
-                    if codes.text("operator") == "In" && code.as_i64() == Some(0) {
-                        causes.bad(&values.index(index), 0, "must not be 0 for the In operator");
-                    }
-                }
-            }
+            (Some(_), false) => causes.bad_without_value(&at, "specifying both OnExitCodes and OnPodConditions is not supported"),
+            (None, true) => causes.bad_without_value(&at, "specifying one of OnExitCodes and OnPodConditions is required"),
+            (Some(_), true) => {}
             (None, false) => {
                 let list = at.field("onPodConditions");
                 for (index, condition) in rule.maps("onPodConditions").enumerate() {
@@ -99,6 +91,19 @@ fn validate_failure_policy(policy: &Map<String, Value>, indexed: bool, path: &Pa
                     causes.need_one_of(condition, "status", &at, &["False", "True", "Unknown"]);
                 }
             }
+        }
+    }
+}
+
+fn validate_exit_codes(codes: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    causes.need_one_of(codes, "operator", path, &["In", "NotIn"]);
+    let values = path.field("values");
+    if codes.list("values").is_empty() {
+        causes.bad(&values, Value::Array(Vec::new()), "at least one value is required");
+    }
+    for (index, code) in codes.list("values").iter().enumerate() {
+        if codes.text("operator") == "In" && code.as_i64() == Some(0) {
+            causes.bad(&values.index(index), 0, "must not be 0 for the In operator");
         }
     }
 }

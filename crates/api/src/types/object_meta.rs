@@ -123,11 +123,11 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
 
 fn validate_finalizers(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let (mut orphan, mut foreground) = (false, false);
-    for finalizer in meta.texts("finalizers") {
+    for (index, finalizer) in meta.texts("finalizers").enumerate() {
         let errors = names::qualified_name_errors(finalizer);
         let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
         if errors.is_empty() && !finalizer.contains('/') && !standard {
-            causes.invalid(&path.text(), &finalizer.into(), "name is neither a standard finalizer name nor is it fully qualified");
+            causes.bad(&path.index(index), finalizer, "name is neither a standard finalizer name nor is it fully qualified");
         }
         causes.each(path, finalizer, errors);
         orphan |= finalizer == "orphan";

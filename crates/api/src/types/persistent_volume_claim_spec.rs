@@ -21,6 +21,15 @@ fn default(map: &mut Map<String, Value>) {
     map.default("volumeMode", "Filesystem");
 }
 
+/// The mode for a single pod goes with no other known mode.
+pub fn validate_once_pod(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let mut known = spec.texts("accessModes").filter(|mode| ACCESS_MODES.contains(mode));
+    let once_pod = spec.texts("accessModes").any(|mode| mode == "ReadWriteOncePod");
+    if once_pod && known.any(|mode| mode != "ReadWriteOncePod") {
+        causes.refused(path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
 /// Validates the spec of a claim or of a claim template.
 pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let modes = path.field("accessModes");
@@ -30,23 +39,17 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     if let Some(selector) = spec.object("selector") {
         check::label_selector(selector, &path.field("selector"), causes);
     }
-    let (mut once_pod, mut others) = (false, false);
     for mode in spec.texts("accessModes") {
         if !ACCESS_MODES.contains(&mode) {
             causes.unsupported(&modes, mode, &ACCESS_MODES);
         }
-        once_pod |= mode == "ReadWriteOncePod";
-        others |= mode != "ReadWriteOncePod";
     }
-    if once_pod && others {
-        causes.refused(&modes, "may not use ReadWriteOncePod with other access modes");
-    }
+    validate_once_pod(spec, &modes, causes);
     let resources = path.field("resources");
     match spec.map("resources").map("requests").quantity("storage") {
         None => causes.needed(&resources.key("storage"), ""),
         Some(amount) => {
-            let requests = resources.field("requests");
-            let at = requests.key("storage");
+            let at = resources.key("storage");
             if amount.is_negative() {
                 causes.bad(&at, amount.value(), "must be a valid resource quantity");
             }

@@ -53,10 +53,6 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     validate_choices(spec, path, causes);
     object_meta::validate_labels(spec.map("nodeSelector"), &path.field("nodeSelector"), causes);
     security_context::validate_pod(spec, &path.field("securityContext"), causes);
-    let secrets = path.field("imagePullSecrets");
-    for (index, secret) in spec.maps("imagePullSecrets").enumerate() {
-        causes.need_text(secret, "name", &secrets.index(index));
-    }
     affinity::validate(spec.map("affinity"), &path.field("affinity"), causes);
     validate_dns(spec, &path.field("dnsConfig"), causes);
     validate_gates(spec, path, causes);
@@ -65,6 +61,12 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if spec.flag(field) {
                 causes.refused(&path.field(field), "when `hostUsers` is false");
+            }
+        }
+        for field in ["containers", "initContainers"] {
+            let list = path.field(field);
+            for (index, _) in spec.maps(field).enumerate().filter(|(_, one)| !one.list("volumeDevices").is_empty()) {
+                causes.refused(&list.index(index).field("volumeDevices"), "when `hostUsers` is false");
             }
         }
     }
@@ -86,8 +88,9 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     for (index, alias) in spec.maps("hostAliases").enumerate() {
         let at = aliases.index(index);
         check::ip(alias.text("ip"), &at.field("ip"), causes);
-        for name in alias.texts("hostnames") {
-            causes.each(&at.field("hostnames"), name, names::subdomain_errors(name));
+        let list = at.field("hostnames");
+        for (index, name) in alias.texts("hostnames").enumerate() {
+            causes.each(&list.index(index), name, names::subdomain_errors(name));
         }
     }
     for field in ["priorityClassName", "runtimeClassName"] {
@@ -96,9 +99,17 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
             causes.each(&path.field(field), name, names::subdomain_errors(name));
         }
     }
-    causes.one_of(spec, "preemptionPolicy", path, &["Never", "PreemptLowerPriority"]);
+    if owner == Owner::Pod {
+        validate_images(spec, path, causes);
+    }
+    causes.one_of(spec, "preemptionPolicy", path, &["PreemptLowerPriority", "Never"]);
     if let Some(os) = spec.object("os") {
-        causes.need_one_of(os, "name", &path.field("os"), &["linux", "windows"]);
+        let name = os.text("name");
+        if name.is_empty() {
+            causes.needed(&path.field("os"), "cannot be empty");
+        } else if !matches!(name, "linux" | "windows") {
+            causes.unsupported(&path.field("os"), name, &["linux", "windows"]);
+        }
     }
 }
 
@@ -150,6 +161,19 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     }
 }
 
+/// In templates images may still be filled in, in pods they must be clean.
+fn validate_images(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    for field in ["containers", "initContainers"] {
+        let list = path.field(field);
+        for (index, one) in spec.maps(field).enumerate() {
+            let image = one.text("image");
+            if image.trim() != image {
+                causes.bad(&list.index(index).field("image"), image, "must not have leading or trailing whitespace");
+            }
+        }
+    }
+}
+
 /// The same host port twice in one list of containers.
 fn validate_port_conflicts(spec: &Map<String, Value>, field: &str, path: &Path, causes: &mut Causes) {
     let mut seen: Vec<(i64, &str, &str)> = Vec::new();
@@ -161,10 +185,7 @@ fn validate_port_conflicts(spec: &Map<String, Value>, field: &str, path: &Path, 
             if number == 0 {
                 continue;
             }
-            let ip = match port.text("hostIP") {
-                "" => "0.0.0.0",
-                ip => ip,
-            };
+            let ip = port.text("hostIP");
             let key = (number, port.text("protocol"), ip);
             if seen.contains(&key) {
                 causes.twice(&ports.index(index).field("hostPort"), format!("{}/{ip}/{number}", key.1));
@@ -235,9 +256,8 @@ fn validate_dns(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     }
     for (index, search) in config.texts("searches").enumerate() {
         let bare = search.strip_suffix('.').unwrap_or(search);
-        let valid = search == "." || names::is_dns_subdomain(&bare.replace('_', "-"));
-        if !valid {
-            causes.each(&searches.index(index), search, names::subdomain_errors(bare));
+        if search != "." {
+            causes.each(&searches.index(index), search, names::search_path_errors(bare));
         }
     }
     for (index, option) in config.maps("options").enumerate() {
@@ -298,14 +318,9 @@ pub fn warnings(spec: &Map<String, Value>, path: &Path, warnings: &mut Vec<Strin
             }
         }
     }
+    let list = path.field("volumes");
     for (index, volume) in spec.maps("volumes").enumerate() {
-        let list = path.field("volumes");
-        let at = list.index(index);
-        for (kind, since) in [("gitRepo", "v1.11"), ("glusterfs", "v1.25, this feature will be completely removed in v1.26"), ("rbd", "v1.28, non-functional in v1.31+"), ("cephfs", "v1.28, non-functional in v1.31+")] {
-            if volume.has(kind) {
-                warnings.push(format!("{}: deprecated in {since}", at.field(kind)));
-            }
-        }
+        volume::warnings(volume, &list.index(index), warnings);
     }
     if spec.int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         warnings.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", path.field("terminationGracePeriodSeconds")));

@@ -19,19 +19,19 @@ pub fn validate(template: &Map<String, Value>, path: &Path, causes: &mut Causes)
 }
 
 /// Validates the template of a workload whose pods must restart always and not end by a deadline.
-pub fn validate_always(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+pub fn validate_always(template: &Map<String, Value>, path: &Path, kind: &str, causes: &mut Causes) {
     validate(template, path, causes);
-    always(template, path, causes);
+    always(template, path, kind, causes);
 }
 
 /// Pods of the workload restart always and have no deadline.
-pub fn always(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+fn always(template: &Map<String, Value>, path: &Path, kind: &str, causes: &mut Causes) {
     let (spec, at) = (template.map("spec"), path.field("spec"));
     if spec.text("restartPolicy") != "Always" {
         causes.unsupported(&at.field("restartPolicy"), spec.text("restartPolicy"), &["Always"]);
     }
     if spec.has("activeDeadlineSeconds") {
-        causes.refused(&at.field("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+        causes.refused(&at.field("activeDeadlineSeconds"), &format!("activeDeadlineSeconds in {kind} is not Supported"));
     }
 }
 
@@ -42,8 +42,22 @@ pub fn matches(selector: &Value, template: &Map<String, Value>) -> bool {
     selector.is_ok_and(|selector| selector.matches(|key| labels.get(key).and_then(Value::as_str)))
 }
 
-/// Validates the selector of a workload; `word` names the workload in the text about an empty one.
-pub fn validate_selector(spec: &Map<String, Value>, path: &Path, word: &str, causes: &mut Causes) {
+/// Validates selector and template of a workload whose pods restart always; `word` names it in the text about an
+/// empty selector, `kind` in that about deadlines.
+pub fn validate_workload(spec: &Map<String, Value>, path: &Path, word: &str, kind: &str, causes: &mut Causes) {
+    let before = causes.0.len();
+    validate_selector(spec, path, word, causes);
+    let selector = spec.object("selector");
+    if causes.0.len() > before && selector.is_some_and(|selector| !check::selector_is_empty(selector)) {
+        causes.bad(&path.field("selector"), spec["selector"].clone(), "invalid label selector");
+        return;
+    }
+    validate_match(spec, path, causes);
+    validate_always(spec.map("template"), &path.field("template"), kind, causes);
+}
+
+/// Validates the selector of a workload.
+fn validate_selector(spec: &Map<String, Value>, path: &Path, word: &str, causes: &mut Causes) {
     let at = path.field("selector");
     match spec.object("selector") {
         None => causes.needed(&at, ""),
@@ -60,7 +74,7 @@ pub fn validate_selector(spec: &Map<String, Value>, path: &Path, word: &str, cau
 pub fn validate_match(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let template = spec.map("template");
     let selector = spec.get("selector").cloned().unwrap_or_default();
-    let nothing_asked = spec.object("selector").is_none_or(check::selector_is_empty);
+    let nothing_asked = spec.object("selector").is_some_and(check::selector_is_empty);
     if !nothing_asked && !matches(&selector, template) {
         let (at, labels) = (path.field("template"), template.map("metadata").map("labels").clone());
         let metadata = at.field("metadata");

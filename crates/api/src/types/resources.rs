@@ -43,12 +43,10 @@ fn may_overcommit(name: &str) -> bool {
 
 fn validate_name(name: &str, path: &Path, causes: &mut Causes) {
     let errors = names::qualified_name_errors(name);
-    if !errors.is_empty() {
-        causes.each(path, name, errors);
-        return;
-    }
+    let qualified = errors.is_empty();
+    causes.each(path, name, errors);
     if !name.contains('/') {
-        if !is_standard(name) {
+        if qualified && !is_standard(name) {
             causes.bad(path, name, "must be a standard resource type or fully qualified");
         }
         if !(matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_hugepages(name)) {

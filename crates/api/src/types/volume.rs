@@ -27,11 +27,12 @@ fn default(map: &mut Map<String, Value>) {
     }
 }
 
-/// Validates `volumes` and returns their names.
-pub fn validate_all<'v>(volumes: &'v [Value], path: &Path, causes: &mut Causes) -> Vec<&'v str> {
-    let mut seen: Vec<&str> = Vec::new();
+/// Validates `volumes` and returns those without fault.
+pub fn validate_all<'v>(volumes: &'v [Value], path: &Path, causes: &mut Causes) -> Vec<&'v Map<String, Value>> {
+    let mut seen: Vec<&Map<String, Value>> = Vec::new();
     for (index, volume) in volumes.iter().map(as_map).enumerate() {
         let at = path.index(index);
+        let before = causes.0.len();
         validate_source(volume, &at, causes);
         let name = volume.text("name");
         if name.is_empty() {
@@ -39,10 +40,12 @@ pub fn validate_all<'v>(volumes: &'v [Value], path: &Path, causes: &mut Causes) 
         } else {
             causes.each(&at.field("name"), name, names::label_errors(name));
         }
-        if seen.contains(&name) {
+        if seen.iter().any(|one| one.text("name") == name) {
             causes.twice(&at.field("name"), name);
         }
-        seen.push(name);
+        if causes.0.len() == before {
+            seen.push(volume);
+        }
     }
     seen
 }
@@ -113,7 +116,7 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
             }
             let iqn = source.text("iqn");
             if !iqn.is_empty() && !["iqn.", "eui.", "naa."].iter().any(|start| iqn.starts_with(start)) {
-                causes.bad(&path.field("iqn"), iqn, "must be valid format");
+                causes.bad(&path.field("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
             }
         }
         "secret" | "configMap" => {
@@ -125,6 +128,15 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
             downward(source, path, causes);
         }
         "projected" => projected(source, path, causes),
+        "rbd" | "cephfs" if source.list("monitors").is_empty() => causes.needed(&path.field("monitors"), ""),
+        "fc" => {
+            let (names, ids) = (source.list("targetWWNs").len(), source.list("wwids").len());
+            if (names == 0) == (ids == 0) {
+                causes.needed(&path.field("targetWWNs"), "must specify either targetWWNs or wwids, but not both");
+            } else if names > 0 && !source.has("lun") {
+                causes.needed(&path.field("lun"), "lun is required if targetWWNs is specified");
+            }
+        }
         "csi" if source.text("driver").len() > 63 => causes.too_long(&path.field("driver").text(), 63),
         "ephemeral" => {
             let at = path.field("volumeClaimTemplate");
@@ -172,15 +184,12 @@ fn projected(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
                         causes.bad(&at.field("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
                     }
                     match part.text("path") {
-                        "" => causes.needed(&at.field("path"), ""),
+                        "" => causes.needed(&path.field("path"), ""),
                         text => non_reserved_path(text, &at.field("path"), causes),
                     }
                 }
                 _ => {}
             }
-        }
-        if count == 0 {
-            causes.needed(&at, "must specify a volume type");
         }
     }
 }
@@ -243,5 +252,28 @@ fn non_reserved_path(text: &str, path: &Path, causes: &mut Causes) {
     descending_path(text, path, causes);
     if text.starts_with("..") && !text.starts_with("../") && text != ".." {
         causes.bad(path, text, "must not start with '..'");
+    }
+}
+
+/// Warnings about sources that are gone or going; `owner` is the volume or the spec of a persistent one.
+pub fn warnings(owner: &Map<String, Value>, path: &Path, warnings: &mut Vec<String>) {
+    const OLD: [(&str, &str); 9] = [
+        ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+        ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
+        ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+        ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
+        ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+        ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+        ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+        ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+        ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    ];
+    for (kind, text) in OLD {
+        if owner.has(kind) {
+            warnings.push(format!("{}: {text}", path.field(kind)));
+        }
+    }
+    if owner.object("projected").is_some_and(|projected| projected.list("sources").is_empty()) {
+        warnings.push(format!("volume {:?} (Projected) has no sources provided", owner.text("name")));
     }
 }

@@ -99,13 +99,15 @@ pub fn validate_client(client: &Map<String, Value>, path: &Path, causes: &mut Ca
             let at = path.field("url");
             match url.split_once("://") {
                 Some(("https", rest)) if rest.split('/').next().is_some_and(|host| !host.is_empty()) => {
-                    if rest.split('/').next().is_some_and(|host| host.contains('@')) {
-                        causes.bad(&at, url, "user information is not permitted in the URL");
+                    if let Some((user, _)) = rest.split('/').next().and_then(|host| host.split_once('@')) {
+                        causes.bad(&at, user, "user information is not permitted in the URL");
                     }
-                    for (mark, word) in [('?', "query parameters are"), ('#', "fragments are")] {
-                        if rest.contains(mark) {
-                            causes.bad(&at, url, &format!("{word} not permitted in the URL"));
-                        }
+                    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+                    if !fragment.is_empty() {
+                        causes.bad(&at, fragment, "fragments are not permitted in the URL");
+                    }
+                    if let Some((_, query)) = rest.split_once('?').filter(|(_, query)| !query.is_empty()) {
+                        causes.bad(&at, query, "query parameters are not permitted in the URL");
                     }
                 }
                 Some(("https", _)) => causes.bad(&at, "", "host must be specified; desired format: https://host[/path]"),
@@ -117,11 +119,30 @@ pub fn validate_client(client: &Map<String, Value>, path: &Path, causes: &mut Ca
             let at = path.field("service");
             causes.need_text(service, "name", &at);
             causes.need_text(service, "namespace", &at);
-            check::port(service.int("port").unwrap_or(443), &at.field("port"), causes);
-            let text = service.text("path");
-            if !text.is_empty() && !text.starts_with('/') {
-                causes.bad(&at.field("path"), text, "must start with a '/'");
+            let port = service.int("port").unwrap_or(443);
+            for error in check::port_errors(port) {
+                causes.bad(&at.field("port"), port, &format!("port is not valid: {error}"));
             }
+            validate_path(service.text("path"), &at.field("path"), causes);
+        }
+    }
+}
+
+fn validate_path(text: &str, path: &Path, causes: &mut Causes) {
+    if text.is_empty() || text == "/" {
+        return;
+    }
+    if !text.starts_with('/') {
+        causes.bad(path, text, "must start with a '/'");
+    }
+    let inner = text.get(1..).unwrap_or("");
+    for (index, segment) in inner.strip_suffix('/').unwrap_or(inner).split('/').enumerate() {
+        if segment.is_empty() {
+            causes.bad(path, text, &format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        for error in names::subdomain_errors(segment) {
+            causes.bad(path, text, &format!("segment[{index}] {error}"));
         }
     }
 }
@@ -140,8 +161,13 @@ pub fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes
         if rule.list(field).is_empty() {
             causes.needed(&at, "");
         }
-        if rule.list(field).len() > 1 && rule.texts(field).any(|one| one == "*") && field != "resources" {
-            causes.bad(&at, rule[field].clone(), "if '*' is present, must not specify other API groups or versions");
+        let (wild, others) = match field {
+            "apiGroups" => ("*", "API groups"),
+            "apiVersions" => ("*", "API versions"),
+            _ => ("*/*", "resources"),
+        };
+        if rule.list(field).len() > 1 && rule.texts(field).any(|one| one == wild) {
+            causes.bad(&at, rule[field].clone(), &format!("if '{wild}' is present, must not specify other {others}"));
         }
         for (index, text) in rule.texts(field).enumerate().filter(|(_, text)| text.is_empty() && field != "apiGroups") {
             causes.needed(&at.index(index), text);

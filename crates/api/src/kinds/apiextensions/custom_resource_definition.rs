@@ -138,7 +138,7 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
         }
         let schema_path = at.field("schema");
         match version.map("schema").object("openAPIV3Schema") {
-            None => causes.needed(&schema_path.field("openAPIV3Schema"), "schemas are required"),
+            None => causes.needed(&schema_path.field("openAPIV3Schema"), ""),
             Some(schema) if !shared => structural_schema::validate_root(schema, &schema_path.field("openAPIV3Schema"), causes),
             Some(_) => {}
         }
@@ -146,10 +146,14 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
         for (index, column) in version.maps("additionalPrinterColumns").enumerate() {
             let at = columns.index(index);
             causes.need_text(column, "name", &at);
-            causes.need_one_of(column, "type", &at, &["boolean", "date", "integer", "number", "string"]);
+            if causes.need_text(column, "type", &at) && !matches!(column.text("type"), "boolean" | "date" | "integer" | "number" | "string") {
+                causes.bad(&at.field("type"), column.text("type"), "must be one of boolean,date,integer,number,string");
+            }
             let path = column.text("jsonPath");
-            if causes.need_text(column, "jsonPath", &at) && !path.starts_with('.') {
-                causes.bad(&at.field("jsonPath"), path, "must be a simple json path starting with .");
+            if path.is_empty() {
+                causes.needed(&at.field("JSONPath"), "");
+            } else if !path.starts_with('.') {
+                causes.bad(&at.field("JSONPath"), path, "must be a simple json path starting with .");
             }
         }
         validate_scale(version, &at.field("subresources"), causes);
@@ -170,7 +174,12 @@ fn validate_scale(version: &Map<String, Value>, path: &Path, causes: &mut Causes
     let at = path.field("scale");
     for (field, start) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
         let text = scale.text(field);
-        if causes.need_text(scale, field, &at) && !text.starts_with(start) {
+        if !causes.need_text(scale, field, &at) {
+            continue;
+        }
+        if !text.starts_with('.') {
+            causes.bad(&at.field(field), text, "must be a simple json path starting with .");
+        } else if !text.starts_with(start) {
             causes.bad(&at.field(field), text, &format!("should be a json path under {}", start.trim_end_matches('.')));
         }
     }
@@ -232,7 +241,10 @@ fn validate_conversion(conversion: &Map<String, Value>, path: &Path, causes: &mu
     match (conversion.text("strategy"), conversion.object("webhook")) {
         ("None", Some(_)) => causes.refused(&at, "should not be set when strategy is not set to Webhook"),
         ("None", None) => {}
-        ("Webhook", None) => causes.needed(&at, "required when strategy is set to Webhook"),
+        ("Webhook", None) => {
+            causes.needed(&path.field("webhookClientConfig"), "required when strategy is set to Webhook");
+            causes.needed(&path.field("conversionReviewVersions"), "");
+        }
         ("Webhook", Some(hook)) => {
             let client = at.field("clientConfig");
             match hook.object("clientConfig") {
@@ -266,6 +278,7 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let stored = status.field("storedVersions");
     let known = |name: &str| spec.maps("versions").any(|version| version.text("name") == name);
     for (index, version) in new.map("status").texts("storedVersions").enumerate().filter(|(_, version)| !known(version)) {
-        causes.bad(&stored.index(index), version, "must appear in spec.versions");
+        let text = format!("missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {version} and removes {version} from status.storedVersions");
+        causes.bad(&stored.index(index), version, &text);
     }
 }

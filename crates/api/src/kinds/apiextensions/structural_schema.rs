@@ -11,14 +11,29 @@ use crate::read::{Read, as_map};
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const FORBIDDEN: [&str; 6] = ["definitions", "dependencies", "patternProperties", "additionalItems", "id", "$ref"];
 
-/// Validates the schema of a whole resource.
+/// Validates the schema of a whole resource. Whether it is structural is asked only of schemas that are well-formed.
 pub fn validate_root(schema: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let (mut basic, mut structural) = (Causes::default(), Causes::default());
+    validate(schema, path, Place::Root, &mut Both { basic: &mut basic, structural: &mut structural });
+    if basic.is_empty() {
+        validate_top(schema, path, causes);
+        causes.0.append(&mut structural.0);
+    }
+    causes.0.append(&mut basic.0);
+}
+
+/// Causes by the question that found them.
+struct Both<'c> {
+    basic: &'c mut Causes,
+    structural: &'c mut Causes,
+}
+
+fn validate_top(schema: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     match schema.text("type") {
         "object" => {}
         "" => causes.needed(&path.field("type"), "must not be empty at the root"),
         other => causes.bad(&path.field("type"), other, "must be object at the root"),
     }
-    validate(schema, path, Place::Root, causes);
     if schema.flag("nullable") {
         causes.refused(&path.field("nullable"), "must be false at the root");
     }
@@ -43,20 +58,20 @@ enum Place {
     Item,
 }
 
-fn validate(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut Causes) {
+fn validate(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut Both) {
     validate_type(schema, path, place, causes);
     for field in FORBIDDEN.iter().filter(|field| schema.has(field)) {
-        causes.refused(&path.field(field), &format!("{field} is not supported"));
+        causes.basic.refused(&path.field(field), &format!("{field} is not supported"));
     }
     if schema.flag("uniqueItems") {
-        causes.refused(&path.field("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+        causes.basic.refused(&path.field("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
     }
     let properties = path.field("properties");
     let closed = schema.some("additionalProperties").and_then(Value::as_bool) == Some(false);
     if closed {
-        causes.refused(&path.field("additionalProperties"), "additionalProperties cannot be set to false");
+        causes.structural.refused(&path.field("additionalProperties"), "additionalProperties cannot be set to false");
     } else if schema.has("additionalProperties") && !schema.map("properties").is_empty() {
-        causes.refused(&path.field("additionalProperties"), "additionalProperties and properties are mutual exclusive");
+        causes.basic.refused(&path.field("additionalProperties"), "additionalProperties and properties are mutual exclusive");
     }
     for (name, property) in schema.map("properties") {
         validate(as_map(property), &properties.key(name), Place::Property, causes);
@@ -65,80 +80,80 @@ fn validate(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut
         validate(inner, &path.field("additionalProperties"), Place::Property, causes);
     }
     match schema.some("items") {
-        Some(Value::Array(_)) => causes.refused(&path.field("items"), "items must be a schema object and not an array"),
+        Some(Value::Array(_)) => causes.basic.refused(&path.field("items"), "items must be a schema object and not an array"),
         Some(items) => validate(as_map(items), &path.field("items"), Place::Item, causes),
-        None if schema.text("type") == "array" => causes.needed(&path.field("items"), "must be specified"),
+        None if schema.text("type") == "array" => causes.structural.needed(&path.field("items"), "must be specified"),
         None => {}
     }
     validate_extensions(schema, path, causes);
     for field in ["allOf", "anyOf", "oneOf"] {
         let list = path.field(field);
         for (index, part) in schema.maps(field).enumerate() {
-            validate_junctor(part, schema, &list.index(index), causes);
+            validate_junctor(part, schema, &list.index(index), causes.structural);
         }
     }
     if let Some(part) = schema.object("not") {
-        validate_junctor(part, schema, &path.field("not"), causes);
+        validate_junctor(part, schema, &path.field("not"), causes.structural);
     }
     let pattern = schema.text("pattern");
     if !pattern.is_empty() && regex::Regex::new(pattern).is_err() {
-        causes.bad(&path.field("pattern"), pattern, "must be a valid regular expression");
+        causes.structural.bad(&path.field("pattern"), pattern, "must be a valid regular expression");
     }
     let rules = path.field("x-kubernetes-validations");
     for (index, rule) in schema.maps("x-kubernetes-validations").enumerate() {
         if rule.text("rule").trim().is_empty() {
-            causes.needed(&rules.index(index).field("rule"), "rule is not specified");
+            causes.basic.needed(&rules.index(index).field("rule"), "rule is not specified");
         }
     }
 }
 
-fn validate_type(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut Causes) {
+fn validate_type(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut Both) {
     let kind = schema.text("type");
     let free = schema.flag("x-kubernetes-preserve-unknown-fields") || schema.flag("x-kubernetes-int-or-string");
     if kind.is_empty() {
         match place {
-            Place::Property if !free => causes.needed(&path.field("type"), "must not be empty for specified object fields"),
-            Place::Item if !free => causes.needed(&path.field("type"), "must not be empty for specified array items"),
+            Place::Property if !free => causes.structural.needed(&path.field("type"), "must not be empty for specified object fields"),
+            Place::Item if !free => causes.structural.needed(&path.field("type"), "must not be empty for specified array items"),
             _ => {}
         }
     } else if !TYPES.contains(&kind) {
-        causes.unsupported(&path.field("type"), kind, &TYPES);
+        causes.basic.unsupported(&path.field("type"), kind, &TYPES);
     } else if schema.flag("x-kubernetes-int-or-string") {
-        causes.bad(&path.field("type"), kind, "must be empty if x-kubernetes-int-or-string is specified");
+        causes.structural.bad(&path.field("type"), kind, "must be empty if x-kubernetes-int-or-string is specified");
     }
 }
 
-fn validate_extensions(schema: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+fn validate_extensions(schema: &Map<String, Value>, path: &Path, causes: &mut Both) {
     let kind = schema.text("type");
     let embedded = schema.flag("x-kubernetes-embedded-resource");
     if embedded && kind != "object" {
-        causes.bad(&path.field("type"), kind, "must be object if x-kubernetes-embedded-resource is true");
+        causes.structural.bad(&path.field("type"), kind, "must be object if x-kubernetes-embedded-resource is true");
     }
     if embedded && schema.map("properties").is_empty() && !schema.flag("x-kubernetes-preserve-unknown-fields") {
-        causes.needed(&path.field("properties"), "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields");
+        causes.structural.needed(&path.field("properties"), "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields");
     }
     let (list_type, at) = (schema.text("x-kubernetes-list-type"), path.field("x-kubernetes-list-type"));
     if schema.has("x-kubernetes-list-type") {
         if kind != "array" {
-            causes.bad(&path.field("type"), kind, "must be array if x-kubernetes-list-type is specified");
+            causes.basic.bad(&path.field("type"), kind, "must be array if x-kubernetes-list-type is specified");
         }
         if !matches!(list_type, "atomic" | "map" | "set") {
-            causes.unsupported(&at, list_type, &["atomic", "map", "set"]);
+            causes.basic.unsupported(&at, list_type, &["atomic", "set", "map"]);
         }
     }
     let keys = path.field("x-kubernetes-list-map-keys");
     match (list_type, schema.list("x-kubernetes-list-map-keys").is_empty()) {
-        ("map", true) => causes.needed(&keys, "must not be empty if x-kubernetes-list-type is map"),
+        ("map", true) => causes.basic.needed(&keys, "must not be empty if x-kubernetes-list-type is map"),
         ("map", false) => {
             let items = schema.map("items").map("properties");
             for (index, key) in schema.texts("x-kubernetes-list-map-keys").enumerate().filter(|(_, key)| !items.contains_key(*key)) {
-                causes.bad(&keys.index(index), key, "entries must all be names of item properties");
+                causes.basic.bad(&keys.index(index), key, "entries must all be names of item properties");
             }
         }
-        (_, false) => causes.bad(&at, list_type, "must be map if x-kubernetes-list-map-keys is non-empty"),
+        (_, false) => causes.basic.bad(&at, list_type, "must be map if x-kubernetes-list-map-keys is non-empty"),
         (_, true) => {}
     }
-    causes.one_of(schema, "x-kubernetes-map-type", path, &["atomic", "granular"]);
+    causes.basic.one_of(schema, "x-kubernetes-map-type", path, &["atomic", "granular"]);
 }
 
 /// Inside a junctor only value validations may stand, and only for fields that the structure outside names.

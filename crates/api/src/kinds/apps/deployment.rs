@@ -59,9 +59,7 @@ pub(super) fn keep_spec_and_labels(new: &mut Object, old: &Object) {
 fn validate(object: &Object, causes: &mut Causes) {
     let spec = object.map("spec");
     check::non_negative_field(spec, "replicas", &SPEC, causes);
-    pod_template::validate_selector(spec, &SPEC, "deployment", causes);
-    pod_template::validate_match(spec, &SPEC, causes);
-    pod_template::validate_always(spec.map("template"), &SPEC.field("template"), causes);
+    pod_template::validate_workload(spec, &SPEC, "deployment", "ReplicaSet", causes);
     validate_strategy(spec.map("strategy"), &SPEC.field("strategy"), causes);
     check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
     check::non_negative_field(spec, "revisionHistoryLimit", &SPEC, causes);
@@ -90,7 +88,7 @@ fn validate_strategy(strategy: &Map<String, Value>, path: &Path, causes: &mut Ca
             }
             check::at_most_hundred_percent(unavailable, &at.field("maxUnavailable"), causes);
         }
-        (other, _) => causes.unsupported(&path.field("type"), other, &["Recreate", "RollingUpdate"]),
+        _ => causes.unsupported_value(path, &Value::Object(strategy.clone()), &["Recreate", "RollingUpdate"]),
     }
 }
 

@@ -39,9 +39,7 @@ fn validate(object: &Object, causes: &mut Causes) {
     let spec = object.map("spec");
     check::non_negative_field(spec, "replicas", &SPEC, causes);
     check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
-    pod_template::validate_selector(spec, &SPEC, "deployment", causes);
-    pod_template::validate_match(spec, &SPEC, causes);
-    pod_template::validate_always(spec.map("template"), &SPEC.field("template"), causes);
+    pod_template::validate_workload(spec, &SPEC, "deployment", "ReplicaSet", causes);
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

@@ -84,19 +84,17 @@ fn validate(object: &Object, causes: &mut Causes) {
                 }
             }
         }
-        other => causes.bad(&at, other, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => causes.bad(&at, Value::Object(strategy.clone()), "must be 'RollingUpdate' or 'OnDelete'"),
     }
     let retention = SPEC.field("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {
-        causes.need_one_of(spec.map("persistentVolumeClaimRetentionPolicy"), field, &retention, &["Delete", "Retain"]);
+        causes.need_one_of(spec.map("persistentVolumeClaimRetentionPolicy"), field, &retention, &["Retain", "Delete"]);
     }
     check::non_negative_field(spec, "replicas", &SPEC, causes);
     check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
     check::non_negative_field(spec, "revisionHistoryLimit", &SPEC, causes);
     check::non_negative_field(spec.map("ordinals"), "start", &SPEC.field("ordinals"), causes);
-    pod_template::validate_selector(spec, &SPEC, "statefulset", causes);
-    pod_template::validate_match(spec, &SPEC, causes);
-    pod_template::validate_always(spec.map("template"), &SPEC.field("template"), causes);
+    pod_template::validate_workload(spec, &SPEC, "statefulset", "StatefulSet", causes);
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

@@ -64,7 +64,9 @@ fn validate(object: &Object, causes: &mut Causes) {
     if let Some(min) = min.filter(|min| *min < 1) {
         causes.bad(&SPEC.field("minReplicas"), min, "must be greater than or equal to 1");
     }
-    if max < 1 {
+    if max == 0 {
+        causes.needed(&SPEC.field("maxReplicas"), "must be set and greater than 0");
+    } else if max < 0 {
         causes.bad(&SPEC.field("maxReplicas"), max, "must be greater than 0");
     }
     if min.is_some_and(|min| max < min) {
@@ -117,26 +119,41 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
     for (_, other) in METRICS.iter().filter(|(_, other)| other != field && metric.has(other)) {
         causes.refused(&path.field(other), "must populate the given metric source only");
     }
-    let target = source.map("target");
+    let (target, goal) = (source.map("target"), at.field("target"));
     match kind {
         "Resource" | "ContainerResource" => {
-            causes.need_text(source, "name", &at);
+            if source.text("name").is_empty() {
+                causes.needed(&at.field("name"), "must specify a resource name");
+            }
             if kind == "ContainerResource" {
                 causes.need_text(source, "container", &at);
             }
             if !target.has("averageUtilization") && !target.has("averageValue") {
-                causes.needed(&at.field("target"), "must set either a target raw value or a target utilization");
+                causes.needed(&goal.field("averageUtilization"), "must set either a target raw value or a target utilization");
             } else if target.has("averageUtilization") && target.has("averageValue") {
-                causes.refused(&at.field("target"), "may not set both a target raw value and a target utilization");
+                causes.refused(&goal.field("averageValue"), "may not set both a target raw value and a target utilization");
             }
         }
         "Object" => {
             validate_target_name(source.map("describedObject"), &at.field("describedObject"), causes);
-            causes.need_text(source.map("metric"), "name", &at.field("metric"));
+            validate_metric_name(source, &at, causes);
+            if !target.has("value") && !target.has("averageValue") {
+                causes.needed(&goal.field("averageValue"), "must set either a target value or averageValue");
+            }
         }
-        _ => drop(causes.need_text(source.map("metric"), "name", &at.field("metric"))),
+        "External" => {
+            validate_metric_name(source, &at, causes);
+            if !target.has("value") && !target.has("averageValue") {
+                causes.needed(&goal.field("averageValue"), "must set either a target value for metric or a per-pod target");
+            }
+        }
+        _ => {
+            validate_metric_name(source, &at, causes);
+            if !target.has("averageValue") {
+                causes.needed(&goal.field("averageValue"), "must specify a positive target averageValue");
+            }
+        }
     }
-    let goal = at.field("target");
     if let Some(percent) = target.int("averageUtilization").filter(|percent| *percent < 1) {
         causes.bad(&goal.field("averageUtilization"), percent, "must be greater than 0");
     }
@@ -144,6 +161,13 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
         if let Some(amount) = target.quantity(field).filter(|amount| amount.is_negative() || amount.is_zero()) {
             causes.bad(&goal.field(field), amount.to_string(), "must be positive");
         }
+    }
+}
+
+fn validate_metric_name(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    if source.map("metric").text("name").is_empty() {
+        let metric = path.field("metric");
+        causes.needed(&metric.field("name"), "must specify a metric name");
     }
 }
 

@@ -85,9 +85,12 @@ fn validate_zone(spec: &Map<String, Value>, causes: &mut Causes) {
     }
     if zone.is_empty() {
         causes.bad(&at, zone, "timeZone must be nil or non-empty string");
-    } else if zone.eq_ignore_ascii_case("Local") {
+        return;
+    }
+    if zone.eq_ignore_ascii_case("Local") {
         causes.bad(&at, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
-    } else if jiff::tz::TimeZone::get(zone).is_err() {
+    }
+    if zone != "Local" && jiff::tz::TimeZone::get(zone).is_err() {
         causes.bad(&at, zone, &format!("unknown time zone {zone}"));
     }
 }

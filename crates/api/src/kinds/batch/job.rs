@@ -97,6 +97,10 @@ fn validate_selector(job: &Object, causes: &mut Causes) {
             }
         }
     }
+    let generated = spec.map("selector").map("matchLabels").len() == 1 && spec.map("selector").list("matchExpressions").is_empty();
+    if !spec.flag("manualSelector") && !job.uid().is_empty() && !generated {
+        causes.bad(&SPEC.field("selector"), spec.get("selector").cloned().unwrap_or(Value::Null), "`selector` not auto-generated");
+    }
     match spec.object("selector") {
         None => causes.needed(&SPEC.field("selector"), ""),
         Some(selector) => check::label_selector(selector, &SPEC.field("selector"), causes),
@@ -106,12 +110,14 @@ fn validate_selector(job: &Object, causes: &mut Causes) {
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let (spec, before) = (new.map("spec"), old.map("spec"));
-    job_spec::validate(spec, &SPEC, causes);
-    let elastic = spec.text("completionMode") == "Indexed"
-        && spec.get("completions") == spec.get("parallelism")
-        && before.get("completions") == before.get("parallelism");
-    if !elastic {
+    validate(new, causes);
+    if spec.text("completionMode") != "Indexed" {
         check::immutable_field(spec, before, "completions", &SPEC, causes);
+    } else if spec.get("completions") != before.get("completions") {
+        let together = |spec: &Map<String, Value>| spec.get("completions") == spec.get("parallelism");
+        if !together(spec) || !together(before) {
+            causes.bad(&SPEC.field("completions"), spec.int("completions"), "can only be modified in tandem with spec.parallelism");
+        }
     }
     check::immutable_field(spec, before, "selector", &SPEC, causes);
     validate_template_update(old, spec, before, causes);
@@ -137,7 +143,9 @@ fn validate_template_update(old: &Object, spec: &Map<String, Value>, before: &Ma
         template
     };
     if bare(spec) != bare(before) {
-        causes.bad(&SPEC.field("template"), spec.get("template").cloned().unwrap_or(Value::Null), check::IMMUTABLE);
+        let template = SPEC.field("template");
+        let at = if waiting { template.field("spec") } else { template };
+        causes.bad(&at, spec.get("template").cloned().unwrap_or(Value::Null), check::IMMUTABLE);
     }
 }
 

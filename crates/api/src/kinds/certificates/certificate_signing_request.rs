@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::causes::Causes;
 use crate::check::Check;
-use crate::kind::{Clock, Kind, NameRule, Selectable, keep, reset_status_of};
+use crate::kind::{Clock, Kind, NameRule, Selectable, keep, keep_spec, reset_status_of};
 use crate::names;
 use crate::object::Object;
 use crate::path::Path;
@@ -29,9 +29,9 @@ pub const fn kind() -> Kind {
             keep(new, old, "spec");
             keep(new, old, "status");
         },
-        prepare_status_update,
+        prepare_status_update: keep_spec,
         validate,
-        validate_status_update: |new, _old, causes| validate_conditions(new, causes),
+        validate_status_update,
         selectable: &[Selectable { field: "spec.signerName", value: |object| object.text_at(&["spec", "signerName"]).into() }],
         columns: Some(columns),
         ..Kind::plain("certificates.k8s.io", "CertificateSigningRequest")
@@ -42,33 +42,41 @@ fn decides(condition: &Map<String, Value>) -> bool {
     matches!(condition.text("type"), "Approved" | "Denied")
 }
 
-/// Through `status` come the certificate and failures; what was decided stays.
-fn prepare_status_update(new: &mut Object, old: &Object) {
-    keep(new, old, "spec");
-    replace_conditions(new, old, |condition| !decides(condition));
-}
-
-/// Through `approval` comes the decision, and nothing else.
+/// Through `approval` come conditions, and nothing else.
 pub fn prepare_approval(new: &mut Object, old: &Object) {
     let conditions = new.at(&["status", "conditions"]).cloned();
     keep(new, old, "spec");
     keep(new, old, "status");
-    if let Some(conditions) = conditions {
-        new.map_at_mut(&["status"]).insert("conditions".into(), conditions);
-    }
-    replace_conditions(new, old, decides);
+    let status = new.map_at_mut(&["status"]);
+    match conditions {
+        Some(conditions) => status.insert("conditions".into(), conditions),
+        None => status.remove("conditions"),
+    };
 }
 
-/// Takes conditions that `ours` accepts from the new object and all others from the old one.
-fn replace_conditions(new: &mut Object, old: &Object, ours: fn(&Map<String, Value>) -> bool) {
-    let kept = old.map("status").maps("conditions").filter(|condition| !ours(condition)).cloned();
-    let come = new.map("status").maps("conditions").filter(|condition| ours(condition)).cloned();
-    let all: Vec<Value> = kept.chain(come).map(Value::Object).collect();
-    let status = new.map_at_mut(&["status"]);
-    if all.is_empty() {
-        status.remove("conditions");
-    } else {
-        status.insert("conditions".into(), all.into());
+/// What was decided stays decided; only `approval` may decide.
+pub fn validate_approval(new: &Object, old: &Object, causes: &mut Causes) {
+    validate_conditions(new, causes);
+    validate_decisions(new, old, "remove", causes);
+}
+
+fn validate_status_update(new: &Object, old: &Object, causes: &mut Causes) {
+    validate_conditions(new, causes);
+    validate_decisions(new, old, "remove", causes);
+    validate_decisions(old, new, "add", causes);
+    let (certificate, before) = (new.map("status").text("certificate"), old.map("status").text("certificate"));
+    if !before.is_empty() && certificate != before {
+        causes.forbidden("status.certificate", "updates may not modify an existing certificate");
+    }
+}
+
+/// Every decision of `old` must be in `new`.
+fn validate_decisions(new: &Object, old: &Object, word: &str, causes: &mut Causes) {
+    for kind in ["Approved", "Denied"] {
+        let has = |object: &Object| object.map("status").maps("conditions").any(|one| one.text("type") == kind);
+        if has(old) && !has(new) {
+            causes.forbidden("status.conditions", &format!("updates may not {word} a condition of type {kind:?}"));
+        }
     }
 }
 

@@ -34,7 +34,10 @@ fn validate(endpoints: &Object, causes: &mut Causes) {
             let list = at.field(field);
             for (index, address) in subset.maps(field).enumerate() {
                 let at = list.index(index);
-                check::ip(address.text("ip"), &at.field("ip"), causes);
+                if address.text("ip").parse::<std::net::IpAddr>().is_err() {
+                    causes.bad(&at.field("ip"), address.text("ip"), "must be a valid IP address");
+                    check::ip(address.text("ip"), &at.field("ip"), causes);
+                }
                 if !address.text("hostname").is_empty() {
                     causes.each(&at.field("hostname"), address.text("hostname"), names::label_errors(address.text("hostname")));
                 }
@@ -69,7 +72,7 @@ pub fn special(text: &str, path: &Path, causes: &mut Causes) {
         IpAddr::V6(ip) => ip.segments()[0] == 0xff02,
     };
     if ip.is_unspecified() {
-        causes.bad(path, text, "may not be unspecified (0.0.0.0 or ::)");
+        causes.bad(path, text, &format!("may not be unspecified ({ip})"));
     }
     if ip.is_loopback() {
         causes.bad(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");

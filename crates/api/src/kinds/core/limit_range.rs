@@ -25,6 +25,9 @@ fn validate(range: &Object, causes: &mut Causes) {
         if kind.is_empty() {
             causes.needed(&at.field("type"), "");
         }
+        if !kind.is_empty() && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
+            causes.bad(&at.field("type"), kind, "must be a standard limit type or fully qualified");
+        }
         if seen.contains(&kind) {
             causes.twice(&at.field("type"), kind);
         }
@@ -46,11 +49,12 @@ fn validate(range: &Object, causes: &mut Causes) {
         for name in names {
             let get = |field: &str| limit.map(field).quantity(name);
             let mut ordered = |low: &str, high: &str, path_field: &str, text: &str| {
+                let minimum = low == "min";
                 if let (Some(low), Some(high)) = (get(low), get(high))
                     && low > high
                 {
                     let text = text.replace("{low}", &low.to_string()).replace("{high}", &high.to_string());
-                    causes.bad(&at.field(path_field).key(name), shown(path_field, low, high), &text);
+                    causes.bad(&at.field(path_field).key(name), shown(path_field, minimum, low, high), &text);
                 }
             };
             ordered("min", "max", "min", "min value {low} is greater than max value {high}");
@@ -70,8 +74,8 @@ fn validate(range: &Object, causes: &mut Causes) {
     }
 }
 
-/// The value that is blamed: the one at the path.
-fn shown(path_field: &str, low: Quantity, high: Quantity) -> Value {
-    let high_is_at_path = path_field == "default";
-    if high_is_at_path { high.to_string().into() } else { low.to_string().into() }
+/// The value that is blamed: the lower one, but the default request if it is below the minimum.
+fn shown(path_field: &str, low_is_minimum: bool, low: Quantity, high: Quantity) -> Value {
+    let high_is_blamed = path_field == "defaultRequest" && low_is_minimum;
+    if high_is_blamed { high.to_string().into() } else { low.to_string().into() }
 }

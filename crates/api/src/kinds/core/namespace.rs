@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::causes::Causes;
 use crate::kind::{Clock, Kind, NameRule, Selectable, keep, keep_spec};
 use crate::object::Object;
 use crate::print;
@@ -20,6 +21,7 @@ pub const fn kind() -> Kind {
             keep(new, old, "spec");
         },
         prepare_status_update: keep_spec,
+        validate_status_update,
         selectable: &[Selectable { field: "status.phase", value: |namespace| namespace.text_at(&["status", "phase"]).into() }],
         columns: Some(columns),
         ..Kind::plain("", "Namespace")
@@ -36,6 +38,7 @@ fn default(namespace: &mut Map<String, Value>) {
     if !name.is_empty() {
         namespace.object_made("metadata").object_made("labels").insert(NAME_LABEL.into(), name.into());
     }
+    namespace.object_made("status").default_text("phase", "Active");
 }
 
 fn prepare_create(namespace: &mut Object) {
@@ -47,6 +50,17 @@ fn prepare_create(namespace: &mut Object) {
         let mut finalizers = spec.list("finalizers").to_vec();
         finalizers.push("kubernetes".into());
         spec.insert("finalizers".into(), finalizers.into());
+    }
+}
+
+fn validate_status_update(new: &Object, _old: &Object, causes: &mut Causes) {
+    let phase = new.map("status").text("phase");
+    match new.deletion_timestamp() {
+        None if phase != "Active" => causes.invalid("status.Phase", &phase.into(), "may only be 'Active' if `deletionTimestamp` is empty"),
+        Some(_) if phase != "Terminating" => {
+            causes.invalid("status.Phase", &phase.into(), "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        }
+        _ => {}
     }
 }
 

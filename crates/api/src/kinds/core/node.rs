@@ -57,7 +57,8 @@ fn default(node: &mut Map<String, Value>) {
 
 fn validate(node: &Object, causes: &mut Causes) {
     let spec = node.map("spec");
-    let taints = SPEC.field("taints");
+    let metadata = Path::root("metadata");
+    let taints = metadata.field("taints");
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (index, taint) in spec.maps("taints").enumerate() {
         let at = taints.index(index);
@@ -66,7 +67,8 @@ fn validate(node: &Object, causes: &mut Causes) {
         causes.each(&at.field("value"), taint.text("value"), names::label_value_errors(taint.text("value")));
         affinity::taint_effect(effect, &at.field("effect"), causes);
         if seen.contains(&(key, effect)) {
-            causes.twice(&at, Value::Object(taint.clone()));
+            let message = format!("Duplicate value: {}: taints must be unique by key and effect pair", Value::Object(taint.clone()));
+            causes.0.push(crate::Cause { reason: "FieldValueDuplicate", field: at.text(), message });
         }
         seen.push((key, effect));
     }

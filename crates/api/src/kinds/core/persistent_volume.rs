@@ -11,7 +11,7 @@ use crate::path::Path;
 use crate::print;
 use crate::quantity::Quantity;
 use crate::read::{Read, Write, as_map};
-use crate::types::persistent_volume_claim_spec::ACCESS_MODES;
+use crate::types::persistent_volume_claim_spec::{self, ACCESS_MODES};
 use crate::types::{Rules, affinity, volume};
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -30,6 +30,7 @@ pub const fn kind() -> Kind {
         validate,
         validate_update,
         columns: Some(columns),
+        warnings,
         ..Kind::plain("", "PersistentVolume")
     }
 }
@@ -65,13 +66,14 @@ fn validate(volume: &Object, causes: &mut Causes) {
     for mode in spec.texts("accessModes").filter(|mode| !ACCESS_MODES.contains(mode)) {
         causes.unsupported(&modes, mode, &ACCESS_MODES);
     }
+    persistent_volume_claim_spec::validate_once_pod(spec, &modes, causes);
     let capacity = SPEC.field("capacity");
     if spec.map("capacity").is_empty() {
         causes.needed(&capacity, "");
     }
     let only_storage = spec.map("capacity").len() == 1 && spec.map("capacity").contains_key("storage");
     if !only_storage {
-        causes.unsupported(&capacity, &Value::Object(spec.map("capacity").clone()).to_string(), &["storage"]);
+        causes.unsupported_value(&capacity, spec.some("capacity").unwrap_or(&Value::Null), &["storage"]);
     }
     for (name, value) in spec.map("capacity") {
         let (at, amount) = (capacity.key(name), Quantity::from_json(value).unwrap_or_default());
@@ -131,10 +133,19 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     if source(&bare(spec)) != source(&bare(before)) {
         causes.refused(&SPEC.field("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     }
-    check::immutable_field(spec, before, "volumeMode", &SPEC, causes);
+    check::immutable(spec.some("volumeMode"), before.some("volumeMode"), &Path::root("volumeMode"), causes);
     if before.has("nodeAffinity") {
         check::immutable_field(spec, before, "nodeAffinity", &SPEC, causes);
     }
+}
+
+fn warnings(volume: &Object) -> Vec<String> {
+    let (spec, mut warnings) = (volume.map("spec"), Vec::new());
+    if spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
+        warnings.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
+    }
+    volume::warnings(spec, &SPEC, &mut warnings);
+    warnings
 }
 
 fn columns(volume: &Object, clock: &Clock) -> Vec<Value> {

@@ -17,7 +17,7 @@ const SPEC: Path<'static> = Path::root("spec");
 /// The kind.
 pub const fn kind() -> Kind {
     Kind {
-        prepare_create: |claim| drop(claim.0.insert("status".into(), json!({"phase": "Pending"}))),
+        prepare_create,
         prepare_update: keep_status,
         prepare_status_update: keep_spec,
         validate: |claim, causes| persistent_volume_claim_spec::validate(claim.map("spec"), &SPEC, causes),
@@ -34,6 +34,24 @@ pub const fn rules() -> Rules {
 
 fn default(claim: &mut Map<String, Value>) {
     claim.object_made("status").default_text("phase", "Pending");
+}
+
+fn prepare_create(claim: &mut Object) {
+    claim.0.insert("status".into(), json!({"phase": "Pending"}));
+    // The two fields for the source are one as long as no other namespace is meant.
+    let spec = claim.map_at_mut(&["spec"]);
+    let known = spec.object("dataSource").is_none_or(|source| {
+        let (group, kind) = (source.text("apiGroup"), source.text("kind"));
+        (group, kind) == ("", "PersistentVolumeClaim") || (group, kind) == ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    });
+    if !known {
+        spec.remove("dataSource");
+    }
+    match (spec.object("dataSource").cloned(), spec.object("dataSourceRef").cloned()) {
+        (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source.into())),
+        (None, Some(source)) if source.text("namespace").is_empty() => drop(spec.insert("dataSource".into(), source.into())),
+        _ => {}
+    }
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

@@ -110,7 +110,10 @@ fn prepare_create(pod: &mut Object) {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastProbeTime": null, "lastTransitionTime": null,
+            "lastProbeTime": null, "lastTransitionTime": match crate::print::created(pod) {
+                "" => Value::Null,
+                created => created.into(),
+            },
         }]);
     }
     pod.0.insert("status".into(), status);
@@ -160,8 +163,13 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     for (index, gate) in spec.maps("schedulingGates").enumerate() {
         if !before.maps("schedulingGates").any(|one| one.text("name") == gate.text("name")) {
             let text = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.text("name"));
-            causes.refused(&gates.index(index), &text);
+            causes.refused(&gates.index(index).field("name"), &text);
         }
+    }
+    let kept = |(key, value): (&String, &Value)| spec.map("nodeSelector").get(key) == Some(value);
+    if !before.list("schedulingGates").is_empty() && !before.map("nodeSelector").iter().all(kept) {
+        let selector = spec.some("nodeSelector").cloned().unwrap_or(Value::Null);
+        causes.bad(&SPEC.field("nodeSelector"), selector, "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
     }
     let changed = frozen_changes(spec, before);
     if !changed.is_empty() {

@@ -73,7 +73,7 @@ fn validate(object: &Object, causes: &mut Causes) {
         let metadata = at.field("metadata");
         causes.bad(&metadata.field("labels"), Value::Object(labels.clone()), "`selector` does not match template `labels`");
     }
-    pod_template::validate_always(template, &at, causes);
+    pod_template::validate_always(template, &at, "ReplicationController", causes);
 }
 
 fn columns(object: &Object, clock: &Clock) -> Vec<Value> {

@@ -37,12 +37,19 @@ fn validate(quota: &Object, causes: &mut Causes) {
         let at = hard.key(name);
         causes.each(&at, name, names::qualified_name_errors(name));
         if !name.contains('/') && !resources::is_standard(name) {
+            if names::is_qualified_name(name) {
+                causes.bad(&at, name.as_str(), "must be a standard resource type or fully qualified");
+            }
             causes.bad(&at, name.as_str(), "must be a standard resource for quota");
         }
         resources::validate_amount(name, Quantity::from_json(value).unwrap_or_default(), &at, causes);
     }
     let scopes = SPEC.field("scopes");
     for scope in spec.texts("scopes") {
+        let fits = |name: &String| name == "pods" || name == "count/pods" || (scope != "BestEffort" && is_compute(name));
+        if SCOPES.contains(&scope) && scope != "VolumeAttributesClass" && !spec.map("hard").keys().all(fits) {
+            causes.bad(&scopes, spec["scopes"].clone(), "unsupported scope applied to resource");
+        }
         if !SCOPES.contains(&scope) {
             causes.bad(&scopes, spec["scopes"].clone(), "unsupported scope");
         }
@@ -51,6 +58,11 @@ fn validate(quota: &Object, causes: &mut Causes) {
     if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
         causes.bad(&scopes, spec["scopes"].clone(), "conflicting scopes");
     }
+}
+
+fn is_compute(name: &str) -> bool {
+    let bare = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
+    matches!(bare, "cpu" | "memory" | "ephemeral-storage")
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

@@ -25,6 +25,7 @@ pub const fn kind() -> Kind {
         validate_update,
         selectable: &[Selectable { field: "type", value: |secret| secret.text_at(&["type"]).into() }],
         columns: Some(columns),
+        warnings,
         ..Kind::plain("", "Secret")
     }
 }
@@ -79,9 +80,13 @@ fn json(data: &Map<String, Value>, key: &str, causes: &mut Causes) {
         causes.needed(&path.key(key), "");
         return;
     };
-    let parsed = STANDARD.decode(text).map_err(|_| "invalid character".to_owned());
-    let parsed = parsed.and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).map_err(|error| error.to_string()));
-    if let Err(error) = parsed {
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    if serde_json::from_slice::<Map<String, Value>>(&bytes).is_err() {
+        let first = String::from_utf8_lossy(&bytes).trim_start().chars().next();
+        let error = match first {
+            Some('{') | None => "unexpected end of JSON input".to_owned(),
+            Some(first) => format!("invalid character '{first}' looking for beginning of value"),
+        };
         causes.bad(&path.key(key), "<secret contents redacted>", &error);
     }
 }
@@ -90,6 +95,16 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     check::immutable(new.get("type"), old.get("type"), &Path::root("type"), causes);
     validate_sealed(&new.0, &old.0, &["data"], causes);
     validate(new, causes);
+}
+
+fn warnings(secret: &Object) -> Vec<String> {
+    if secret.text("type") != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let has_pem = |key: &str| STANDARD.decode(secret.map("data").text(key)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN "));
+    let parts = [("tls.crt", "certificate"), ("tls.key", "key")];
+    let missing = parts.iter().find(|(key, _)| !has_pem(key));
+    missing.map(|(_, word)| format!("tls: failed to find any PEM data in {word} input")).into_iter().collect()
 }
 
 fn columns(secret: &Object, clock: &Clock) -> Vec<Value> {

@@ -17,17 +17,19 @@ const SPEC: Path<'static> = Path::root("spec");
 /// The kind.
 pub const fn kind() -> Kind {
     Kind {
-        name: NameRule::Label1035,
+        name: NameRule::Label,
         prepare_create,
         prepare_update,
         prepare_status_update: keep_spec,
         validate,
         validate_update,
+        validate_status_update,
         selectable: &[
             Selectable { field: "spec.clusterIP", value: |service| service.text_at(&["spec", "clusterIP"]).into() },
             Selectable { field: "spec.type", value: |service| service.text_at(&["spec", "type"]).into() },
         ],
         columns: Some(columns),
+        warnings,
         ..Kind::plain("", "Service")
     }
 }
@@ -189,13 +191,7 @@ fn validate(service: &Object, causes: &mut Causes) {
         }
     };
     match kind {
-        "LoadBalancer" => {
-            for (index, _) in spec.maps("ports").enumerate().filter(|(_, port)| port.int("port") == Some(10_250)) {
-                causes.bad(&ports.index(index), 10_250, "may not expose port 10250 externally since it is used by kubelet");
-            }
-            not_none(causes);
-        }
-        "NodePort" => not_none(causes),
+        "LoadBalancer" | "NodePort" => not_none(causes),
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if spec.has(field) && !spec.list(field).is_empty() | !spec.text(field).is_empty() {
@@ -219,10 +215,11 @@ fn validate(service: &Object, causes: &mut Causes) {
     let externals = SPEC.field("externalIPs");
     for (index, ip) in spec.texts("externalIPs").enumerate() {
         check::ip(ip, &externals.index(index), causes);
+        super::endpoints::special(ip, &externals.index(index), causes);
     }
     causes.need_one_of(spec, "type", &SPEC, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
     validate_port_uses(spec, &ports, causes);
-    let ranges = SPEC.field("loadBalancerSourceRanges");
+    let ranges = SPEC.field("LoadBalancerSourceRanges");
     if !spec.list("loadBalancerSourceRanges").is_empty() && kind != "LoadBalancer" {
         causes.refused(&ranges, "may only be used when `type` is 'LoadBalancer'");
     }
@@ -370,6 +367,36 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
         causes.bad(&SPEC.field("loadBalancerClass"), spec.text("loadBalancerClass"), "may not change once set");
     }
     validate(new, causes);
+}
+
+fn validate_status_update(new: &Object, _old: &Object, causes: &mut Causes) {
+    let (status, balancer) = (Path::root("status"), new.map("status").map("loadBalancer"));
+    let balancer_path = status.field("loadBalancer");
+    let list = balancer_path.field("ingress");
+    if !balancer.list("ingress").is_empty() && new.map("spec").text("type") != "LoadBalancer" {
+        causes.refused(&list, "may only be used when `spec.type` is 'LoadBalancer'");
+        return;
+    }
+    for (index, ingress) in balancer.maps("ingress").enumerate() {
+        let at = list.index(index);
+        if !ingress.text("ip").is_empty() {
+            check::ip(ingress.text("ip"), &at.field("ip"), causes);
+        }
+        if !ingress.text("hostname").is_empty() {
+            causes.each(&at.field("hostname"), ingress.text("hostname"), names::subdomain_errors(ingress.text("hostname")));
+        }
+    }
+}
+
+fn warnings(service: &Object) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !service.map("spec").list("externalIPs").is_empty() {
+        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+    }
+    if !service.map("spec").text("externalName").is_empty() && service.map("spec").text("type") != "ExternalName" {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    warnings
 }
 
 fn columns(service: &Object, clock: &Clock) -> Vec<Value> {

@@ -47,9 +47,15 @@ fn validate(slice: &Object, causes: &mut Causes) {
             let at = addresses.index(index);
             let ip = address.parse::<std::net::IpAddr>().ok();
             match kind {
-                "IPv4" if !ip.is_some_and(|ip| ip.is_ipv4()) => causes.bad(&at, address, "must be a valid IPv4 address"),
-                "IPv6" if !ip.is_some_and(|ip| ip.is_ipv6()) => causes.bad(&at, address, "must be a valid IPv6 address"),
-                "IPv4" | "IPv6" => endpoints::special(address, &at, causes),
+                "IPv4" | "IPv6" => {
+                    let fits = |ip: std::net::IpAddr| ip.is_ipv4() == (kind == "IPv4");
+                    match ip {
+                        None => check::ip(address, &at, causes),
+                        Some(ip) if !fits(ip) => causes.bad(&addresses, address, &format!("must be an {kind} address")),
+                        Some(_) => {}
+                    }
+                    endpoints::special(address, &at, causes);
+                }
                 _ => causes.each(&at, address, names::subdomain_errors(address)),
             }
         }
@@ -74,9 +80,6 @@ fn validate(slice: &Object, causes: &mut Causes) {
         }
         seen.push(name);
         causes.need_one_of(port, "protocol", &at, &["SCTP", "TCP", "UDP"]);
-        if let Some(number) = port.int("port") {
-            check::port(number, &at.field("port"), causes);
-        }
     }
 }
 

@@ -45,14 +45,15 @@ fn validate(event: &Object, causes: &mut Causes) {
     }
     if event.text("eventTime").is_empty() {
         causes.required("eventTime", "");
-    }
-    for (field, path) in [("reportingController", "reportingController"), ("reportingInstance", "reportingInstance"), ("action", "action"), ("reason", "reason")] {
-        if event.text(field).is_empty() {
-            causes.required(path, "");
+    } else {
+        for field in ["reportingController", "reportingInstance", "action", "reason"] {
+            if event.text(field).is_empty() {
+                causes.required(field, "");
+            }
         }
     }
     if !matches!(event.text("type"), "Normal" | "Warning") {
-        causes.invalid("type", &event.text("type").into(), "has invalid value: ");
+        causes.invalid("type", &"".into(), &format!("has invalid value: {}", event.text("type")));
     }
     if event.text("note").len() > 1024 {
         causes.invalid("message", &"".into(), "can have at most 1024 characters");

@@ -39,7 +39,11 @@ fn validate(object: &Object, causes: &mut Causes) {
         causes.bad(&at, precedence, "only the schema named 'exempt' may have matchingPrecedence 1");
     }
     if spec.has("distinguisherMethod") {
-        causes.one_of(spec.map("distinguisherMethod"), "type", &SPEC.field("distinguisherMethod"), &["ByNamespace", "ByUser"]);
+        let method = spec.map("distinguisherMethod");
+        if !matches!(method.text("type"), "ByNamespace" | "ByUser") {
+            let at = SPEC.field("distinguisherMethod");
+            causes.unsupported_value(&at.field("type"), &Value::Object(method.clone()), &["ByNamespace", "ByUser"]);
+        }
     }
     let level = SPEC.field("priorityLevelConfiguration");
     if spec.map("priorityLevelConfiguration").text("name").is_empty() {
@@ -80,7 +84,12 @@ fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         for (index, one) in rule.maps(field).enumerate() {
             let at = list.index(index);
             for name in needed.iter().filter(|name| one.list(name).is_empty()) {
-                causes.needed(&at.field(name), &format!("{name} must contain at least one value"));
+                let text = match *name {
+                    "apiGroups" => "resource rules must supply at least one api group".to_owned(),
+                    "resources" => "resource rules must supply at least one resource".to_owned(),
+                    name => format!("{name} must contain at least one value"),
+                };
+                causes.needed(&at.field(name), &text);
             }
             if field == "resourceRules" && one.list("namespaces").is_empty() && !one.flag("clusterScope") {
                 causes.needed(&at.field("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace");

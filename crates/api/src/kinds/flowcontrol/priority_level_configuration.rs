@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::causes::Causes;
-use crate::check::{self, Check};
+use crate::check::Check;
 use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
@@ -43,7 +43,9 @@ fn validate(object: &Object, causes: &mut Causes) {
                 causes.needed(&at, "must not be empty when type is Limited");
                 return;
             };
-            check::non_negative_field(limited, "nominalConcurrencyShares", &at, causes);
+            if let Some(shares) = limited.int("nominalConcurrencyShares").filter(|shares| *shares < 0) {
+                causes.bad(&at.field("nominalConcurrencyShares"), shares, "must be a non-negative integer");
+            }
             if let Some(percent) = limited.int("lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
                 causes.bad(&at.field("lendablePercent"), percent, "must be between 0 and 100, inclusive");
             }
@@ -59,6 +61,10 @@ fn validate(object: &Object, causes: &mut Causes) {
                         if number <= 0 {
                             causes.bad(&place.field(field), number, "must be positive");
                         }
+                    }
+                    let (hand, queues) = (queuing.int("handSize").unwrap_or(0), queuing.int("queues").unwrap_or(0));
+                    if hand > queues {
+                        causes.bad(&place.field("handSize"), hand, &format!("should not be greater than queues ({queues})"));
                     }
                 }
                 (other, _) => causes.unsupported(&at.field("type"), other, &["Queue", "Reject"]),

@@ -31,8 +31,9 @@ pub const fn kind() -> Kind {
 
 fn validate(object: &Object, causes: &mut Causes) {
     validate_spec(object, causes);
-    if let Some(class) = object.annotation(CLASS).filter(|_| object.map("spec").has("ingressClassName")) {
-        causes.invalid(&format!("metadata.annotations[{CLASS}]"), &class.into(), "can not be set when the class field is also set");
+    let spec = object.map("spec");
+    if let Some(class) = object.annotation(CLASS).filter(|class| spec.has("ingressClassName") && *class != spec.text("ingressClassName")) {
+        causes.bad(&Path::root("annotations").field(CLASS), class, "must match `ingressClassName` when both are specified");
     }
 }
 
@@ -121,7 +122,7 @@ fn validate_backend(backend: &Map<String, Value>, path: &Path, causes: &mut Caus
         (Some(service), None) => {
             let at = path.field("service");
             if causes.need_text(service, "name", &at) {
-                causes.each(&at.field("name"), service.text("name"), names::label_1035_errors(service.text("name")));
+                causes.each(&at.field("name"), service.text("name"), names::label_errors(service.text("name")));
             }
             let (port, place) = (service.map("port"), at.field("port"));
             match (port.text("name"), port.int("number").unwrap_or(0)) {
@@ -131,7 +132,7 @@ fn validate_backend(backend: &Map<String, Value>, path: &Path, causes: &mut Caus
                 _ => causes.bad(path, "", "cannot set both port name & port number"),
             }
         }
-        (None, None) => causes.needed(path, "resource or service backend is required"),
+        (None, None) => causes.bad(path, "", "resource or service backend is required"),
     }
 }
 

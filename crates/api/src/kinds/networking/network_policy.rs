@@ -62,13 +62,13 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
     for (index, kind) in spec.texts("policyTypes").enumerate() {
         if !matches!(kind, "Ingress" | "Egress") {
-            causes.unsupported(&types.index(index), kind, &["Egress", "Ingress"]);
+            causes.unsupported(&types.index(index), kind, &["Ingress", "Egress"]);
         }
     }
 }
 
 fn validate_port(port: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    causes.one_of(port, "protocol", path, &["SCTP", "TCP", "UDP"]);
+    causes.one_of(port, "protocol", path, &["TCP", "UDP", "SCTP"]);
     let end = port.int("endPort");
     match port.some("port") {
         Some(Value::String(name)) => {
@@ -81,7 +81,7 @@ fn validate_port(port: &Map<String, Value>, path: &Path, causes: &mut Causes) {
             check::port_or_name(number, &path.field("port"), causes);
             if let Some(end) = end {
                 if end < number.as_i64().unwrap_or(0) {
-                    causes.bad(&path.field("endPort"), end, "must be greater than or equal to `port`");
+                    causes.bad(&path.field("endPort"), number.clone(), "must be greater than or equal to `port`");
                 }
                 check::port(end, &path.field("endPort"), causes);
             }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::causes::Causes;
 use crate::check::{self, Check};
-use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Clock, Kind, keep_spec, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
 use crate::print;
@@ -19,9 +19,8 @@ pub const fn kind() -> Kind {
         prepare_update: keep_status,
         prepare_status_update: keep_spec,
         validate,
-        validate_update: |new, old, causes| check::immutable_field(new.map("spec"), old.map("spec"), "cidrs", &SPEC, causes),
+        validate_update,
         columns: Some(columns),
-        generation: Generation::Spec,
         ..Kind::plain("networking.k8s.io", "ServiceCIDR")
     }
 }
@@ -35,6 +34,19 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
     for (index, range) in spec.texts("cidrs").enumerate() {
         check::cidr(range, &list.index(index), causes);
+    }
+}
+
+fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
+    let list = SPEC.field("cidrs");
+    let before = old.map("spec").list("cidrs");
+    for (index, range) in new.map("spec").list("cidrs").iter().enumerate() {
+        if before.get(index).is_some_and(|old| old != range) {
+            causes.bad(&list.index(index), range.clone(), check::IMMUTABLE);
+        }
+    }
+    if new.map("spec").list("cidrs").len() < before.len() {
+        causes.bad(&list, new.map("spec").list("cidrs").to_vec(), check::IMMUTABLE);
     }
 }
 

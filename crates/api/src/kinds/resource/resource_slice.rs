@@ -36,7 +36,15 @@ fn validate(slice: &Object, causes: &mut Causes) {
     let spec = slice.map("spec");
     causes.need_text(spec, "driver", &SPEC);
     causes.need_text(spec.map("pool"), "name", &SPEC.field("pool"));
+    if spec.map("pool").int("resourceSliceCount").unwrap_or(0) <= 0 {
+        let pool = SPEC.field("pool");
+        causes.bad(&pool.field("resourceSliceCount"), spec.map("pool").int("resourceSliceCount").unwrap_or(0), "must be greater than zero");
+    }
     let places = ["nodeName", "nodeSelector"].iter().filter(|field| spec.has(field)).count();
+    if spec.map("pool").int("resourceSliceCount").unwrap_or(0) <= 0 {
+        let pool = SPEC.field("pool");
+        causes.bad(&pool.field("resourceSliceCount"), spec.map("pool").int("resourceSliceCount").unwrap_or(0), "must be greater than zero");
+    }
     let places = places + usize::from(spec.flag("allNodes")) + usize::from(spec.flag("perDeviceNodeSelection"));
     match places {
         0 => causes.needed(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"),

@@ -29,12 +29,13 @@ fn validate(object: &Object, causes: &mut Causes) {
     let value = object.int("value").unwrap_or(0);
     if object.name().starts_with("system-") {
         if !SYSTEM.contains(&(object.name(), value)) {
-            causes.forbidden("metadata.name", "priority class names with 'system-' prefix are reserved for system use only");
+            let text = format!("priority class names with 'system-' prefix are reserved for system use only. error: {} is not a known system priority class", object.name());
+            causes.forbidden("metadata.name", &text);
         }
     } else if value > HIGHEST_OF_USERS {
         causes.forbidden("value", &format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}"));
     }
-    causes.one_of(&object.0, "preemptionPolicy", &Path::root(""), &["Never", "PreemptLowerPriority"]);
+    causes.one_of(&object.0, "preemptionPolicy", &Path::root(""), &["PreemptLowerPriority", "Never"]);
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

@@ -15,7 +15,7 @@ const SPEC: Path<'static> = Path::root("spec");
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { validate, validate_update, columns: Some(columns), ..Kind::plain("storage.k8s.io", "CSIDriver") }
+    Kind { prepare_update, validate, validate_update, columns: Some(columns), warnings, ..Kind::plain("storage.k8s.io", "CSIDriver") }
 }
 
 /// Defaults.
@@ -35,6 +35,13 @@ fn default(driver: &mut Map<String, Value>) {
     }
 }
 
+/// Generations count from the first change.
+fn prepare_update(new: &mut Object, old: &Object) {
+    if new.get("spec") != old.get("spec") {
+        new.set_meta("generation", old.generation() + 1);
+    }
+}
+
 fn validate(driver: &Object, causes: &mut Causes) {
     let spec = driver.map("spec");
     if driver.name().len() > 63 {
@@ -43,7 +50,7 @@ fn validate(driver: &Object, causes: &mut Causes) {
     causes.one_of(spec, "fsGroupPolicy", &SPEC, &["File", "None", "ReadWriteOnceWithFSType"]);
     let modes = SPEC.field("volumeLifecycleModes");
     for mode in spec.texts("volumeLifecycleModes").filter(|mode| !matches!(*mode, "Ephemeral" | "Persistent")) {
-        causes.unsupported(&modes, mode, &["Ephemeral", "Persistent"]);
+        causes.unsupported(&modes, mode, &["Persistent", "Ephemeral"]);
     }
     let requests = SPEC.field("tokenRequests");
     let mut seen: Vec<&str> = Vec::new();
@@ -52,6 +59,7 @@ fn validate(driver: &Object, causes: &mut Causes) {
         let audience = request.text("audience");
         if seen.contains(&audience) {
             causes.twice(&at.field("audience"), audience);
+            continue;
         }
         seen.push(audience);
         if let Some(seconds) = request.int("expirationSeconds").filter(|seconds| *seconds < 600) {
@@ -62,9 +70,16 @@ fn validate(driver: &Object, causes: &mut Causes) {
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     validate(new, causes);
-    for field in ["attachRequired", "volumeLifecycleModes"] {
-        check::immutable_field(new.map("spec"), old.map("spec"), field, &SPEC, causes);
-    }
+    let (spec, before) = (new.map("spec"), old.map("spec"));
+    check::immutable(spec.some("attachRequired"), before.some("attachRequired"), &SPEC.field("attachedRequired"), causes);
+    check::immutable_field(spec, before, "volumeLifecycleModes", &SPEC, causes);
+}
+
+fn warnings(driver: &Object) -> Vec<String> {
+    let spec = driver.map("spec");
+    let unset = !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
+    let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
+    if unset { vec![text.to_owned()] } else { Vec::new() }
 }
 
 fn columns(driver: &Object, clock: &Clock) -> Vec<Value> {

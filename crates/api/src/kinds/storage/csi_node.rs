@@ -33,9 +33,9 @@ fn validate(node: &Object, causes: &mut Causes) {
         seen.push(name);
         let mut keys: Vec<&str> = Vec::new();
         for key in driver.texts("topologyKeys") {
-            causes.each(&at.field("topologyKeys"), key, names::qualified_name_errors(key));
+            causes.each(&at, key, names::qualified_name_errors(key));
             if keys.contains(&key) {
-                causes.twice(&at.field("topologyKeys"), key);
+                causes.twice(&at, key);
             }
             keys.push(key);
         }

@@ -60,15 +60,9 @@ fn validate(class: &Object, causes: &mut Causes) {
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     validate(new, causes);
-    if new.map("parameters") != old.map("parameters") {
-        causes.forbidden("parameters", "updates to parameters are forbidden.");
+    for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        check::immutable(new.get(field), old.get(field), &Path::root(field), causes);
     }
-    for field in ["provisioner", "reclaimPolicy"] {
-        if new.text(field) != old.text(field) {
-            causes.forbidden(field, &format!("updates to {field} are forbidden."));
-        }
-    }
-    check::immutable(new.get("volumeBindingMode"), old.get("volumeBindingMode"), &Path::root("volumeBindingMode"), causes);
 }
 
 fn columns(class: &Object, clock: &Clock) -> Vec<Value> {

@@ -37,7 +37,7 @@ fn validate(attachment: &Object, causes: &mut Causes) {
         (false, false) => causes.needed(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
         _ => {}
     }
-    causes.need_text(spec, "nodeName", &SPEC);
+    causes.each(&SPEC.field("nodeName"), spec.text("nodeName"), crate::names::subdomain_errors(spec.text("nodeName")));
 }
 
 fn columns(attachment: &Object, clock: &Clock) -> Vec<Value> {
