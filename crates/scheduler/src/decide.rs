@@ -67,7 +67,7 @@ impl Decider {
             return Decision::Nowhere(Refusal { message: "no nodes available to schedule pods".into(), plugins: u32::MAX, ..Refusal::default() });
         }
         let nominated = cluster.pod(pod).nominated.as_ref().and_then(|name| cluster.nodes.find(name));
-        if let Some(node) = nominated.filter(|node| self.fits(cluster, pod, &shape, *node)) {
+        if let Some(node) = nominated.filter(|node| self.fits(cluster, pod, &shape, *node).is_ok()) {
             return Decision::Place(node);
         }
         let (mut feasible, mut refusal, mut tally) = match self.search(cluster, &shape) {
@@ -85,9 +85,10 @@ impl Decider {
         }
     }
 
-    /// Whether a node fits, also beside the pods for which it is being cleared.
-    pub(crate) fn fits(&self, cluster: &mut Cluster, pod: PodIndex, shape: &Shape, node: NodeIndex) -> bool {
-        matches!(self.ask(cluster, shape, node), Ok(())) && self.fits_beside_nominated(cluster, pod, shape, node).is_ok()
+    /// Whether a node fits, also beside the pods for which it is being cleared; if not, the first refusal.
+    pub(crate) fn fits(&self, cluster: &mut Cluster, pod: PodIndex, shape: &Shape, node: NodeIndex) -> Result<(), Verdict> {
+        let answer = self.ask(cluster, shape, node).and_then(|()| self.fits_beside_nominated(cluster, pod, shape, node));
+        answer.map_err(|(_, verdict)| verdict)
     }
 
     /// Asks all filters about one node.

@@ -20,6 +20,12 @@ pub enum Kind {
     Node,
     /// Namespaces.
     Namespace,
+    /// Claims of volumes.
+    Claim,
+    /// Volumes.
+    Volume,
+    /// Classes of volumes.
+    Class,
 }
 
 /// A change of an object: the version before and the version after.
@@ -49,6 +55,7 @@ impl Follower<'_> {
         match change.kind {
             Kind::Pod => self.pod(old, new),
             Kind::Node => self.node(old, new),
+            Kind::Claim | Kind::Volume | Kind::Class => self.volumes(change.kind, old, new),
             Kind::Namespace => {
                 let Some(entry) = new.or(old) else { return };
                 if self.cluster.put_namespace(&entry.header.name, new.map(|entry| &entry.header.labels)) {
@@ -56,6 +63,32 @@ impl Follower<'_> {
                 }
             }
         }
+    }
+
+    fn volumes(&mut self, kind: Kind, old: Option<&Entry>, new: Option<&Entry>) {
+        let Some(entry) = new.or(old) else { return };
+        let (cluster, name) = (&mut *self.cluster, &*entry.header.name);
+        match (kind, new) {
+            (Kind::Claim, None) => cluster.volumes.remove_claim(&entry.key.rest),
+            (Kind::Volume, None) => cluster.volumes.remove_volume(name),
+            (_, None) => cluster.volumes.remove_class(name),
+            (Kind::Claim, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    cluster.volumes.put_claim(&entry.key.rest, &entry.header.uid, entry.header.deletion_timestamp.is_some(), view);
+                }
+            }
+            (Kind::Volume, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    cluster.volumes.put_volume(&mut cluster.symbols, name, &entry.header.labels, view);
+                }
+            }
+            (_, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    cluster.volumes.put_class(&mut cluster.symbols, name, &view);
+                }
+            }
+        }
+        self.queue.happened(Happenings::VOLUMES);
     }
 
     fn node(&mut self, old: Option<&Entry>, new: Option<&Entry>) {

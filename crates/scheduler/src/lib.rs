@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod plugin;
 pub mod plugins;
 pub mod ports;
+pub mod preempt;
 pub mod queue;
 pub mod read;
 pub mod resources;

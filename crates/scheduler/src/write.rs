@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use api::Status;
 
+use crate::volumes::{SELECTED_NODE, Step};
+
 const PODS: ResourceId = ResourceId::new("", "v1", "pods");
+const CLAIMS: ResourceId = ResourceId::new("", "v1", "persistentvolumeclaims");
+const VOLUMES: ResourceId = ResourceId::new("", "v1", "persistentvolumes");
 
 /// Names a pod version for the API.
 #[derive(Debug, Clone)]
@@ -49,6 +53,24 @@ impl Writer {
         self.client.call(Method::POST, &PODS.path(&pod.namespace, &pod.name, "binding"), &binding).await?;
         self.event(pod, EventKind::Normal, "Scheduled", format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name));
         Ok(())
+    }
+
+    /// Gives a waiting claim a volume that is there, or tells its provisioner the node.
+    ///
+    /// # Errors
+    /// The Status of the call.
+    pub async fn prepare(&self, namespace: &str, step: &Step, node: &str) -> Result<(), Status> {
+        match step {
+            Step::Take { volume, claim, uid } => {
+                let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim, "uid": uid});
+                let patch = json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}}, "spec": {"claimRef": claim}});
+                self.client.patch(&VOLUMES, "", volume, "", &PatchKind::Merge, &patch).await.map(drop)
+            }
+            Step::Provision { claim } => {
+                let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+                self.client.patch(&CLAIMS, namespace, claim, "", &PatchKind::Merge, &patch).await.map(drop)
+            }
+        }
     }
 
     /// Says in the pod that it fits nowhere; a nomination is set or cleared if given.

@@ -9,6 +9,7 @@ pub mod node_resources_fit;
 pub mod node_unschedulable;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
+pub mod volume_binding;
 
 use crate::plugin::Plugin;
 
@@ -24,5 +25,6 @@ pub fn all() -> Vec<Plugin> {
         node_unschedulable::plugin(),
         pod_topology_spread::plugin(),
         taint_toleration::plugin(),
+        volume_binding::plugin(),
     ]
 }
