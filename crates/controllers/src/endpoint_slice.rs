@@ -1,22 +1,20 @@
 //! EndpointSlices of services with a selector: which pods serve, under which addresses and ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
-use client::{DeleteOptions, ResourceId, Selection};
+use client::Selection;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
+use crate::slices::{self, Groups, PortKey, Publisher, SERVICE_NAME, Wanted};
 use crate::{Config, Entry, pods};
 
-const SLICES: ResourceId = ResourceId::new("discovery.k8s.io", "v1", "endpointslices");
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -52,22 +50,24 @@ impl Controller for EndpointSlices {
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
-        let mine: Vec<EndpointSlice> = context
-            .cache_of(slices())
-            .list_namespace(&key.namespace)
-            .iter()
-            .filter(|entry| entry.header.label(SERVICE_NAME) == Some(&key.name) && entry.header.deletion_timestamp.is_none())
-            .filter_map(|entry| cache::decode(entry))
-            .collect();
+        let mine = slices::of_service(&context.cache_of(slices()), key);
         let service = context.cache::<Service>().read::<Service>(&key.namespace, &key.name);
         let Some(service) = service.filter(wants_slices) else {
             for slice in &mine {
-                remove(context, slice).await?;
+                slices::remove(context, slice).await?;
             }
             return Ok(Next::Done);
         };
         let wanted = wanted(context, &service);
-        apply(context, &service, mine, wanted).await?;
+        let publisher = Publisher {
+            prefix: key.name.to_string(),
+            namespace: key.namespace.to_string(),
+            labels: labels(&service),
+            annotations: None,
+            owner: pods::controller_ref("v1", "Service", &service.metadata),
+            limit: MAX_ENDPOINTS,
+        };
+        slices::apply(context, &publisher, mine, wanted).await?;
         Ok(Next::Done)
     }
 }
@@ -101,13 +101,6 @@ pub(crate) fn services_of(context: &Context, changed: [Option<&Arc<store::Entry>
     }
 }
 
-/// Endpoints grouped by the ports that they resolve to; named target ports may differ from pod to pod.
-type Groups = BTreeMap<Vec<(String, i32, String, Option<String>)>, Vec<Endpoint>>;
-
-struct Wanted {
-    family: &'static str,
-    groups: Groups,
-}
 
 fn wanted(context: &Context, service: &Service) -> Vec<Wanted> {
     let spec = service.spec.clone().unwrap_or_default();
@@ -145,12 +138,12 @@ fn wanted(context: &Context, service: &Service) -> Vec<Wanted> {
     all
 }
 
-fn address(pod: &Pod, family: &str) -> Option<String> {
+pub(crate) fn address(pod: &Pod, family: &str) -> Option<String> {
     let ips = pod.status.as_ref()?.pod_ips.as_deref().unwrap_or_default();
     ips.iter().map(|ip| ip.ip.clone()).find(|ip| ip.contains(':') == (family == "IPv6"))
 }
 
-fn ports(pod: &Pod, ports: &[ServicePort]) -> Vec<(String, i32, String, Option<String>)> {
+pub(crate) fn ports(pod: &Pod, ports: &[ServicePort]) -> Vec<PortKey> {
     let resolved = ports.iter().filter_map(|port| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
         let number = match &port.target_port {
@@ -183,6 +176,7 @@ fn endpoint(pod: &Pod, address: String, service: &Service, publish: bool, nodes:
         addresses: vec![address],
         conditions: Some(EndpointConditions { ready: Some((ready && !leaving) || publish), serving: Some(ready), terminating: Some(leaving) }),
         hostname,
+        hints: hints(service, spec.node_name.as_deref(), zone.as_deref()),
         node_name: spec.node_name,
         zone,
         target_ref: Some(ObjectReference {
@@ -196,70 +190,18 @@ fn endpoint(pod: &Pod, address: String, service: &Service, publish: bool, nodes:
     }
 }
 
-/// Changes as few slices as possible: slices keep their endpoints, gaps are filled, empty ones go.
-async fn apply(context: &Context, service: &Service, mine: Vec<EndpointSlice>, wanted: Vec<Wanted>) -> Result<()> {
-    let mut left = mine;
-    for Wanted { family, groups } in wanted {
-        for (ports, mut endpoints) in groups {
-            endpoints.sort_by(|one, two| one.addresses.cmp(&two.addresses));
-            let ports: Vec<EndpointPort> = ports
-                .into_iter()
-                .map(|(name, port, protocol, app_protocol)| EndpointPort { name: Some(name), port: Some(port), protocol: Some(protocol), app_protocol })
-                .collect();
-            let (fitting, rest): (Vec<EndpointSlice>, Vec<EndpointSlice>) =
-                left.into_iter().partition(|slice| slice.address_type == family && slice.ports.as_deref().unwrap_or_default() == ports.as_slice());
-            left = rest;
-            fill(context, service, family, &ports, endpoints, fitting).await?;
+/// Where an endpoint should be used first, if the service wants traffic to stay near.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let wish = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    match wish {
+        "PreferClose" | "PreferSameZone" => for_zones.map(|zones| EndpointHints { for_zones: Some(zones), for_nodes: None }),
+        "PreferSameNode" => {
+            let node = node?;
+            Some(EndpointHints { for_zones, for_nodes: Some(vec![ForNode { name: node.to_owned() }]) })
         }
+        _ => None,
     }
-    for slice in &left {
-        remove(context, slice).await?;
-    }
-    Ok(())
-}
-
-async fn fill(context: &Context, service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>, slices: Vec<EndpointSlice>) -> Result<()> {
-    let mut by_uid: BTreeMap<String, Endpoint> = endpoints.into_iter().map(|endpoint| (identity(&endpoint), endpoint)).collect();
-    let mut kept: Vec<(EndpointSlice, Vec<Endpoint>)> = Vec::new();
-    for slice in slices {
-        let names: BTreeSet<String> = slice.endpoints.iter().flatten().map(identity).collect();
-        let stay: Vec<Endpoint> = names.iter().filter_map(|name| by_uid.remove(name)).collect();
-        kept.push((slice, stay));
-    }
-    let mut fresh: Vec<Endpoint> = by_uid.into_values().collect();
-    for (_, stay) in &mut kept {
-        let room = MAX_ENDPOINTS.saturating_sub(stay.len()).min(fresh.len());
-        stay.extend(fresh.drain(..room));
-    }
-    let none = kept.is_empty() && fresh.is_empty();
-    let has_some = kept.iter().any(|(_, stay)| !stay.is_empty()) || !fresh.is_empty();
-    let mut spare = !has_some;
-    for (slice, stay) in kept {
-        if stay.is_empty() && !std::mem::take(&mut spare) {
-            remove(context, &slice).await?;
-            continue;
-        }
-        let labels = labels(service);
-        let same = slice.endpoints.as_deref().unwrap_or_default() == stay.as_slice() && slice.metadata.labels.as_ref() == Some(&labels);
-        if !same {
-            let mut metadata = slice.metadata.clone();
-            metadata.labels = Some(labels);
-            context.client.update(&EndpointSlice { endpoints: Some(stay), metadata, ..slice }).await?;
-        }
-    }
-    if none {
-        create(context, service, family, ports, Vec::new()).await?;
-    }
-    while !fresh.is_empty() {
-        let batch: Vec<Endpoint> = fresh.drain(..fresh.len().min(MAX_ENDPOINTS)).collect();
-        create(context, service, family, ports, batch).await?;
-    }
-    Ok(())
-}
-
-fn identity(endpoint: &Endpoint) -> String {
-    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-    uid.unwrap_or_else(|| endpoint.addresses.join(","))
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {
@@ -271,29 +213,4 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels.insert(SERVICE_NAME.into(), service.metadata.name.clone().unwrap_or_default());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
     labels
-}
-
-async fn create(context: &Context, service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> Result<()> {
-    let mut owner = pods::controller_ref("v1", "Service", &service.metadata);
-    owner.controller = Some(true);
-    let metadata = ObjectMeta {
-        generate_name: service.metadata.name.as_ref().map(|name| format!("{name}-")),
-        namespace: service.metadata.namespace.clone(),
-        labels: Some(labels(service)),
-        owner_references: Some(vec![owner]),
-        ..ObjectMeta::default()
-    };
-    let slice = EndpointSlice { metadata, address_type: family.into(), endpoints: Some(endpoints), ports: Some(ports.to_vec()) };
-    match context.client.create(&slice).await {
-        Err(status) if status.is_not_found() || status.code == 403 => Ok(()),
-        result => result.map(drop).map_err(Into::into),
-    }
-}
-
-async fn remove(context: &Context, slice: &EndpointSlice) -> Result<()> {
-    let (namespace, name) = (slice.metadata.namespace.as_deref().unwrap_or(""), slice.metadata.name.as_deref().unwrap_or(""));
-    match context.client.delete(&SLICES, namespace, name, &DeleteOptions::default()).await {
-        Err(status) if !status.is_not_found() => Err(status.into()),
-        _ => Ok(()),
-    }
 }

@@ -14,17 +14,23 @@ use tokio::task::JoinSet;
 mod deployment;
 mod discovery;
 mod endpoint_slice;
+mod endpoints;
+mod endpointslice_mirroring;
 mod garbage_collector;
 mod list;
 mod moment;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 pub mod pods;
 mod replica_set;
 mod replicas;
 mod rollout;
 mod root_ca;
 mod service_account;
+mod slices;
+mod taint_eviction;
 
 /// Configuration of the controllers.
 #[derive(Clone)]

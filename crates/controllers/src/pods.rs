@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Status;
 use cache::{BY_OWNER, Cache};
 use client::{Client, DeleteOptions, PatchKind, PodLite, ResourceId};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::json;
 use store::Entry;
@@ -124,6 +124,37 @@ fn tolerate(result: Result<serde_json::Value, Status>) -> Result<(), Status> {
         Err(status) if !status.is_not_found() && status.code != 422 => Err(status),
         _ => Ok(()),
     }
+}
+
+/// Whether a toleration covers a taint.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or("");
+    let key = toleration.key.as_deref().unwrap_or("");
+    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref().unwrap_or("Equal") {
+        "Exists" => true,
+        "Equal" | "" => toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
+        _ => false,
+    }
+}
+
+/// Says in the status of a pod why it is about to be deleted; a pod that is gone is fine.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn mark_disrupted(client: &Client, pod: &Pod, reason: &str, message: &str, phase: Option<&str>) -> Result<(), Status> {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": crate::moment::now(), "observedGeneration": pod.metadata.generation,
+    });
+    let mut patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+    if let Some(phase) = phase {
+        patch["status"]["phase"] = phase.into();
+    }
+    let (namespace, name) = (pod.metadata.namespace.as_deref().unwrap_or(""), pod.metadata.name.as_deref().unwrap_or(""));
+    tolerate(client.patch(&PODS, namespace, name, "status", &PatchKind::Strategic, &patch).await)
 }
 
 /// How much we would rather lose a pod; the largest goes first: not scheduled, not running, not ready, crowded nodes,
