@@ -97,7 +97,9 @@ fn validate_selector(job: &Object, causes: &mut Causes) {
             }
         }
     }
-    let generated = spec.map("selector").map("matchLabels").len() == 1 && spec.map("selector").list("matchExpressions").is_empty();
+    let selected = spec.map("selector").map("matchLabels");
+    let by_uid = [UID_LABEL, "controller-uid"].iter().any(|label| selected.text(label) == job.uid());
+    let generated = by_uid && selected.len() == 1 && spec.map("selector").list("matchExpressions").is_empty();
     if !spec.flag("manualSelector") && !job.uid().is_empty() && !generated {
         causes.bad(&SPEC.field("selector"), spec.get("selector").cloned().unwrap_or(Value::Null), "`selector` not auto-generated");
     }
