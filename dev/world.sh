@@ -59,7 +59,7 @@ world_status() { # flags...
 world_stop() { # side signal
   local pid
   pid=$(cat "$WORLD/$1/pid" 2>/dev/null) || return 0
-  kill "-$2" "$pid" 2>/dev/null
+  kill "-$2" "$pid" 2>/dev/null || true
   while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
   rm -f "$WORLD/$1/pid"
 }
