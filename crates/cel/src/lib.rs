@@ -9,6 +9,8 @@ mod eval;
 mod functions;
 mod lex;
 mod parse;
+pub mod policy;
+pub mod rules;
 mod signatures;
 mod source;
 pub mod types;

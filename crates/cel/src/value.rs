@@ -69,11 +69,14 @@ pub trait Host<'a>: Send + Sync {
     fn call(&self, method: &str, args: &[Value<'a>]) -> Option<Result<Value<'a>, Failure>>;
 }
 
+/// A raw schema of a custom resource, by which text becomes times and the like.
+pub type Schema<'a> = Option<&'a Json>;
+
 /// A list, in JSON or made while evaluating.
 #[derive(Clone)]
 pub enum List<'a> {
-    /// Borrowed.
-    Json(&'a [Json]),
+    /// Borrowed, with the schema of the items where one is known.
+    Json(&'a [Json], Schema<'a>),
     /// Made.
     Own(Arc<Vec<Value<'a>>>),
 }
@@ -81,8 +84,8 @@ pub enum List<'a> {
 /// A map, in JSON or made while evaluating.
 #[derive(Clone)]
 pub enum Map<'a> {
-    /// Borrowed; the keys are text.
-    Json(&'a serde_json::Map<String, Json>),
+    /// Borrowed, with the schema of the map where one is known; the keys are text.
+    Json(&'a serde_json::Map<String, Json>, Schema<'a>),
     /// Made; in the order of making.
     Own(Arc<Vec<(Value<'a>, Value<'a>)>>),
 }
@@ -91,7 +94,7 @@ impl<'a> List<'a> {
     /// Number of items.
     pub fn len(&self) -> usize {
         match self {
-            List::Json(items) => items.len(),
+            List::Json(items, _) => items.len(),
             List::Own(items) => items.len(),
         }
     }
@@ -104,7 +107,7 @@ impl<'a> List<'a> {
     /// An item.
     pub fn get(&self, index: usize) -> Option<Value<'a>> {
         match self {
-            List::Json(items) => items.get(index).map(Value::from_json),
+            List::Json(items, schema) => items.get(index).map(|item| Value::typed(item, child(*schema, "items"))),
             List::Own(items) => items.get(index).cloned(),
         }
     }
@@ -119,7 +122,7 @@ impl<'a> Map<'a> {
     /// Number of entries.
     pub fn len(&self) -> usize {
         match self {
-            Map::Json(map) => map.len(),
+            Map::Json(map, _) => map.len(),
             Map::Own(entries) => entries.len(),
         }
     }
@@ -132,8 +135,8 @@ impl<'a> Map<'a> {
     /// The value of a key.
     pub fn get(&self, key: &Value<'a>) -> Option<Value<'a>> {
         match (self, key) {
-            (Map::Json(map), Value::String(key)) => map.get(&**key).map(Value::from_json),
-            (Map::Json(_), _) => None,
+            (Map::Json(..), Value::String(key)) => self.field(key),
+            (Map::Json(..), _) => None,
             (Map::Own(entries), key) => entries.iter().find(|(other, _)| other.equals(key)).map(|(_, value)| value.clone()),
         }
     }
@@ -141,7 +144,14 @@ impl<'a> Map<'a> {
     /// The value of a text.
     pub fn field(&self, name: &str) -> Option<Value<'a>> {
         match self {
-            Map::Json(map) => map.get(name).map(Value::from_json),
+            Map::Json(map, schema) => match map.get(name) {
+                Some(value) => Some(Value::typed(value, property(*schema, name))),
+                None if name.contains("__") => {
+                    let name = unescape(name);
+                    map.get(&name).map(|value| Value::typed(value, property(*schema, &name)))
+                }
+                None => None,
+            },
             Map::Own(entries) => entries.iter().find(|(key, _)| matches!(key, Value::String(key) if key == name)).map(|(_, value)| value.clone()),
         }
     }
@@ -149,7 +159,10 @@ impl<'a> Map<'a> {
     /// All keys with their values.
     pub fn entries(&self) -> Vec<(Value<'a>, Value<'a>)> {
         match self {
-            Map::Json(map) => map.iter().map(|(key, value)| (Value::String(Cow::Borrowed(key)), Value::from_json(value))).collect(),
+            Map::Json(map, schema) => {
+                let typed = |key, value| Value::typed(value, property(*schema, key));
+                map.iter().map(|(key, value)| (Value::String(Cow::Borrowed(key)), typed(key, value))).collect()
+            }
             Map::Own(entries) => entries.to_vec(),
         }
     }
@@ -158,6 +171,16 @@ impl<'a> Map<'a> {
 impl<'a> Value<'a> {
     /// A JSON value in place.
     pub fn from_json(json: &'a Json) -> Value<'a> {
+        Value::typed(json, None)
+    }
+
+    /// A JSON value in place, read by a schema.
+    pub fn typed(json: &'a Json, schema: Schema<'a>) -> Value<'a> {
+        if let Some(schema) = schema
+            && let Some(value) = by_format(json, schema)
+        {
+            return value;
+        }
         match json {
             Json::Null => Value::Null,
             Json::Bool(flag) => Value::Bool(*flag),
@@ -167,8 +190,8 @@ impl<'a> Value<'a> {
                 _ => Value::Null,
             },
             Json::String(text) => Value::String(Cow::Borrowed(text)),
-            Json::Array(items) => Value::List(List::Json(items)),
-            Json::Object(map) => Value::Map(Map::Json(map)),
+            Json::Array(items) => Value::List(List::Json(items, schema)),
+            Json::Object(map) => Value::Map(Map::Json(map, schema)),
         }
     }
 
@@ -200,9 +223,9 @@ impl<'a> Value<'a> {
                 use base64::Engine;
                 base64::engine::general_purpose::STANDARD.encode(bytes).into()
             }
-            Value::List(List::Json(items)) => Json::Array(items.to_vec()),
+            Value::List(List::Json(items, _)) => Json::Array(items.to_vec()),
             Value::List(list) => Json::Array(list.iter().map(|item| item.to_json()).collect::<Option<_>>()?),
-            Value::Map(Map::Json(map)) => Json::Object((*map).clone()),
+            Value::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
             Value::Map(Map::Own(entries)) => {
                 let pairs = entries.iter().map(|(key, value)| match key {
                     Value::String(key) => Some((key.to_string(), value.to_json()?)),
@@ -286,7 +309,11 @@ impl<'a> Value<'a> {
                 (Some(a), Some(b)) => a.equals(b),
                 _ => false,
             },
-            (Value::List(List::Json(a)), Value::List(List::Json(b))) => json_equal(a, b),
+            (Value::List(List::Json(a, None)), Value::List(List::Json(b, None))) => json_equal(a, b),
+            // Sets and lists with keys are equal in any order.
+            (Value::List(a @ List::Json(_, Some(schema))), Value::List(b)) if schema.get("x-kubernetes-list-type").is_some_and(|kind| kind != "atomic") => {
+                a.len() == b.len() && a.iter().all(|a| b.iter().any(|b| a.equals(&b)))
+            }
             (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(&b)),
             (Value::Map(a), Value::Map(b)) => a.len() == b.len() && a.entries().iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(&other))),
             (Value::Message(name, a), Value::Message(other, b)) => {
@@ -338,4 +365,46 @@ fn compare_mixed(double: f64, integer: i128) -> Option<Ordering> {
 
 fn json_equal(a: &[Json], b: &[Json]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || Value::from_json(a).equals(&Value::from_json(b)))
+}
+
+fn child<'a>(schema: Schema<'a>, name: &str) -> Schema<'a> {
+    schema?.get(name)
+}
+
+/// The schema of a property, listed or additional.
+fn property<'a>(schema: Schema<'a>, name: &str) -> Schema<'a> {
+    let schema = schema?;
+    let listed = schema.get("properties").and_then(|properties| properties.get(name));
+    listed.or_else(|| schema.get("additionalProperties").filter(|schema| schema.is_object()))
+}
+
+/// What a format makes of text, and doubles of whole numbers.
+fn by_format<'a>(json: &'a Json, schema: &'a Json) -> Option<Value<'a>> {
+    let is = |field: &str, text: &str| schema.get(field).is_some_and(|value| value == text);
+    match json {
+        Json::String(text) if is("format", "date-time") => text.parse().ok().map(Value::Timestamp),
+        Json::String(text) if is("format", "date") => format!("{text}T00:00:00Z").parse().ok().map(Value::Timestamp),
+        Json::String(text) if is("format", "duration") => crate::functions::duration(text).ok().map(Value::Duration),
+        Json::String(text) if is("format", "byte") => {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Value::Bytes(bytes.into()))
+        }
+        Json::Number(number) if is("type", "number") => number.as_f64().map(Value::Double),
+        _ => None,
+    }
+}
+
+/// A property name that had to be written as an identifier: `__dash__` is `-`.
+fn unescape(name: &str) -> String {
+    const KEYWORDS: [&str; 21] = [
+        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
+        "namespace", "return", "var", "void", "while",
+    ];
+    if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
+        && KEYWORDS.contains(&word)
+    {
+        return word.to_owned();
+    }
+    let name = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
+    name.replace("__underscores__", "__")
 }

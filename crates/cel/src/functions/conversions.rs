@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::eval::Budget;
-use crate::value::{List, Map, Value};
+use crate::value::{List, Value};
 
 use super::Answer;
 
@@ -78,7 +78,6 @@ fn is_zero(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Bytes(bytes) => bytes.is_empty(),
         Value::List(list) => list.is_empty(),
-        Value::Map(Map::Json(map)) => map.is_empty(),
         Value::Map(map) => map.is_empty(),
         Value::Duration(nanos) => *nanos == 0,
         _ => false,

@@ -22,7 +22,7 @@ pub use network::Url;
 pub use semver::Semver;
 
 pub(crate) use conversions::double_text;
-pub(crate) use times::duration_text;
+pub(crate) use times::{duration, duration_text};
 
 /// What a function gives; `None` when the file does not know it for these arguments.
 type Answer<'a> = Option<Result<Value<'a>, Failure>>;
