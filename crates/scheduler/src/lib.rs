@@ -13,6 +13,7 @@ pub mod decide;
 pub mod follow;
 pub mod node_terms;
 pub mod nodes;
+pub mod picture;
 pub mod plugin;
 pub mod plugins;
 pub mod ports;

@@ -14,13 +14,11 @@ use store::Entry;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::cluster::{Cluster, PodIndex};
-use crate::decide::{Decider, Decision, Refusal};
-use crate::follow::{Change, Follower, Kind};
+use crate::cluster::PodIndex;
+use crate::follow::{Change, Kind};
 use crate::nodes::NodeIndex;
-use crate::plugin::Happenings;
+use crate::picture::{Outcome, Picture};
 use crate::preempt::{Budget, Candidate};
-use crate::queue::Queue;
 use crate::read;
 use crate::shape::Shape;
 use crate::volumes::Step;
@@ -29,7 +27,6 @@ use crate::{Config, Deps};
 
 /// Decisions in a row before other tasks of the thread get their turn.
 const DECISIONS_AT_ONCE: usize = 32;
-
 /// How long provisioners may take before a pod looks for another node.
 const VOLUME_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -63,17 +60,18 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
             let _ = sender.send(Event::Changed(Change { kind, old: old.cloned(), new: new.cloned() }));
         }));
     }
-    let budget_cache = caches.of::<PodDisruptionBudget>();
-    budget_cache.synced().await;
+    let budgets = caches.of::<PodDisruptionBudget>();
+    budgets.synced().await;
     let recorder = Recorder::new(deps.client.clone(), &config.name, "");
-    let writer = Writer { client: deps.client, recorder, scheduler: config.name.clone() };
-    let mut scheduler = Scheduler { name: config.name, cluster: Cluster::default(), queue: Queue::default(), decider: Decider::default(), writer, budget_cache, awaiting: HashMap::new(), sender };
+    let picture = Picture::new(&config.name);
+    let writer = Writer { client: deps.client, recorder, scheduler: config.name };
+    let mut scheduler = Scheduler { picture, writer, budgets, awaiting: HashMap::new(), sender };
     let mut decisions = 0;
     loop {
         while let Ok(event) = events.try_recv() {
             scheduler.hear(event);
         }
-        if let Some(pod) = scheduler.queue.next(Instant::now()) {
+        if let Some(pod) = scheduler.picture.next(Instant::now()) {
             scheduler.schedule(pod);
             decisions += 1;
             if decisions % DECISIONS_AT_ONCE == 0 {
@@ -81,7 +79,7 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
             }
             continue;
         }
-        let event = match scheduler.queue.wake_at() {
+        let event = match scheduler.picture.queue.wake_at() {
             Some(at) => tokio::time::timeout_at(at.into(), events.recv()).await.ok().flatten(),
             None => events.recv().await,
         };
@@ -104,12 +102,9 @@ impl Drop for Awaiting {
 }
 
 struct Scheduler {
-    name: String,
-    cluster: Cluster,
-    queue: Queue,
-    decider: Decider,
+    picture: Picture,
     writer: Writer,
-    budget_cache: Arc<Cache>,
+    budgets: Arc<Cache>,
     /// Assumed pods whose claims are being bound, by uid, with what was asked for.
     awaiting: HashMap<Arc<str>, Awaiting>,
     sender: mpsc::UnboundedSender<Event>,
@@ -119,9 +114,8 @@ impl Scheduler {
     fn hear(&mut self, event: Event) {
         match event {
             Event::Changed(change) => {
-                let claims = change.kind == Kind::Claim && !self.awaiting.is_empty();
-                self.follow(&change);
-                if claims {
+                self.picture.follow(&change);
+                if change.kind == Kind::Claim && !self.awaiting.is_empty() {
                     self.claims_changed();
                 }
             }
@@ -129,48 +123,70 @@ impl Scheduler {
         }
     }
 
-    fn follow(&mut self, change: &Change) {
-        Follower { scheduler: &self.name, cluster: &mut self.cluster, queue: &mut self.queue }.follow(change);
-    }
-
     fn schedule(&mut self, pod: PodIndex) {
-        match self.decider.decide(&mut self.cluster, pod) {
-            Decision::Place(index) => {
-                let node = self.cluster.nodes.name(index).clone();
-                let shape = self.cluster.pod(pod).shape.clone();
-                let steps = self.plan_volumes(&shape, index);
-                self.cluster.nominate(pod, None);
-                self.cluster.bind(pod, &node);
-                self.cluster.pod_mut(pod).assumed = true;
-                if self.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
-                    self.bind(pod, node);
+        let budgets = self.budgets.clone();
+        match self.picture.decide(pod, || read_budgets(&budgets)) {
+            Outcome::Placed(node) => {
+                let shape = self.picture.cluster.pod(pod).shape.clone();
+                let name = self.picture.cluster.nodes.name(node).clone();
+                if self.picture.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
+                    self.bind(pod, name);
                 } else {
-                    self.prepare(pod, &shape.key.namespace, steps, node);
+                    let steps = self.plan_volumes(&shape, node);
+                    self.prepare(pod, &shape.key.namespace, steps, name);
                 }
             }
-            Decision::Nowhere(refusal) => self.refuse(pod, &refusal),
+            Outcome::Refused { message, candidate: Some(candidate) } => {
+                let node = self.clear(pod, &candidate);
+                self.report(pod, message, Some(node));
+            }
+            Outcome::Refused { message, candidate: None } => self.report(pod, message, None),
         }
     }
 
     fn pod_name(&self, pod: PodIndex) -> PodName {
-        let pod = self.cluster.pod(pod);
+        let pod = self.picture.cluster.pod(pod);
         let (namespace, name) = pod.names();
         PodName { namespace: namespace.into(), name: name.into(), uid: pod.uid.to_string() }
     }
 
-    fn plan_volumes(&mut self, shape: &Shape, node: NodeIndex) -> Vec<Step> {
-        if shape.claims.is_empty() {
-            return Vec::new();
+    fn bind(&self, pod: PodIndex, node: Arc<str>) {
+        let (name, uid) = (self.pod_name(pod), self.picture.cluster.pod(pod).uid.clone());
+        let (writer, sender) = (self.writer.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let result = writer.bind(&name, &node).await;
+            let _ = sender.send(Event::Bound { uid, result });
+        });
+    }
+
+    /// A binding that failed gives the place back; the watch tells if the pod is gone or somebody else's.
+    fn bound(&mut self, uid: &str, result: Result<(), Status>) {
+        let awaiting = self.awaiting.remove(uid);
+        let (Err(status), Some(pod)) = (result, self.picture.cluster.find(uid)) else {
+            return;
+        };
+        let record = self.picture.cluster.pod(pod);
+        if record.assumed {
+            tracing::warn!(pod = &*record.key, %status, "binding failed");
+            let namespace = record.shape.key.namespace.clone();
+            if let Some(awaiting) = awaiting {
+                self.picture.cluster.volumes.forget(&namespace, &awaiting.steps);
+            }
+            self.picture.take_back(pod);
         }
+    }
+
+    fn plan_volumes(&mut self, shape: &Shape, node: NodeIndex) -> Vec<Step> {
+        let cluster = &mut self.picture.cluster;
         let namespace = &shape.key.namespace;
-        let steps = self.cluster.volumes.plan(&self.cluster.nodes, &self.cluster.symbols, namespace, &shape.claims, node).unwrap_or_default();
-        self.cluster.volumes.assume(namespace, &steps, self.cluster.nodes.name(node));
+        let steps = cluster.volumes.plan(&cluster.nodes, &cluster.symbols, namespace, &shape.claims, node).unwrap_or_default();
+        cluster.volumes.assume(namespace, &steps, cluster.nodes.name(node));
         steps
     }
 
     /// Gets the volumes of an assumed pod under way; it is bound when its claims are.
     fn prepare(&mut self, pod: PodIndex, namespace: &str, steps: Vec<Step>, node: Arc<str>) {
-        let uid = self.cluster.pod(pod).uid.clone();
+        let uid = self.picture.cluster.pod(pod).uid.clone();
         let (namespace, writer, sender) = (namespace.to_owned(), self.writer.clone(), self.sender.clone());
         let (key, todo) = (uid.clone(), steps.clone());
         let task = tokio::spawn(async move {
@@ -191,77 +207,52 @@ impl Scheduler {
     fn claims_changed(&mut self) {
         let waiting: Vec<Arc<str>> = self.awaiting.keys().cloned().collect();
         for uid in waiting {
-            let Some(pod) = self.cluster.find(&uid) else {
+            let assumed = self.picture.cluster.find(&uid).filter(|pod| self.picture.cluster.pod(*pod).assumed);
+            let Some((pod, node)) = assumed.and_then(|pod| Some((pod, self.picture.cluster.pod(pod).bound.clone()?))) else {
                 self.awaiting.remove(&uid);
                 continue;
             };
-            let record = self.cluster.pod(pod);
-            let (shape, node) = (record.shape.clone(), record.bound.clone());
-            let Some(node) = node.filter(|_| record.assumed) else {
-                self.awaiting.remove(&uid);
-                continue;
-            };
-            if self.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
+            let shape = self.picture.cluster.pod(pod).shape.clone();
+            if self.picture.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
                 self.awaiting.remove(&uid);
                 self.bind(pod, node);
-            } else if self.cluster.volumes.any_withdrawn(&shape.key.namespace, &shape.claims) {
+            } else if self.picture.cluster.volumes.any_withdrawn(&shape.key.namespace, &shape.claims) {
                 self.bound(&uid, Err(Status::new(Reason::Conflict, "the provisioner cannot make a volume for this node")));
             }
         }
     }
 
-    fn bind(&self, pod: PodIndex, node: Arc<str>) {
-        let (name, uid) = (self.pod_name(pod), self.cluster.pod(pod).uid.clone());
-        let (writer, sender) = (self.writer.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            let result = writer.bind(&name, &node).await;
-            let _ = sender.send(Event::Bound { uid, result });
-        });
+    /// Makes the victims of a candidate go and reserves the node for a pod; the name of the node.
+    fn clear(&mut self, pod: PodIndex, candidate: &Candidate) -> Arc<str> {
+        let (node, losers) = self.picture.reserve(pod, candidate);
+        for loser in losers {
+            let (name, writer) = (self.pod_name(loser), self.writer.clone());
+            tokio::spawn(async move {
+                if let Err(status) = writer.denominate(&name).await {
+                    tracing::debug!(%status, "nomination was not cleared");
+                }
+            });
+        }
+        let preemptor = self.picture.cluster.pod(pod).uid.clone();
+        for victim in &candidate.victims {
+            let (victim, node, preemptor, writer) = (self.pod_name(*victim), node.clone(), preemptor.clone(), self.writer.clone());
+            tokio::spawn(async move {
+                match writer.evict(&victim, &preemptor, &node).await {
+                    Ok(()) => {}
+                    // Somebody else made it go.
+                    Err(status) if status.is_not_found() || status.is_conflict() => {}
+                    Err(status) => tracing::warn!(victim = victim.name, %status, "victim could not be evicted"),
+                }
+            });
+        }
+        node
     }
 
-    /// A binding that failed gives the place back; the watch tells if the pod is gone or somebody else's.
-    fn bound(&mut self, uid: &str, result: Result<(), Status>) {
-        let (Err(status), Some(pod)) = (result, self.cluster.find(uid)) else {
-            return;
-        };
-        if !self.cluster.pod(pod).assumed {
-            return;
-        }
-        tracing::warn!(pod = &*self.cluster.pod(pod).key, %status, "binding failed");
-        if let Some(awaiting) = self.awaiting.remove(uid) {
-            let namespace = self.cluster.pod(pod).shape.key.namespace.clone();
-            self.cluster.volumes.forget(&namespace, &awaiting.steps);
-        }
-        self.cluster.pod_mut(pod).assumed = false;
-        self.cluster.unbind(pod);
-        self.queue.retry(pod);
-        self.queue.happened(Happenings::POD_GONE);
-    }
-
-    fn refuse(&mut self, pod: PodIndex, refusal: &Refusal) {
-        let wakes = self.decider.plugins().iter().enumerate().filter(|(number, _)| refusal.plugins & (1 << number) != 0);
-        let wakes = wakes.fold(Happenings::NODE_ADDED, |all, (_, plugin)| all.and(plugin.wakes));
-        self.queue.park(pod, wakes);
-        let mut message = refusal.message.clone();
-        let mut nominated = None;
-        let budgets = if refusal.curable.is_empty() { Vec::new() } else { self.budgets() };
-        match self.decider.preempt(&mut self.cluster, pod, refusal, &budgets) {
-            Ok(candidate) => nominated = Some(self.clear(pod, &candidate)),
-            Err(why) if refusal.nodes > 0 => message.push_str(&format!(" preemption: {why}")),
-            Err(_) => {}
-        }
-        if nominated.is_none() && refusal.curable.is_empty() && self.cluster.pod(pod).nominated.is_some() {
-            self.cluster.nominate(pod, None);
-            nominated = Some("".into());
-        }
-        self.report(pod, message, nominated);
-    }
-
-    /// Tells the pod and its readers why it fits nowhere.
+    /// Tells the pod and its readers why it fits nowhere, and which node is being cleared for it.
     fn report(&mut self, pod: PodIndex, message: String, nominated: Option<Arc<str>>) {
         let name = self.pod_name(pod);
         self.writer.event(&name, EventKind::Warning, "FailedScheduling", message.clone());
-        let record = self.cluster.pod_mut(pod);
+        let record = self.picture.cluster.pod_mut(pod);
         if record.refusal.as_deref() == Some(&message) && nominated.is_none() {
             return;
         }
@@ -274,54 +265,17 @@ impl Scheduler {
             }
         });
     }
+}
 
-    fn budgets(&self) -> Vec<Budget> {
-        let budget = |entry: &Arc<Entry>| {
-            let view = read::view::<read::Budget>(entry)?;
-            Some(Budget {
-                namespace: entry.header.namespace.clone(),
-                selector: read::compile(view.spec.selector.as_ref()),
-                allowed: view.status.disruptions_allowed,
-                disrupted: view.status.disrupted_pods.into_keys().collect(),
-            })
-        };
-        self.budget_cache.list().iter().filter_map(budget).collect()
-    }
-
-    /// Makes the victims of a candidate go and reserves the node for a pod; the name of the node.
-    fn clear(&mut self, pod: PodIndex, candidate: &Candidate) -> Arc<str> {
-        let node = self.cluster.nodes.name(candidate.node).clone();
-        self.denominate_lower(pod, &node);
-        self.cluster.nominate(pod, Some(node.clone()));
-        for victim in &candidate.victims {
-            let (victim, node, preemptor, writer) = (self.pod_name(*victim), node.clone(), self.cluster.pod(pod).uid.clone(), self.writer.clone());
-            tokio::spawn(async move {
-                match writer.evict(&victim, &preemptor, &node).await {
-                    Ok(()) => {}
-                    Err(status) if status.is_not_found() || status.is_conflict() => {}
-                    Err(status) => tracing::warn!(victim = victim.name, %status, "victim could not be evicted"),
-                }
-            });
-        }
-        node
-    }
-
-    /// Less important pods that waited for the node must look again.
-    fn denominate_lower(&mut self, pod: PodIndex, node: &Arc<str>) {
-        let priority = self.cluster.pod(pod).shape.priority();
-        let lower = |other: &&PodIndex| {
-            let other = self.cluster.pod(**other);
-            other.nominated.as_ref() == Some(node) && other.shape.priority() < priority
-        };
-        let others: Vec<PodIndex> = self.cluster.nominated().iter().filter(lower).copied().collect();
-        for other in others {
-            self.cluster.nominate(other, None);
-            let (name, writer) = (self.pod_name(other), self.writer.clone());
-            tokio::spawn(async move {
-                if let Err(status) = writer.denominate(&name).await {
-                    tracing::debug!(%status, "nomination was not cleared");
-                }
-            });
-        }
-    }
+fn read_budgets(budgets: &Cache) -> Vec<Budget> {
+    let budget = |entry: &Arc<Entry>| {
+        let view = read::view::<read::Budget>(entry)?;
+        Some(Budget {
+            namespace: entry.header.namespace.clone(),
+            selector: read::compile(view.spec.selector.as_ref()),
+            allowed: view.status.disruptions_allowed,
+            disrupted: view.status.disrupted_pods.into_keys().collect(),
+        })
+    };
+    budgets.list().iter().filter_map(budget).collect()
 }

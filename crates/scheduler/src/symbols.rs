@@ -9,11 +9,23 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Symbol(u32);
 
-/// The table of interned texts. Numbers are never given twice.
-#[derive(Default)]
+impl Symbol {
+    /// The empty text.
+    pub const EMPTY: Symbol = Symbol(0);
+}
+
+/// The table of interned texts. Numbers are never given twice; the empty text is always there.
 pub struct Symbols {
     numbers: HashMap<Arc<str>, Symbol>,
     texts: Vec<Arc<str>>,
+}
+
+impl Default for Symbols {
+    fn default() -> Symbols {
+        let mut symbols = Symbols { numbers: HashMap::new(), texts: Vec::new() };
+        symbols.intern("");
+        symbols
+    }
 }
 
 impl Symbols {

@@ -5,6 +5,7 @@ use crate::nodes::{Effect, Taint};
 use crate::plugin::{Filtering, Happenings, Plugin};
 use crate::plugins::taint_toleration::tolerates;
 use crate::shape::Shape;
+use crate::symbols::Symbol;
 use crate::verdict::Verdict;
 
 /// The taint that cordoned nodes have beside the field; who tolerates it tolerates the field.
@@ -17,11 +18,9 @@ pub fn plugin() -> Plugin {
 }
 
 fn filter<'a>(cluster: &'a Cluster, shape: &'a Shape) -> Filtering<'a> {
-    let tolerated = match (cluster.symbols.find(TAINT), cluster.symbols.find("")) {
-        (Some(key), Some(value)) => tolerates(cluster, shape, &Taint { key, value, effect: Effect::NoSchedule }),
-        _ => shape.tolerations.iter().any(|one| one.key.is_none() && one.value.is_none() && one.effect.is_none_or(|effect| effect == Effect::NoSchedule)),
-    };
-    if tolerated {
+    // Where nobody ever named the taint, only a toleration of everything covers it, which any key shows.
+    let key = cluster.symbols.find(TAINT).unwrap_or(Symbol::EMPTY);
+    if tolerates(cluster, shape, &Taint { key, value: Symbol::EMPTY, effect: Effect::NoSchedule }) {
         return Filtering::Skip;
     }
     Filtering::Ask(Box::new(|node| Verdict::fits_or_hopeless(!cluster.nodes.is_unschedulable(node), REFUSAL)))
