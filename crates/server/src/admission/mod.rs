@@ -13,6 +13,7 @@ mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_security;
 mod priority;
+mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;

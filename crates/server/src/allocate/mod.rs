@@ -180,6 +180,16 @@ pub async fn after_delete(server: &Arc<Server>, served: &Arc<Served>, object: &O
     release(server, &service::addresses(object)).await;
 }
 
+/// Frees the addresses that a changed service does not have any more.
+pub async fn after_update(server: &Arc<Server>, served: &Arc<Served>, new: &Object, old: &Object) {
+    if !is_service(served) {
+        return;
+    }
+    let kept = service::addresses(new);
+    let gone: Vec<IpAddr> = service::addresses(old).into_iter().filter(|address| !kept.contains(address)).collect();
+    release(server, &gone).await;
+}
+
 async fn release(server: &Arc<Server>, addresses: &[IpAddr]) {
     let kind = Kind::new(api::resources::storage_prefix("networking.k8s.io", "ipaddresses", false));
     for address in addresses {

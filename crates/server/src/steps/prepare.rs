@@ -1,6 +1,7 @@
 //! Names, identity and the parts that a client may not set, before an object is validated.
 
 use api::kinds::Generation;
+use api::kinds::certificates::certificate_signing_request;
 use api::{Object, Status};
 use rand::Rng;
 use serde_json::Value;
@@ -101,6 +102,11 @@ pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
         }
     } else {
         (served.kind.prepare_create)(&mut object);
+    }
+    if served.kind.group == "certificates.k8s.io" && served.kind.kind == "CertificateSigningRequest" {
+        let user = write.user();
+        let extra = serde_json::to_value(&user.extra).ok().and_then(|extra| extra.as_object().cloned()).unwrap_or_default();
+        certificate_signing_request::set_requestor(&mut object, &user.name, &user.uid, &user.groups, extra);
     }
     Prepared(object)
 }

@@ -121,9 +121,13 @@ async fn attempt(
     if is_finished(valid.object()) && !write.options.dry_run {
         return Ok(remove(write, valid, entry).await?.map(Written::Stored));
     }
+    let gives_back = reserved.is_some().then(|| valid.object().clone());
     let written = commit::replace(write, valid, entry).await?;
     if let (Some(reserved), Some(Written::Stored(_))) = (reserved, &written) {
         reserved.keep(write.server).await;
+    }
+    if let (Some(new), Some(Written::Stored(_))) = (gives_back, &written) {
+        crate::allocate::after_update(write.server, write.served, &new, &old).await;
     }
     Ok(written)
 }
