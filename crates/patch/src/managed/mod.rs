@@ -260,6 +260,22 @@ pub fn apply(live: Option<&Object>, config: &Object, by: &ManagedBy, force: bool
     Ok(result)
 }
 
+/// Lays a configuration over an object by the ownership rules of lists and maps, without owners: what a mutating
+/// admission policy does. The error says what does not fit, or which place the configuration may not touch because it is
+/// owned as a whole.
+pub fn merge_configuration(object: &Object, config: &Object, schema: &api::Type) -> Result<Object, String> {
+    let errors = validate::validate(&config.0, schema);
+    if !errors.is_empty() {
+        return Err(validate::joined(&errors));
+    }
+    let node = Node::of_type(schema);
+    let wholes = validate::wholes(&config.0, node);
+    if !wholes.is_empty() {
+        return Err(format!("may not mutate atomic arrays, maps or structs: {}", wholes.join(", ")));
+    }
+    Ok(Object(combine::merge(&object.0, &config.0, node)))
+}
+
 fn check(config: &Object, by: &ManagedBy, kind: &dyn Managed) -> Result<TypeRef, ApplyError> {
     let refused = |status: Status| ApplyError::Refused(Box::new(status));
     if config.api_version() != by.api_version {

@@ -174,3 +174,15 @@ fn many_updaters_are_merged() {
     assert_eq!(managers.len(), 10, "{managers:?}");
     assert!(managers.contains(&"ancient-changes Update".to_owned()) && managers.contains(&"m19 Update".to_owned()));
 }
+
+#[test]
+fn policies_merge_configurations() {
+    let schema = deployments().0;
+    let live = config(Some(1), &[("a", "1"), ("b", "1")]);
+    let merged = merge_configuration(&live, &config(Some(2), &[("b", "2")]), &schema).expect("the configuration fits");
+    assert_eq!(merged.at(&["spec", "replicas"]), Some(&json!(2)));
+    assert_eq!(merged.at(&["spec", "template", "spec", "containers"]), Some(&json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])));
+    let selector = object(json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}));
+    assert_eq!(merge_configuration(&live, &selector, &schema), Err("may not mutate atomic arrays, maps or structs: .spec.selector".into()));
+    assert!(merge_configuration(&live, &object(json!({"spec": {"nope": 1}})), &schema).is_err());
+}

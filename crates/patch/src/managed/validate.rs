@@ -22,6 +22,34 @@ pub(super) fn joined(errors: &[String]) -> String {
     }
 }
 
+/// Lists and maps of a configuration that are owned as a whole, by their paths.
+pub(super) fn wholes(config: &Map<String, Value>, node: Node) -> Vec<String> {
+    let mut found = Vec::new();
+    whole_fields(config, node, "", &mut found);
+    found
+}
+
+fn whole_fields(map: &Map<String, Value>, node: Node, path: &str, found: &mut Vec<String>) {
+    for (name, value) in map {
+        whole_value(value, node.field(name), &format!("{path}.{name}"), found);
+    }
+}
+
+fn whole_value(value: &Value, node: Node, path: &str, found: &mut Vec<String>) {
+    match (node, value) {
+        (Node::Fields(_) | Node::Values(_) | Node::Deduced, Value::Object(map)) => whole_fields(map, node, path, found),
+        (Node::Set, Value::Array(_)) => {}
+        (Node::Keyed(..), Value::Array(items)) => {
+            for item in items {
+                let step = node.step_of(item).map(|step| step.to_string()).unwrap_or_default();
+                whole_value(item, node.item(), &format!("{path}{step}"), found);
+            }
+        }
+        (Node::Leaf | Node::Deduced, Value::Array(_)) | (Node::Leaf, Value::Object(_)) => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
 fn fields(map: &Map<String, Value>, node: Node, path: &str, errors: &mut Vec<String>) {
     for (name, value) in map {
         let path = format!("{path}.{name}");
