@@ -1,6 +1,8 @@
 //! Calls over TLS: one HTTP/2 connection to the server, made when first needed and again when it broke.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use api::Status;
 use bytes::{Bytes, BytesMut};
@@ -26,6 +28,8 @@ use crate::{Change, ListWatch, ResourceId, Selection, Transport, header};
 
 /// The largest answer that is read into memory.
 const MAX_ANSWER: usize = 512 << 20;
+/// How long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Objects a page of a list.
 const PAGE: u32 = 500;
 
@@ -53,6 +57,7 @@ struct Shared {
     authority: String,
     host: ServerName<'static>,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    stale: AtomicBool,
 }
 
 impl HttpTransport {
@@ -70,17 +75,25 @@ impl HttpTransport {
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(443));
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let host = ServerName::try_from(bare).map_err(|error| bad(format!("{error}")))?;
-        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, connection: Mutex::new(None) }) })
+        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, connection: Mutex::new(None), stale: AtomicBool::new(false) }) })
+    }
+
+    /// Makes the next call use a new connection, which shows the client certificate of that moment. What runs goes on
+    /// over the old one.
+    pub fn reconnect(&self) {
+        self.shared.stale.store(true, Ordering::Release);
     }
 }
 
 impl Shared {
     async fn connection(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
         let mut slot = self.connection.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|sender| !sender.is_closed()) {
+        let stale = self.stale.swap(false, Ordering::AcqRel);
+        if let Some(sender) = slot.as_ref().filter(|sender| !stale && !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let sender = self.dial().await?;
+        let dialled = tokio::time::timeout(PATIENCE, self.dial()).await;
+        let sender = dialled.unwrap_or_else(|_| Err(unavailable(format!("connect to {}: no answer in {PATIENCE:?}", self.authority))))?;
         *slot = Some(sender.clone());
         Ok(sender)
     }
@@ -95,8 +108,8 @@ impl Shared {
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(16 << 20)
-            .keep_alive_interval(std::time::Duration::from_secs(30))
-            .keep_alive_timeout(std::time::Duration::from_secs(15))
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(15))
             .handshake(TokioIo::new(tls))
             .await
             .map_err(|error| failed("HTTP/2 with", &error))?;
@@ -116,13 +129,19 @@ impl Shared {
             let value = format!("Bearer {}", token()).parse().map_err(|_| Status::bad_request("the token is no header value"))?;
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let mut sender = self.connection().await?;
-        if sender.ready().await.is_err() {
-            *self.connection.lock().await = None;
-            sender = self.connection().await?;
+        let (mut request, mut attempts) = (Request::from_parts(parts, Full::new(body)), 0);
+        loop {
+            // A connection that ended since its last use gives back what it never sent; that goes over a new one.
+            let mut failed = match self.connection().await?.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            attempts += 1;
+            match failed.take_message() {
+                Some(unsent) if attempts < 3 => request = unsent,
+                _ => return Err(unavailable(format!("call to {}: {}", self.authority, failed.error()))),
+            }
         }
-        let request = Request::from_parts(parts, Full::new(body));
-        sender.send_request(request).await.map_err(|error| unavailable(format!("call to {}: {error}", self.authority)))
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
@@ -347,6 +366,6 @@ fn unavailable(message: String) -> Status {
 }
 
 /// Waits 50 ms, doubling up to 5 s.
-fn backoff(attempt: u32) -> std::time::Duration {
-    std::time::Duration::from_millis((50u64 << attempt.min(7)).min(5_000))
+fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis((50u64 << attempt.min(7)).min(5_000))
 }

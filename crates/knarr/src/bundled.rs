@@ -61,7 +61,10 @@ pub async fn node_network(client: &Client) -> Result<()> {
 
 /// Creates an object unless one of its name is there. It is asked for first: a fixed service address is refused as taken
 /// before the name is.
-async fn ensure(client: &Client, collection: &str, object: &Value) -> Result<()> {
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn ensure(client: &Client, collection: &str, object: &Value) -> Result<()> {
     let name = object["metadata"]["name"].as_str().unwrap_or("");
     match client.call(Method::GET, &format!("{collection}/{name}"), &Value::Null).await {
         Ok(_) => return Ok(()),

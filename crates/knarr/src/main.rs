@@ -6,9 +6,11 @@ mod admin;
 mod bundled;
 mod config_file;
 mod flags;
+mod join;
 mod logging;
 mod node;
 mod server;
+mod signer;
 mod supervise;
 
 use std::process::ExitCode;

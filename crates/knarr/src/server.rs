@@ -1,6 +1,6 @@
 //! `knarr server`: the whole control plane and a node in one process.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flags::ServerFlags;
 use crate::node::{self, Access, Cluster, Machine};
+use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
-use crate::{admin, bundled, logging};
+use crate::{admin, bundled, join, logging};
 
 /// Runs a server until it is told to stop. Containers go on running.
 ///
@@ -56,7 +57,10 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let admin_client = server.client(User::new("system:admin", &["system:masters"]));
     write_kubeconfig(&flags, &pki, advertise)?;
     bundled::node_network(&admin_client).await.context("let nodes read services")?;
+    let token_file = data.join("token");
+    join::prepare(&admin_client, &cluster, &pki, flags.token.as_deref(), &token_file).await?;
     start_control_plane(&flags, &cluster, &server, &pki, &supervisor);
+    start_approver(&cluster, &server, advertise, &ips, &supervisor);
     let ready = match &machine {
         Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
         None => None,
@@ -68,6 +72,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let socket = flags.node.run_dir.join("knarr.sock");
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, address = %flags.listen(), kubeconfig = %flags.write_kubeconfig.display(), "knarr server is running");
+    tracing::info!("further nodes join with: knarr agent --server https://{} --token-file FILE (a copy of {})", SocketAddr::new(advertise, flags.https_listen_port), token_file.display());
     let ended = wait_for_end(serving).await;
     server.stop();
     supervisor.shut_down().await;
@@ -194,7 +199,7 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             node_cidr_mask: if cluster.pods.addr().is_ipv4() { 24.max(cluster.pods.prefix_len()) } else { 64.max(cluster.pods.prefix_len()) },
             disabled: Vec::new(),
             root_ca: pki.server_ca.cert_pem().to_owned(),
-            signer: None,
+            signer: Some(Arc::new(ClusterSigner::new(pki.clone()))),
             node_monitor_grace: Duration::from_secs(50),
         };
         let server = server.clone();
@@ -212,6 +217,16 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client }))
         });
     }
+}
+
+/// Serving certificates of joining nodes; no node gets an address of the servers.
+fn start_approver(cluster: &Cluster, server: &Arc<Server>, advertise: IpAddr, ips: &[IpAddr], supervisor: &Supervisor) {
+    let reserved: Vec<IpAddr> = ips.iter().copied().chain([advertise, cluster.dns]).chain(cluster.services.hosts().next()).collect();
+    let server = server.clone();
+    supervisor.run("serving-approver", move || {
+        let client = server.client(User::service_account("kube-system", join::APPROVER));
+        Box::pin(join::approve_serving(client, reserved.clone()))
+    });
 }
 
 fn start_node(flags: &ServerFlags, cluster: &Cluster, machine: &Machine, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) -> Result<node::Ready> {
