@@ -59,7 +59,8 @@ fn folders(path: &str) -> Result<Vec<String>> {
     names(path, |entry| entry.is_dir())
 }
 
-fn modules_of(path: &str) -> Result<Vec<String>> {
+/// Names of the files of a folder, `mod.rs` left out, sorted.
+pub(super) fn modules_of(path: &str) -> Result<Vec<String>> {
     let mut all = names(path, |entry| entry.extension().is_some_and(|extension| extension == "rs"))?;
     all.retain(|name| name != "mod");
     Ok(all)

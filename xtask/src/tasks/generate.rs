@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Task, gen_behaviour, gen_resources, gen_schema};
+use super::{Task, gen_behaviour, gen_lists, gen_resources, gen_schema};
 
 /// The task.
 pub const fn task() -> Task {
@@ -29,6 +29,7 @@ pub fn files() -> Result<Vec<(String, String)>> {
         ("crates/api/src/resources.json".to_owned(), resources),
     ];
     files.extend(gen_behaviour::files()?);
+    files.extend(gen_lists::files()?);
     Ok(files)
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 pub mod ci;
 pub mod gen_behaviour;
+pub mod gen_lists;
 pub mod gen_resources;
 pub mod gen_schema;
 pub mod generate;
