@@ -61,6 +61,8 @@ pub struct Kubelet {
     /// Something that the node's status shows has changed.
     pub status_changed: Notify,
     recorder: Recorder,
+    /// Images that pods run from, by pod.
+    holds: Mutex<HashMap<String, Vec<image::Hold>>>,
     /// Keeps the caches above alive.
     _caches: Arc<Caches>,
     pulls: Mutex<HashMap<(String, String), (Backoff, i64)>>,
@@ -190,6 +192,7 @@ impl Kubelet {
                 client_ca,
                 status_changed: Notify::new(),
                 pulls: Mutex::default(),
+                holds: Mutex::default(),
                 config,
             }
         }))
@@ -294,6 +297,18 @@ impl Kubelet {
                 kubelet.pods.poke(&uid);
             }
         });
+    }
+
+    /// Keeps an image on disk as long as a pod runs from it.
+    pub fn hold_image(&self, uid: &str, image: &str) {
+        if let Some(hold) = self.images.hold(image) {
+            self.holds.lock().entry(uid.to_owned()).or_default().push(hold);
+        }
+    }
+
+    /// Gives back the images of a pod.
+    pub fn release_images(&self, uid: &str) {
+        self.holds.lock().remove(uid);
     }
 
     /// How long a pull of an image for a pod still has to wait after failures.

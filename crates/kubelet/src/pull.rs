@@ -41,6 +41,10 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         event(EventKind::Normal, "BackOff", &text);
         let _ = order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text.clone()) });
         tokio::time::sleep(wait).await;
+        if let Some(image) = images.resolve(&asked).filter(|_| policy != "Always") {
+            event(EventKind::Normal, "Pulled", &format!("Container image {asked:?} already present on machine and can be accessed by the pod"));
+            return Ok(image);
+        }
     }
     event(EventKind::Normal, "Pulling", &format!("Pulling image {asked:?}"));
     let auths = secrets(order).await;

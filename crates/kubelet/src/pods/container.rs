@@ -142,6 +142,7 @@ fn annotations(parts: &Parts) -> BTreeMap<String, String> {
     BTreeMap::from([
         (model::ANNOTATION_IMAGE_ID.to_owned(), parts.image.image_id_for(&asked)),
         (model::ANNOTATION_IMAGE.to_owned(), shown),
+        (model::ANNOTATION_STORED.to_owned(), parts.image.id.clone()),
         (model::ANNOTATION_HASH.to_owned(), hash(parts.member)),
     ])
 }

@@ -60,6 +60,19 @@ fn quota(milli: i64) -> i64 {
     (milli * PERIOD as i64 / 1000).max(MIN_QUOTA)
 }
 
+/// What a pod requests of a resource: CPU in thousandths, everything else in whole units.
+pub fn requested(spec: &PodSpec, resource: &str) -> i64 {
+    let value = |resources: Option<&ResourceRequirements>| {
+        let quantity = amount(resources.and_then(|resources| resources.requests.as_ref()), resource);
+        quantity.map_or(0, |quantity| if resource == "cpu" { quantity.milli() } else { quantity.value() })
+    };
+    let sidecar = |container: &&k8s_openapi::api::core::v1::Container| container.restart_policy.as_deref() == Some("Always");
+    let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
+    let total: i64 = lasting.map(|container| value(container.resources.as_ref())).sum();
+    let once = spec.init_containers.iter().flatten().filter(|container| !sidecar(container)).map(|container| value(container.resources.as_ref()));
+    total.max(once.max().unwrap_or(0))
+}
+
 /// Limits of a container.
 pub fn container(resources: Option<&ResourceRequirements>) -> Limits {
     let requests = resources.and_then(|resources| resources.requests.as_ref());

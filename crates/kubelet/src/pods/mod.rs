@@ -1,5 +1,6 @@
 //! Pods on this node: one worker each, fed by the API, the runtime and probes.
 
+pub mod admit;
 pub mod backoff;
 pub mod container;
 pub mod downward;
@@ -14,9 +15,11 @@ pub mod prepare;
 pub mod publish;
 pub mod registry;
 pub mod release;
+pub mod resize;
 pub mod restart;
 pub mod signals;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod termination;
 pub mod worker;

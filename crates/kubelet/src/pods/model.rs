@@ -17,6 +17,8 @@ pub const ANNOTATION_IMAGE: &str = "image";
 /// Annotation of a runtime container: image identity as in the status.
 pub const ANNOTATION_IMAGE_ID: &str = "image-id";
 
+/// Annotation of a runtime container: id of the image in the node's store.
+pub const ANNOTATION_STORED: &str = "stored-image";
 /// Annotation of a runtime container: number of the signal that asks it to stop.
 pub const ANNOTATION_STOP_SIGNAL: &str = "stop-signal";
 
@@ -110,6 +112,8 @@ pub struct Observed {
     pub sandbox: bool,
     /// Addresses of the pod, the first is `podIP`.
     pub addresses: Vec<String>,
+    /// Resources in force by container name.
+    pub applied: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
 }
 
 impl Observed {

@@ -35,6 +35,7 @@ pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>
     }
     kubelet.objects.release(uid);
     kubelet.tokens.release(uid);
+    kubelet.release_images(uid);
 }
 
 /// Tears down volumes and removes the pod's directory.

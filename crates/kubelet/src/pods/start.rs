@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use client::EventKind;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use runtime::{ContainerId, ContainerStatus, Sandbox};
+use runtime::{Bind, ContainerId, ContainerStatus, Mount, Sandbox, Source};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::container::{self, Parts};
@@ -18,7 +18,7 @@ use super::message::{Message, Trouble};
 use super::model::{self, Member};
 use super::signals;
 use crate::objects::ObjectKind;
-use crate::volumes::Mounted;
+use crate::volumes::{Mounted, sub_path};
 use crate::{Kubelet, pull};
 
 /// What to start.
@@ -79,6 +79,7 @@ impl Order {
 
 async fn run(order: &Order) -> Result<(), Trouble> {
     let image = pull::ensure(order).await?;
+    order.kubelet.hold_image(model::uid(&order.pod), &image.id);
     for old in order.old.iter().rev().skip(1) {
         if let Err(error) = order.sandbox.remove(&old.id).await {
             tracing::debug!(container = %old.id, %error, "old attempt stays");
@@ -107,6 +108,12 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         target: order.target.clone(),
     };
     let spec = container::spec(&parts).map_err(config_error)?;
+    for mount in &spec.mounts {
+        if let Mount::Bind(Bind { source: Source::Beneath { root, path }, .. }) = mount {
+            let failed = |error| Trouble::new("CreateContainerConfigError", format!("failed to create subPath directory for volumeMount: {}: {error}", path.display()));
+            sub_path::ensure(root, path).map_err(failed)?;
+        }
+    }
     let id = spec.id.clone();
     let created = order.sandbox.create_container(spec).await;
     if let Err(error) = created {

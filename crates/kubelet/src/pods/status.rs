@@ -125,6 +125,7 @@ fn container(facts: &Facts, member: &Member) -> ApiStatus {
         _ => ApiState { terminated: Some(terminated(facts, latest)), ..ApiState::default() },
     };
     let started = running && progress.started && progress.post_started;
+    let applied = running.then(|| facts.observed.applied.get(name).cloned().or_else(|| member.spec.resources.clone())).flatten();
     ApiStatus {
         name: name.clone(),
         image: latest.annotations.get(ANNOTATION_IMAGE).cloned().unwrap_or_else(|| member.spec.image.clone().unwrap_or_default()),
@@ -135,8 +136,8 @@ fn container(facts: &Facts, member: &Member) -> ApiStatus {
         restart_count: attempt(latest) as i32,
         ready: ready(member, &progress, running, latest),
         started: Some(started),
-        resources: running.then(|| member.spec.resources.clone()).flatten(),
-        allocated_resources: running.then(|| member.spec.resources.as_ref().and_then(|resources| resources.requests.clone())).flatten(),
+        allocated_resources: applied.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: applied,
         user: running.then(|| user(latest)),
         volume_mounts: volume_mounts(member),
         ..ApiStatus::default()

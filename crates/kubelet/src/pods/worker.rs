@@ -27,8 +27,9 @@ use super::limits::{self, Class};
 use super::message::{Message, Prepared, ProbeKind, ProbeVerdict, Trouble};
 use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
+use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
-use super::{publish, release, start, status, stop};
+use super::{admit, container, publish, release, start, status, stop, termination};
 use crate::Kubelet;
 use crate::probes;
 use crate::volumes::Mounted;
@@ -67,6 +68,8 @@ pub struct Worker {
     restarts: BTreeMap<String, Backoff>,
     /// Attempts whose end was already counted for back-off.
     counted: BTreeMap<String, u32>,
+    /// Messages of ended attempts.
+    last_words: BTreeMap<(String, u32), String>,
     probes: BTreeMap<String, (u32, Vec<AbortHandle>)>,
     status: PodStatus,
     published: Option<PodStatus>,
@@ -103,6 +106,7 @@ impl Worker {
             prepare_not_before: 0,
             restarts: BTreeMap::new(),
             counted: BTreeMap::new(),
+            last_words: BTreeMap::new(),
             probes: BTreeMap::new(),
             published: None,
             status,
@@ -116,8 +120,18 @@ impl Worker {
         self.adopt().await;
         let pod = self.pod.clone();
         self.take_pod(pod);
+        if self.sandbox.is_none() && !publish::is_final(&self.status) {
+            self.failure = admit::refuse(&self.kubelet, &self.pod);
+            if let Some((reason, message)) = self.failure.clone() {
+                self.event(EventKind::Warning, &reason, &message);
+                self.end(0);
+            }
+        }
         loop {
             self.observe().await;
+            if self.life == Life::Syncing {
+                self.resize().await;
+            }
             self.act();
             self.publish().await;
             if self.life == Life::Over {
@@ -141,6 +155,20 @@ impl Worker {
         }
         if let Ok(volumes) = super::prepare::volumes(&self.kubelet, &self.pod, &self.observed.addresses).await {
             self.volumes = volumes;
+        }
+        for attempt in sandbox.status().await.unwrap_or_default() {
+            if let Some(image) = attempt.annotations.get(model::ANNOTATION_STORED) {
+                self.kubelet.hold_image(model::uid(&self.pod), image);
+            }
+        }
+        let lists = [&self.status.container_statuses, &self.status.init_container_statuses];
+        for status in lists.into_iter().flatten().flatten() {
+            if let Some(resources) = &status.resources {
+                self.observed.applied.insert(status.name.clone(), resources.clone());
+            }
+        }
+        if let Some(spec) = &self.pod.spec {
+            self.kubelet.network.adopt(model::uid(&self.pod), spec);
         }
         for member in &self.members {
             let name = member.spec.name.clone();
@@ -247,11 +275,78 @@ impl Worker {
             return;
         };
         match sandbox.status().await {
-            Ok(statuses) => self.observed.attempts = model::group(statuses),
+            Ok(statuses) => {
+                self.observed.attempts = model::group(statuses);
+                self.hear_last_words();
+            }
             Err(error) => tracing::debug!(pod = model::name(&self.pod), %error, "sandbox does not answer"),
         }
         for member in self.members.clone() {
             self.count_end(&member);
+        }
+    }
+
+    /// Ended attempts get the message that they left.
+    fn hear_last_words(&mut self) {
+        let pod_dir = self.kubelet.pod_dir(model::uid(&self.pod));
+        let log_dir = self.kubelet.log_dir(&self.pod);
+        for member in &self.members {
+            let name = &member.spec.name;
+            for status in self.observed.attempts.get_mut(name).into_iter().flatten() {
+                let Some(exit) = status.exit.filter(|_| status.message.is_empty()) else {
+                    continue;
+                };
+                let attempt = model::attempt(status);
+                let words = self.last_words.entry((name.clone(), attempt)).or_insert_with(|| {
+                    let log = log_dir.join(name).join(format!("{attempt}.log"));
+                    termination::message(&member.spec, &container::termination_file(&pod_dir, name, attempt), &log, exit.code)
+                });
+                status.message.clone_from(words);
+            }
+        }
+    }
+
+    /// Brings running containers to the resources that the spec now says.
+    async fn resize(&mut self) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            return;
+        };
+        for member in self.members.clone() {
+            let name = &member.spec.name;
+            let (Some(applied), Some(latest)) = (self.observed.applied.get(name).cloned(), self.observed.latest(name).cloned()) else {
+                continue;
+            };
+            if latest.state != ContainerState::Running || self.observed.of(name).stopping {
+                continue;
+            }
+            match needed(&member.spec, &applied) {
+                Resize::None => {}
+                Resize::Restart => self.stop(name, &format!("Container {name} resize requires restart"), None),
+                Resize::InPlace => {
+                    self.resize_pod();
+                    let resources = member.spec.resources.clone().unwrap_or_default();
+                    match sandbox.update_resources(&latest.id, limits::container(Some(&resources))).await {
+                        Ok(()) => {
+                            self.observed.applied.insert(name.clone(), resources);
+                        }
+                        Err(error) => {
+                            self.event_for(name, EventKind::Warning, "ResizeError", &format!("failed to resize container {name}: {error}"));
+                            self.wake = Some(now_ms() + 1_000);
+                        }
+                    }
+                    self.resize_pod();
+                }
+            }
+        }
+    }
+
+    /// The pod's group follows its containers: it may be refused while a container still holds more, and is set again.
+    fn resize_pod(&self) {
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let group = self.kubelet.pod_group(self.class, model::uid(&self.pod));
+        let result = cgroup::Group::new(self.kubelet.cgroups.clone(), &group).and_then(|group| group.apply(&limits::pod(&spec, self.class)));
+        if let Err(error) = result {
+            tracing::debug!(pod = model::name(&self.pod), %error, "limits of the pod's control group");
         }
     }
 
@@ -394,6 +489,7 @@ impl Worker {
         progress.post_started = false;
         progress.started = member.spec.startup_probe.is_none();
         progress.ready = member.spec.readiness_probe.is_none();
+        self.observed.applied.insert(name.to_owned(), member.spec.resources.clone().unwrap_or_default());
         let target = member.target.as_ref().and_then(|target| self.observed.latest(target)).map(|status| status.id.clone());
         let order = start::Order {
             kubelet: self.kubelet.clone(),

@@ -21,6 +21,7 @@ mod image;
 mod list;
 pub mod mount;
 pub mod ownership;
+pub mod sub_path;
 mod persistent_volume_claim;
 mod projected;
 mod secret;

@@ -1,0 +1,45 @@
+//! What a container says at its end: its termination message file, or the end of its log.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Container;
+
+/// Bytes of a message from the file.
+const MAX_FILE: u64 = 4096;
+/// Bytes of a message from the log.
+const MAX_LOG: u64 = 2048;
+/// Lines of a message from the log.
+const MAX_LINES: usize = 80;
+
+/// The message of an ended attempt. The container wrote the file, so that it is read bounded and without following links.
+pub fn message(container: &Container, file: &Path, log: &Path, code: i32) -> String {
+    let said = read_end(file, MAX_FILE, true).unwrap_or_default();
+    let fallback = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
+    if !said.is_empty() || !fallback {
+        return String::from_utf8_lossy(&said).into_owned();
+    }
+    // Each line of the log begins with time, stream and tag.
+    let lines = read_end(log, MAX_LOG * 4, false).unwrap_or_default();
+    let text = String::from_utf8_lossy(&lines).into_owned();
+    let contents: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let last = &contents[contents.len().saturating_sub(MAX_LINES)..];
+    let mut message = last.iter().map(|line| format!("{line}\n")).collect::<String>();
+    while message.len() as u64 > MAX_LOG {
+        message.remove(0);
+    }
+    message
+}
+
+fn read_end(path: &Path, most: u64, from_start: bool) -> std::io::Result<Vec<u8>> {
+    let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if !from_start {
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
+    }
+    let mut data = Vec::new();
+    file.take(most).read_to_end(&mut data)?;
+    Ok(data)
+}
