@@ -202,11 +202,33 @@ pub fn ip(text: &str, path: &Path, causes: &mut Causes) {
     causes.each(path, text, ip_errors(text));
 }
 
-/// A block of addresses at a path.
+/// A block of addresses at a path, in the strict form.
 pub fn cidr(text: &str, path: &Path, causes: &mut Causes) {
+    match text.parse::<ipnet::IpNet>() {
+        Ok(block) if block.addr() != block.network() => causes.bad(path, text, "must not have bits set beyond the prefix length"),
+        Ok(_) => {}
+        Err(_) if without_leading_zeros(text).parse::<ipnet::IpNet>().is_ok() => {
+            causes.bad(path, text, "must not have leading 0s in IP or prefix length");
+        }
+        Err(_) => causes.bad(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+    }
+}
+
+/// A block of addresses at a path; bits behind the prefix do no harm.
+pub fn cidr_relaxed(text: &str, path: &Path, causes: &mut Causes) {
     if text.parse::<ipnet::IpNet>().is_err() {
         causes.bad(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
     }
+}
+
+fn without_leading_zeros(text: &str) -> String {
+    let part = |part: &str| match part.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let address: Vec<String> = address.split('.').map(part).collect();
+    format!("{}/{}", address.join("."), part(prefix))
 }
 
 /// A quantity that must not be negative; the value is shown as text.

@@ -98,12 +98,24 @@ pub fn policy_columns(policy: &Object, field: &str, clock: &Clock) -> Vec<Value>
     ]
 }
 
+/// A selector as the real server's struct prints itself.
+fn printed_selector(selector: &Map<String, Value>) -> String {
+    let labels: String = selector.map("matchLabels").iter().map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or(""))).collect();
+    let one = |expression: &Map<String, Value>| {
+        let values: Vec<&str> = expression.texts("values").collect();
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},", expression.text("key"), expression.text("operator"), values.join(" "))
+    };
+    let expressions: String = selector.maps("matchExpressions").map(one).collect();
+    format!("&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}")
+}
+
 /// Cells of a binding.
 pub fn binding_columns(binding: &Object, clock: &Clock) -> Vec<Value> {
     let spec = binding.map("spec");
-    let parameters = spec.object("paramRef").map(|one| match (one.text("namespace"), one.text("name")) {
-        (namespace, name) if !namespace.is_empty() => format!("{namespace}/{name}"),
-        (_, name) => format!("*/{name}"),
+    let parameters = spec.object("paramRef").map(|one| match (one.object("selector"), one.text("namespace"), one.text("name")) {
+        (Some(selector), _, _) => printed_selector(selector),
+        (None, "", name) => format!("*/{name}"),
+        (None, namespace, name) => format!("{namespace}/{name}"),
     });
     vec![
         binding.name().into(),

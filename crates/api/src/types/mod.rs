@@ -36,6 +36,7 @@ pub mod persistent_volume_claim_spec;
 pub mod pod_failure_policy_on_pod_conditions_pattern;
 pub mod pod_spec;
 pub mod pod_template;
+pub mod pod_warnings;
 pub mod policy_rule;
 pub mod probe;
 pub mod projected_volume_source;

@@ -6,7 +6,7 @@ use crate::causes::Causes;
 use crate::check::{self, Check};
 use crate::path::Path;
 use crate::read::Read;
-use crate::types::{object_meta, pod_spec};
+use crate::types::{object_meta, pod_spec, pod_warnings};
 
 /// Validates a template.
 pub fn validate(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
@@ -84,8 +84,16 @@ pub fn validate_match(spec: &Map<String, Value>, path: &Path, causes: &mut Cause
 
 /// Warnings about the pod spec of `spec.template`.
 pub fn warnings(object: &crate::Object) -> Vec<String> {
-    const SPEC: Path<'static> = Path::root("spec.template.spec");
+    const TEMPLATE: Path<'static> = Path::root("spec.template");
     let mut warnings = Vec::new();
-    pod_spec::warnings(object.map("spec").map("template").map("spec"), &SPEC, &mut warnings);
+    pod_warnings::of_template(object.map("spec").map("template"), &TEMPLATE, &mut warnings);
     warnings
+}
+
+/// The same for workloads whose name becomes part of pod names.
+pub fn named_warnings(object: &crate::Object) -> Vec<String> {
+    let mut named = Vec::new();
+    pod_warnings::of_workload_name(object.name(), &mut named);
+    named.extend(warnings(object));
+    named
 }

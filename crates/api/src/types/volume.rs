@@ -262,16 +262,24 @@ pub fn warnings(owner: &Map<String, Value>, path: &Path, warnings: &mut Vec<Stri
         ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
         ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
         ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
-        ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+        ("storageOS", "deprecated in v1.22, non-functional in v1.25+"),
         ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
         ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
         ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
         ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
     ];
     for (kind, text) in OLD {
-        if owner.has(kind) {
+        if owner.has(if kind == "storageOS" { "storageos" } else { kind }) {
             warnings.push(format!("{}: {text}", path.field(kind)));
         }
+    }
+    if let Some(claim) = owner.map("ephemeral").object("volumeClaimTemplate") {
+        let at = path.field("ephemeral");
+        let at = at.field("volumeClaimTemplate");
+        let at = at.field("spec");
+        let at = at.field("resources");
+        let at = at.field("requests");
+        super::pod_warnings::fractional(claim.map("spec").map("resources").map("requests"), "storage", &at.key("storage"), warnings);
     }
     if owner.object("projected").is_some_and(|projected| projected.list("sources").is_empty()) {
         warnings.push(format!("volume {:?} (Projected) has no sources provided", owner.text("name")));

@@ -26,6 +26,7 @@ pub const fn kind() -> Kind {
         validate,
         validate_update,
         columns: Some(print::plain),
+        warnings,
         generation: Generation::Spec,
         ..Kind::plain("apiextensions.k8s.io", "CustomResourceDefinition")
     }
@@ -71,6 +72,16 @@ fn add_stored_version(definition: &mut Object) {
     if !stored.is_empty() {
         status.insert("storedVersions".into(), stored.into());
     }
+}
+
+fn warnings(definition: &Object) -> Vec<String> {
+    let mut formats = Vec::new();
+    for version in definition.map("spec").maps("versions") {
+        structural_schema::unknown_formats(version.map("schema").map("openAPIV3Schema"), &mut formats);
+    }
+    formats.sort();
+    formats.dedup();
+    formats.into_iter().map(|format| format!("unrecognized format {format:?}")).collect()
 }
 
 fn validate(definition: &Object, causes: &mut Causes) {

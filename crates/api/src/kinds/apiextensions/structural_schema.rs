@@ -183,3 +183,20 @@ fn validate_junctor(part: &Map<String, Value>, outer: &Map<String, Value>, path:
         }
     }
 }
+
+/// Formats of strings that nobody checks.
+pub fn unknown_formats(schema: &Map<String, Value>, out: &mut Vec<String>) {
+    const KNOWN: [&str; 26] = [
+        "bsonobjectid", "byte", "cidr", "creditcard", "date", "datetime", "duration", "email", "hexcolor", "hostname", "ipv4", "ipv6", "isbn",
+        "isbn10", "isbn13", "k8slongname", "k8sshortname", "mac", "password", "rgbcolor", "ssn", "uri", "uuid", "uuid3", "uuid4", "uuid5",
+    ];
+    let format = schema.text("format");
+    if schema.text("type") == "string" && !format.is_empty() && !KNOWN.contains(&format.replace('-', "").as_str()) {
+        out.push(format.to_owned());
+    }
+    for inner in schema.map("properties").values().chain(schema.get("items")).chain(schema.get("additionalProperties")) {
+        if let Some(inner) = inner.as_object() {
+            unknown_formats(inner, out);
+        }
+    }
+}

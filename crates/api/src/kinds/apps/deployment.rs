@@ -22,7 +22,7 @@ pub const fn kind() -> Kind {
         validate,
         validate_update,
         columns: Some(columns),
-        warnings: pod_template::warnings,
+        warnings: pod_template::named_warnings,
         generation: Generation::Spec,
         ..Kind::plain("apps", "Deployment")
     }

@@ -24,7 +24,7 @@ pub const fn kind() -> Kind {
         validate_update,
         selectable: &[Selectable { field: "status.replicas", value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into() }],
         columns: Some(columns),
-        warnings: pod_template::warnings,
+        warnings: pod_template::named_warnings,
         generation: Generation::Spec,
         ..Kind::plain("apps", "ReplicaSet")
     }

@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 use super::deployment::keep_spec_and_labels;
 use crate::causes::Causes;
 use crate::check::{self, Check};
-use crate::kind::{Clock, Generation, Kind, keep_status, reset_status_of};
+use crate::kind::{Clock, Generation, Kind, NameRule, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::{Rules, pod_template};
+use crate::types::{Rules, pod_template, pod_warnings};
 
 const SPEC: Path<'static> = Path::root("spec");
 /// Fields of the spec that may change.
@@ -20,13 +20,14 @@ const FREE: [&str; 7] =
 /// The kind.
 pub const fn kind() -> Kind {
     Kind {
+        name: NameRule::Label,
         prepare_create: |object| reset_status_of(object, "apps.v1.StatefulSet"),
         prepare_update: keep_status,
         prepare_status_update: keep_spec_and_labels,
         validate,
         validate_update,
         columns: Some(columns),
-        warnings: pod_template::warnings,
+        warnings,
         generation: Generation::Spec,
         ..Kind::plain("apps", "StatefulSet")
     }
@@ -109,6 +110,18 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     if bare(new) != bare(old) {
         causes.refused(&SPEC, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
     }
+}
+
+fn warnings(object: &Object) -> Vec<String> {
+    let mut warnings = pod_template::warnings(object);
+    let list = SPEC.field("volumeClaimTemplates");
+    for (index, claim) in object.map("spec").maps("volumeClaimTemplates").enumerate() {
+        let at = list.index(index);
+        let at = at.field("resources");
+        let at = at.field("requests");
+        pod_warnings::fractional(claim.map("spec").map("resources").map("requests"), "storage", &at.key("storage"), &mut warnings);
+    }
+    warnings
 }
 
 fn columns(object: &Object, clock: &Clock) -> Vec<Value> {

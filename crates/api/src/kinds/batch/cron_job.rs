@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::{Rules, job_spec, object_meta, pod_spec};
+use crate::types::{Rules, job_spec, object_meta, pod_warnings};
 
 const SPEC: Path<'static> = Path::root("spec");
 /// Jobs get eleven more characters, pods a few more.
@@ -96,9 +96,10 @@ fn validate_zone(spec: &Map<String, Value>, causes: &mut Causes) {
 }
 
 fn warnings(object: &Object) -> Vec<String> {
-    const POD: Path<'static> = Path::root("spec.jobTemplate.spec.template.spec");
+    const TEMPLATE: Path<'static> = Path::root("spec.jobTemplate.spec.template");
     let mut warnings = Vec::new();
-    pod_spec::warnings(object.map("spec").map("jobTemplate").map("spec").map("template").map("spec"), &POD, &mut warnings);
+    pod_warnings::of_workload_name(object.name(), &mut warnings);
+    pod_warnings::of_template(object.map("spec").map("jobTemplate").map("spec").map("template"), &TEMPLATE, &mut warnings);
     warnings
 }
 

@@ -25,7 +25,7 @@ pub const fn kind() -> Kind {
         validate_update,
         selectable: &[Selectable { field: "status.successful", value: |job| job.map("status").int("succeeded").unwrap_or(0).to_string().into() }],
         columns: Some(columns),
-        warnings: pod_template::warnings,
+        warnings,
         generation: Generation::Spec,
         ..Kind::plain("batch", "Job")
     }
@@ -149,6 +149,15 @@ fn validate_template_update(old: &Object, spec: &Map<String, Value>, before: &Ma
         let at = if waiting { template.field("spec") } else { template };
         causes.bad(&at, spec.get("template").cloned().unwrap_or(Value::Null), check::IMMUTABLE);
     }
+}
+
+fn warnings(job: &Object) -> Vec<String> {
+    let (spec, mut warnings) = (job.map("spec"), pod_template::named_warnings(job));
+    let number = |field: &str| spec.int(field).unwrap_or(0);
+    if spec.text("completionMode") == "Indexed" && number("completions") > 100_000 && number("parallelism") > 10_000 {
+        warnings.push("spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
+    }
+    warnings
 }
 
 fn columns(job: &Object, clock: &Clock) -> Vec<Value> {

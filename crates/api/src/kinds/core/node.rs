@@ -17,7 +17,11 @@ const SPEC: Path<'static> = Path::root("spec");
 /// The kind.
 pub const fn kind() -> Kind {
     Kind {
-        prepare_update: |new, old| keep(new, old, "status"),
+        prepare_create: drop_config_source,
+        prepare_update: |new, old| {
+            keep(new, old, "status");
+            drop_config_source(new);
+        },
         prepare_status_update: keep_spec,
         validate,
         validate_update,
@@ -53,6 +57,11 @@ fn default(node: &mut Map<String, Value>) {
             spec.insert("podCIDRs".into(), vec![old].into());
         }
     }
+}
+
+/// Configuration by the API is no more.
+fn drop_config_source(node: &mut Object) {
+    node.remove_at(&["spec", "configSource"]);
 }
 
 fn validate(node: &Object, causes: &mut Causes) {
@@ -93,11 +102,7 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
 }
 
 fn warnings(node: &Object) -> Vec<String> {
-    let old = |field: &str| node.map("spec").has(field);
     let mut warnings = Vec::new();
-    if old("configSource") {
-        warnings.push("spec.configSource: the feature is no longer supported".to_owned());
-    }
     if !node.map("spec").text("externalID").is_empty() {
         warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
     }

@@ -12,7 +12,7 @@ use crate::print;
 use crate::quantity::Quantity;
 use crate::read::{Read, Write, as_map};
 use crate::types::persistent_volume_claim_spec::{self, ACCESS_MODES};
-use crate::types::{Rules, affinity, volume};
+use crate::types::{Rules, affinity, pod_warnings, volume};
 
 const SPEC: Path<'static> = Path::root("spec");
 const SOURCES: [&str; 22] = [
@@ -144,6 +144,8 @@ fn warnings(volume: &Object) -> Vec<String> {
     if spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
         warnings.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
     }
+    let affinity = SPEC.field("nodeAffinity");
+    pod_warnings::of_node_selector(spec.map("nodeAffinity").map("required"), &affinity.field("required"), &mut warnings);
     volume::warnings(spec, &SPEC, &mut warnings);
     warnings
 }

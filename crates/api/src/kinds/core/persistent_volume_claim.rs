@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::{Rules, persistent_volume_claim_spec};
+use crate::types::{Rules, persistent_volume_claim_spec, pod_warnings};
 
 const SPEC: Path<'static> = Path::root("spec");
 
@@ -23,6 +23,7 @@ pub const fn kind() -> Kind {
         validate: |claim, causes| persistent_volume_claim_spec::validate(claim.map("spec"), &SPEC, causes),
         validate_update,
         columns: Some(columns),
+        warnings,
         ..Kind::plain("", "PersistentVolumeClaim")
     }
 }
@@ -95,6 +96,18 @@ fn replace(map: &mut Map<String, Value>, from: &Map<String, Value>, field: &str)
         Some(value) => map.insert(field.into(), value.clone()),
         None => map.remove(field),
     };
+}
+
+fn warnings(claim: &Object) -> Vec<String> {
+    const OLD: &str = "volume.beta.kubernetes.io/storage-class";
+    let mut warnings = Vec::new();
+    if claim.annotation(OLD).is_some() {
+        warnings.push(format!("metadata.annotations[{OLD}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+    }
+    let at = SPEC.field("resources");
+    let at = at.field("requests");
+    pod_warnings::fractional(claim.map("spec").map("resources").map("requests"), "storage", &at.key("storage"), &mut warnings);
+    warnings
 }
 
 fn columns(claim: &Object, clock: &Clock) -> Vec<Value> {

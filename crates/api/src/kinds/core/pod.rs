@@ -12,7 +12,7 @@ use crate::path::Path;
 use crate::pods;
 use crate::quantity::Quantity;
 use crate::read::{Read, Write};
-use crate::types::{Rules, pod_spec};
+use crate::types::{Rules, pod_spec, pod_warnings};
 
 const SPEC: Path<'static> = Path::root("spec");
 
@@ -38,6 +38,11 @@ pub const fn rules() -> Rules {
     Rules { default, ..Rules::of("core.v1.Pod") }
 }
 
+const OLD_ANNOTATIONS: [&str; 4] = [
+    "pod.alpha.kubernetes.io/init-containers", "pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-container-statuses",
+    "pod.beta.kubernetes.io/init-container-statuses",
+];
+
 const SELECTABLE: &[Selectable] = &[
     Selectable { field: "spec.nodeName", value: |pod| pod.text_at(&["spec", "nodeName"]).into() },
     Selectable { field: "spec.restartPolicy", value: |pod| pod.text_at(&["spec", "restartPolicy"]).into() },
@@ -55,6 +60,10 @@ fn pod_ip(pod: &Object) -> Cow<'_, str> {
 }
 
 fn default(pod: &mut Map<String, Value>) {
+    // Old forms of init containers are not carried on.
+    if let Some(annotations) = pod.object_mut("metadata").and_then(|meta| meta.object_mut("annotations")) {
+        annotations.retain(|key, _| !OLD_ANNOTATIONS.contains(&key.as_str()));
+    }
     let Some(spec) = pod.object_mut("spec") else { return };
     spec.default("enableServiceLinks", true);
     let host_network = spec.flag("hostNetwork");
@@ -104,6 +113,10 @@ fn default_pod_resources(spec: &mut Map<String, Value>) {
 }
 
 fn prepare_create(pod: &mut Object) {
+    if pod.map("spec").int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        pod.map_at_mut(&["spec"]).insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
+    profiles_from_annotations(pod);
     let spec = pod.map("spec");
     let mut status = json!({"phase": "Pending", "qosClass": pods::qos_class(spec)});
     if !spec.list("schedulingGates").is_empty() {
@@ -117,6 +130,29 @@ fn prepare_create(pod: &mut Object) {
         }]);
     }
     pod.0.insert("status".into(), status);
+}
+
+/// AppArmor profiles of the old annotations become fields.
+fn profiles_from_annotations(pod: &mut Object) {
+    let annotations = pod.metadata().map(|meta| meta.map("annotations").clone()).unwrap_or_default();
+    let spec = pod.map_at_mut(&["spec"]);
+    if spec.map("securityContext").has("appArmorProfile") {
+        return;
+    }
+    for field in ["containers", "initContainers"] {
+        for container in spec.maps_mut(field) {
+            let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.text("name"));
+            let profile = match annotations.text(&key) {
+                "unconfined" => json!({"type": "Unconfined"}),
+                "runtime/default" => json!({"type": "RuntimeDefault"}),
+                text => match text.strip_prefix("localhost/") {
+                    Some(name) => json!({"type": "Localhost", "localhostProfile": name}),
+                    None => continue,
+                },
+            };
+            container.object_made("securityContext").default("appArmorProfile", profile);
+        }
+    }
 }
 
 fn prepare_status_update(new: &mut Object, old: &Object) {
@@ -239,14 +275,7 @@ fn validate_status_update(new: &Object, _old: &Object, causes: &mut Causes) {
 
 fn warnings(pod: &Object) -> Vec<String> {
     let mut warnings = Vec::new();
-    pod_spec::warnings(pod.map("spec"), &SPEC, &mut warnings);
-    if !pod.name().is_empty() && pod.map("spec").text("hostname").is_empty() && !crate::names::is_dns_label(pod.name()) {
-        let errors = crate::names::label_errors(pod.name());
-        warnings.push(format!(
-            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            errors.join(" ")
-        ));
-    }
+    pod_warnings::of_pod(pod, &mut warnings);
     warnings
 }
 

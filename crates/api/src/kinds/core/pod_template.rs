@@ -7,7 +7,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::Read;
-use crate::types::pod_template;
+use crate::types::{pod_template, pod_warnings};
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -15,6 +15,11 @@ pub const fn kind() -> Kind {
         validate: |object, causes| pod_template::validate(object.map("template"), &Path::root("template"), causes),
         validate_update: |new, _old, causes| pod_template::validate(new.map("template"), &Path::root("template"), causes),
         columns: Some(columns),
+        warnings: |object| {
+            let mut warnings = Vec::new();
+            pod_warnings::of_template(object.map("template"), &Path::root("template"), &mut warnings);
+            warnings
+        },
         generation: Generation::Spec,
         ..Kind::plain("", "PodTemplate")
     }

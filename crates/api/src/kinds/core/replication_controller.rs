@@ -9,7 +9,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::{Rules, pod_spec, pod_template};
+use crate::types::{Rules, pod_template};
 
 const SPEC: Path<'static> = Path::root("spec");
 
@@ -23,12 +23,7 @@ pub const fn kind() -> Kind {
         validate_update: |new, _old, causes| validate(new, causes),
         selectable: &[Selectable { field: "status.replicas", value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into() }],
         columns: Some(columns),
-        warnings: |object| {
-            let mut warnings = Vec::new();
-            let template = SPEC.field("template");
-            pod_spec::warnings(object.map("spec").map("template").map("spec"), &template.field("spec"), &mut warnings);
-            warnings
-        },
+        warnings: pod_template::named_warnings,
         generation: Generation::Spec,
         ..Kind::plain("", "ReplicationController")
     }

@@ -224,7 +224,7 @@ fn validate(service: &Object, causes: &mut Causes) {
         causes.refused(&ranges, "may only be used when `type` is 'LoadBalancer'");
     }
     for (index, range) in spec.texts("loadBalancerSourceRanges").enumerate() {
-        check::cidr(range.trim(), &ranges.index(index), causes);
+        check::cidr_relaxed(range.trim(), &ranges.index(index), causes);
     }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         if spec.has(field) && kind != "LoadBalancer" {
@@ -389,7 +389,17 @@ fn validate_status_update(new: &Object, _old: &Object, causes: &mut Causes) {
 }
 
 fn warnings(service: &Object) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let (spec, mut warnings) = (service.map("spec"), Vec::new());
+    if spec.text("clusterIP") == "None" {
+        let ignored = [
+            ("loadBalancerIP", !spec.text("loadBalancerIP").is_empty()),
+            ("externalIPs", !spec.list("externalIPs").is_empty()),
+            ("SessionAffinity", spec.text("sessionAffinity") != "None"),
+        ];
+        for (field, _) in ignored.into_iter().filter(|(_, set)| *set) {
+            warnings.push(format!("spec.{field} is ignored for headless services"));
+        }
+    }
     if !service.map("spec").list("externalIPs").is_empty() {
         warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
     }

@@ -28,6 +28,9 @@ pub const fn kind() -> Kind {
 
 fn validate(object: &Object, causes: &mut Causes) {
     let spec = object.map("spec");
+    if (object.name() == "exempt") != (spec.text("type") == "Exempt") && matches!(spec.text("type"), "Exempt" | "Limited") {
+        causes.bad(&SPEC.field("type"), spec.text("type"), "must be 'Exempt' if and only if `name` is 'exempt'");
+    }
     match spec.text("type") {
         "Exempt" => {
             if spec.has("limited") {

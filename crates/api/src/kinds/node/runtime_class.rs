@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::Read;
-use crate::types::{affinity, object_meta};
+use crate::types::{affinity, object_meta, pod_warnings};
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -18,6 +18,7 @@ pub const fn kind() -> Kind {
         validate,
         validate_update: |new, old, causes| check::immutable(new.get("handler"), old.get("handler"), &Path::root("handler"), causes),
         columns: Some(columns),
+        warnings,
         ..Kind::plain("node.k8s.io", "RuntimeClass")
     }
 }
@@ -27,6 +28,11 @@ fn validate(class: &Object, causes: &mut Causes) {
     let scheduling = Path::root("scheduling");
     object_meta::validate_labels(class.map("scheduling").map("nodeSelector"), &scheduling.field("nodeSelector"), causes);
     affinity::validate_tolerations(class.map("scheduling"), &scheduling.field("tolerations"), causes);
+}
+
+fn warnings(class: &Object) -> Vec<String> {
+    let labels = class.map("scheduling").map("nodeSelector").keys();
+    labels.filter_map(|key| pod_warnings::deprecated_label(key)).map(|text| format!("scheduling.nodeSelector: {text}")).collect()
 }
 
 fn columns(class: &Object, clock: &Clock) -> Vec<Value> {

@@ -10,11 +10,11 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::Rules;
+use crate::types::{Rules, pod_warnings};
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { validate, validate_update, columns: Some(columns), ..Kind::plain("storage.k8s.io", "StorageClass") }
+    Kind { validate, validate_update, columns: Some(columns), warnings, ..Kind::plain("storage.k8s.io", "StorageClass") }
 }
 
 /// Defaults.
@@ -63,6 +63,20 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         check::immutable(new.get(field), old.get(field), &Path::root(field), causes);
     }
+}
+
+fn warnings(class: &Object) -> Vec<String> {
+    let (list, mut warnings) = (Path::root("allowedTopologies"), Vec::new());
+    for (index, term) in class.maps("allowedTopologies").enumerate() {
+        let at = list.index(index);
+        let expressions = at.field("matchLabelExpressions");
+        for (index, one) in term.maps("matchLabelExpressions").enumerate() {
+            if let Some(text) = pod_warnings::deprecated_label(one.text("key")) {
+                warnings.push(format!("{}: {text}", expressions.index(index).field("key")));
+            }
+        }
+    }
+    warnings
 }
 
 fn columns(class: &Object, clock: &Clock) -> Vec<Value> {
