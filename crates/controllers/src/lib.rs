@@ -17,6 +17,10 @@ mod endpoint_slice;
 mod endpoints;
 mod endpointslice_mirroring;
 mod garbage_collector;
+mod job;
+mod job_indexes;
+mod job_plan;
+mod job_policy;
 mod list;
 mod moment;
 mod namespace;
@@ -26,11 +30,13 @@ mod pod_gc;
 pub mod pods;
 mod replica_set;
 mod replicas;
+mod replication_controller;
 mod rollout;
 mod root_ca;
 mod service_account;
 mod slices;
 mod taint_eviction;
+mod ttl_after_finished;
 
 /// Configuration of the controllers.
 #[derive(Clone)]

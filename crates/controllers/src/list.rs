@@ -10,14 +10,17 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::endpoints::controller(config),
         crate::endpointslice_mirroring::controller(config),
         crate::garbage_collector::controller(config),
+        crate::job::controller(config),
         crate::namespace::controller(config),
         crate::node_ipam::controller(config),
         crate::node_lifecycle::controller(config),
         crate::pod_gc::controller(config),
         crate::replica_set::controller(config),
+        crate::replication_controller::controller(config),
         crate::root_ca::controller(config),
         crate::service_account::controller(config),
         crate::taint_eviction::controller(config),
+        crate::ttl_after_finished::controller(config),
     ]
 }
 
