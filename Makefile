@@ -21,9 +21,9 @@ images:      ## The suite's test images, from Debian packages.
 	@dev/packages.sh images build
 	@conformance/build.sh images
 	@conformance/images.sh
-conformance: ## The official suite on two nodes: make conformance [FOCUS='^\[sig-apps\]'].
+conformance: ## The official suite on two nodes; FOCUS selects specs.
 	@conformance/cluster.sh '$(or $(FOCUS),.)'
-conformance-one: ## One spec on a cluster that is left running: make conformance-one FOCUS='...'.
+conformance-one: ## The same, and the cluster is left running.
 	@KEEP=1 conformance/cluster.sh '$(FOCUS)'
 bench:       ## Knarr and the Go components side by side: make bench [ROWS='create get'].
 	@bench/run.sh $(ROWS)

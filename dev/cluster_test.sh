@@ -92,10 +92,10 @@ kubectl_looks_into_pods() {
   same "$(k exec tool -- hostname)" tool
   same "$(echo from here | k exec -i tool -- cat)" "from here"
   like "$(k describe pod tool)" "Successfully assigned default/tool to node-a"
-  on a "$KUBECTL" port-forward pod/tool 18080:80 >"$WORLD/forward" 2>&1 &
+  nsenter --net="/run/netns/${WORLD_ID}a" "$KUBECTL" port-forward pod/tool 18080:80 >"$WORLD/forward" 2>&1 &
   local forward=$!
   eventually 10 fetch http://127.0.0.1:18080/
-  kill $forward; wait $forward 2>/dev/null
+  kill $forward; wait $forward 2>/dev/null || true
   k delete pod tool --grace-period=1 --timeout=30s
 }
 

@@ -24,20 +24,19 @@ account() { # log code
 part() { # name command...
   local name=$1 code; shift
   echo "== $name"
-  "$@" > >(tee "$out/$name.log") 2>&1
-  code=$?
-  wait $! 2>/dev/null
+  "$@" 2>&1 | tee "$out/$name.log"
+  code=${PIPESTATUS[0]}
   account "$out/$name.log" "$code"
   return "$code"
 }
 
-part build cargo build --workspace --locked || { echo "0 passed, 1 failed: the workspace does not build"; exit 1; }
-part rust cargo test --workspace --locked --no-fail-fast
+part build cargo build --workspace || { echo "0 passed, 1 failed: the workspace does not build"; exit 1; }
+part rust cargo test --workspace --no-fail-fast
 echo "== tidy"
 if cargo run --quiet --package xtask -- tidy; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 
 if [ -x "$KIT_BIN/etcd" ]; then
-  part etcd env ETCD="$KIT_BIN/etcd" cargo test --locked --package store --features etcd --test etcd
+  part etcd env ETCD="$KIT_BIN/etcd" cargo test --package store --features etcd --test etcd
 else
   notes+=("no etcd: 'make kit' builds one, and then the store's suite runs on it")
 fi

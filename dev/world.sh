@@ -35,10 +35,10 @@ world_flags() { # side
     --cgroup-root "$WORLD_ID$1" --resolv-conf "$dir/resolv.conf" --node-name "node-$1"
 }
 
-# Starts `knarr server` on side a; more flags may follow.
+# Starts `knarr server` on side a; more flags may follow. The id of the job is that of the program itself, since nothing forks.
 world_server() {
   # shellcheck disable=SC2046
-  on a setsid "$KNARR" server $(world_flags a) --write-kubeconfig "$WORLD/kubeconfig" "$@" >>"$WORLD/a/log/knarr" 2>&1 </dev/null &
+  nsenter --net="/run/netns/${WORLD_ID}a" setsid "$KNARR" server $(world_flags a) --write-kubeconfig "$WORLD/kubeconfig" "$@" >>"$WORLD/a/log/knarr" 2>&1 </dev/null &
   echo $! >"$WORLD/a/pid"
   # The kubeconfig names the loopback of side a, where every client runs.
   export KUBECONFIG=$WORLD/kubeconfig
@@ -48,7 +48,7 @@ world_server() {
 world_agent() { # token flags...
   local token=$1; shift
   # shellcheck disable=SC2046
-  on b setsid "$KNARR" agent --server https://192.0.2.10:6443 --token "$token" $(world_flags b) "$@" >>"$WORLD/b/log/knarr" 2>&1 </dev/null &
+  nsenter --net="/run/netns/${WORLD_ID}b" setsid "$KNARR" agent --server https://192.0.2.10:6443 --token "$token" $(world_flags b) "$@" >>"$WORLD/b/log/knarr" 2>&1 </dev/null &
   echo $! >"$WORLD/b/pid"
 }
 
