@@ -88,10 +88,19 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     let heart = tokio::spawn(heartbeat::run(kubelet.clone()));
     kubelet.assigned.synced().await;
     follow_pods(&kubelet);
+    let folder = kubelet.config.pod_manifests.clone();
+    let statics = folder.map(|folder| {
+        let kubelet = kubelet.clone();
+        tokio::spawn(async move {
+            if let Err(error) = crate::pods::statics::run(kubelet, &folder).await {
+                tracing::error!("static pods: {error:#}");
+            }
+        })
+    });
     kubelet.pods.end_strangers(&kubelet);
     kubelet.status_changed.notify_one();
     ready.send_replace(true);
-    let _guard = Guard(vec![heart.abort_handle()]);
+    let _guard = Guard(std::iter::once(heart.abort_handle()).chain(statics.map(|task| task.abort_handle())).collect());
     server.await.context("kubelet server")?
 }
 

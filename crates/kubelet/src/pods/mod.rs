@@ -19,6 +19,7 @@ pub mod resize;
 pub mod restart;
 pub mod signals;
 pub mod start;
+pub mod statics;
 pub mod status;
 pub mod stop;
 pub mod termination;

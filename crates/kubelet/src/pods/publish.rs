@@ -27,7 +27,12 @@ pub async fn status(client: &Client, pod: &Pod, status: &PodStatus) -> Result<()
     if let Some(list) = value.get_mut("hostIPs").and_then(Value::as_array_mut) {
         list.insert(0, json!({"$patch": "replace"}));
     }
-    let patch = json!({"metadata": {"uid": model::uid(pod)}, "status": value});
+    let patch = if super::statics::is_static(pod) {
+        // The object is the mirror pod, whose UID is the server's.
+        json!({"status": value})
+    } else {
+        json!({"metadata": {"uid": model::uid(pod)}, "status": value})
+    };
     client.patch(&PODS, model::namespace(pod), model::name(pod), "status", &PatchKind::Strategic, &patch).await.map(drop)
 }
 

@@ -54,7 +54,9 @@ impl Registry {
         let Some(pod) = cache::decode::<Pod>(entry).map(Arc::new) else {
             return;
         };
-        self.put_pod(kubelet, pod);
+        if !super::statics::is_mirror(&pod) {
+            self.put_pod(kubelet, pod);
+        }
     }
 
     /// As `put`, decoded; static pods come this way.

@@ -29,7 +29,7 @@ use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
 use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
-use super::{admit, container, publish, release, start, status, stop, termination};
+use super::{admit, container, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::probes;
 use crate::volumes::Mounted;
@@ -670,6 +670,7 @@ impl Worker {
         if self.published.as_ref() != Some(&fresh) {
             match publish::status(&self.kubelet.client, &self.pod, &fresh).await {
                 Ok(()) => self.published = Some(fresh),
+                Err(error) if error.is_not_found() && statics::is_static(&self.pod) => {}
                 Err(error) if error.is_not_found() => self.gone = true,
                 Err(error) => {
                     tracing::debug!(pod = model::name(&self.pod), %error, "status was not written");
