@@ -142,7 +142,9 @@ pub fn part(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
     let mut object = mutated.0;
     keep_identity(&mut object, old);
     if has_generation(write.served) {
-        let counts = spec_differs(&object, old, write.served);
+        // Being bound to a node is no change of what is wanted: the real server does not count it.
+        let bound = old.text_at(&["spec", "nodeName"]) != object.text_at(&["spec", "nodeName"]);
+        let counts = !bound && spec_differs(&object, old, write.served);
         object.set_meta("generation", old.generation() + i64::from(counts));
     }
     Prepared(object)
