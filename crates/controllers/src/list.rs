@@ -5,6 +5,7 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::daemon_set::controller(config),
         crate::deployment::controller(config),
         crate::endpoint_slice::controller(config),
         crate::endpoints::controller(config),

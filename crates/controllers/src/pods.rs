@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use api::Status;
+use api::label_selector::LabelSelector;
 use cache::{BY_OWNER, Cache};
 use client::{Client, DeleteOptions, PatchKind, PodLite, ResourceId};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use reconcile::Context;
 use serde_json::json;
 use store::Entry;
 
@@ -117,6 +119,37 @@ pub async fn adopt(client: &Client, resource: &ResourceId, entry: &Entry, owner:
 pub async fn release(client: &Client, resource: &ResourceId, entry: &Entry, owner_uid: &str) -> Result<(), Status> {
     let patch = json!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": &*entry.header.uid}});
     tolerate(client.patch(resource, &entry.header.namespace, &entry.header.name, "", &PatchKind::Strategic, &patch).await)
+}
+
+/// Pods of an owner: orphans that match are adopted, others that no longer match are given back.
+///
+/// # Errors
+/// The Status of an answer.
+pub async fn claim(context: &Context, metadata: &ObjectMeta, selector: &LabelSelector, owner: &OwnerReference) -> Result<Vec<Owned>, Status> {
+    let cache = context.cache::<Pod>();
+    let leaving = metadata.deletion_timestamp.is_some();
+    let mut mine = Vec::new();
+    for pod in owned(&cache, &owner.uid) {
+        if selector.matches_sorted(&pod.entry.header.labels) {
+            mine.push(pod);
+        } else if !leaving && !pod.is_leaving() {
+            release(&context.client, &PODS, &pod.entry, &owner.uid).await?;
+        }
+    }
+    if leaving {
+        return Ok(mine);
+    }
+    for entry in cache.list_namespace(metadata.namespace.as_deref().unwrap_or("")) {
+        let orphan = entry.header.controller().is_none() && entry.header.deletion_timestamp.is_none();
+        if !orphan || !selector.matches_sorted(&entry.header.labels) {
+            continue;
+        }
+        if entry.header.project::<PodLite>().is_some_and(|pod| !pod.is_finished()) {
+            adopt(&context.client, &PODS, &entry, owner).await?;
+            mine.extend(lite(entry));
+        }
+    }
+    Ok(mine)
 }
 
 fn tolerate(result: Result<serde_json::Value, Status>) -> Result<(), Status> {

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use api::label_selector::LabelSelector;
-use client::{EventKind, PodLite};
+use client::EventKind;
 use futures_util::future::join_all;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use reconcile::Context;
 
-use crate::pods::{self, Owned, PODS};
+use crate::pods::{self, Owned};
 
 /// Pods created or deleted by one reconcile at most.
 const BURST: usize = 500;
@@ -70,7 +70,7 @@ pub fn plan(active: usize, wanted: i32) -> Step {
 
 /// Brings the pods of a set where they should be and counts them. The second value is the first failure.
 pub async fn sync(context: &Context, set: &Set) -> Result<(Counts, Option<api::Status>)> {
-    let mine = claim(context, set).await?;
+    let mine = pods::claim(context, &set.metadata, &set.selector, &set.owner).await?;
     let (active, rest): (Vec<Owned>, Vec<Owned>) = mine.into_iter().partition(Owned::is_active);
     let terminating = rest.iter().filter(|pod| pod.is_leaving() && !pod.lite.is_finished()).count();
     let mut failure = None;
@@ -84,36 +84,6 @@ pub async fn sync(context: &Context, set: &Set) -> Result<(Counts, Option<api::S
     let mut counts = count(set, &active, Timestamp::now().as_second());
     counts.terminating = terminating as i32;
     Ok((counts, failure))
-}
-
-/// Adopts orphans that match, releases what no longer matches, and gives what is left.
-async fn claim(context: &Context, set: &Set) -> Result<Vec<Owned>> {
-    let cache = context.cache::<Pod>();
-    let uid = &set.owner.uid;
-    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-    let mut mine = Vec::new();
-    for pod in pods::owned(&cache, uid) {
-        if set.selector.matches_sorted(&pod.entry.header.labels) {
-            mine.push(pod);
-        } else if set.metadata.deletion_timestamp.is_none() && !pod.is_leaving() {
-            pods::release(&context.client, &PODS, &pod.entry, uid).await?;
-        }
-    }
-    if set.metadata.deletion_timestamp.is_some() {
-        return Ok(mine);
-    }
-    for entry in cache.list_namespace(namespace) {
-        let orphan = entry.header.controller().is_none() && entry.header.deletion_timestamp.is_none();
-        if !orphan || !set.selector.matches_sorted(&entry.header.labels) {
-            continue;
-        }
-        let finished = entry.header.project::<PodLite>().is_some_and(PodLite::is_finished);
-        if !finished {
-            pods::adopt(&context.client, &PODS, &entry, &set.owner).await?;
-            mine.extend(pods::lite(entry));
-        }
-    }
-    Ok(mine)
 }
 
 /// Creates pods, one at first and then twice as many each time, so that a quota or policy that refuses them is asked once.
