@@ -46,6 +46,8 @@ pub fn default(map: &mut Map<String, Value>, schema: &Type) {
             _ => {
                 if let Some(value) = static_default(field) {
                     map.insert(field.name.to_string(), value.clone());
+                } else if let Some(value) = embedded_default(field) {
+                    map.insert(field.name.to_string(), value);
                 }
             }
         }
@@ -55,6 +57,18 @@ pub fn default(map: &mut Map<String, Value>, schema: &Type) {
 /// The default of the table, where it is more than the zero value that normal form prints.
 fn static_default(field: &Field) -> Option<&Value> {
     field.default.as_ref().filter(|value| field.pointer || !is_zero(value))
+}
+
+/// A struct that is no pointer is always there, and has its defaults even if nobody mentioned it.
+fn embedded_default(field: &Field) -> Option<Value> {
+    match &field.shape {
+        Shape::Ref(schema) if !field.pointer && schema.form == Form::Struct => {
+            let mut map = Map::new();
+            default(&mut map, schema);
+            Some(Value::Object(map))
+        }
+        _ => None,
+    }
 }
 
 /// A zero scalar counts as absent where the field is no pointer.
