@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::group::{Group, read, write};
-use crate::limits::{Limits, shares_of_weight, weight_of_shares};
+use crate::group::{Group, read, write, write_lines};
+use crate::limits::{DeviceRule, Limits, shares_of_weight, weight_of_shares};
 
 /// Above this a version 1 memory limit is no limit.
 const UNLIMITED: u64 = 1 << 62;
@@ -23,19 +23,24 @@ impl Group {
             let v1 = self.layout().is_v1("hugetlb");
             let suffix = if v1 { "limit_in_bytes" } else { "max" };
             let dir = self.dir("hugetlb").or_else(|| self.unified_dir()).ok_or(Error::NoController("hugetlb"))?;
+            if let (false, Some(root), Some(parent)) = (v1, self.layout().unified(), dir.parent()) {
+                self.enable_controllers(root, parent)?;
+            }
             write(&dir.join(format!("hugetlb.{}.{suffix}", huge.page_size)), &huge.limit.to_string())?;
         }
         if let Some(rules) = &limits.devices
-            && self.layout().is_v1("devices")
+            && !self.layout().is_v1("devices")
         {
+            if !rules.iter().any(|rule| rule.kind == 'a') {
+                self.attach_device_filter(rules)?;
+            }
+        } else if let Some(rules) = &limits.devices {
             let dir = self.required("devices")?;
             if rules.iter().any(|rule| rule.kind == 'a') {
                 write(&dir.join("devices.allow"), "a")?;
             } else {
                 write(&dir.join("devices.deny"), "a")?;
-                for rule in rules {
-                    write(&dir.join("devices.allow"), &rule.line())?;
-                }
+                write_lines(&dir.join("devices.allow"), rules.iter().map(DeviceRule::line))?;
             }
         }
         if let Some(dir) = self.unified_dir()

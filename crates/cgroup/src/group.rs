@@ -47,9 +47,6 @@ impl JoinHandles {
     }
 }
 
-/// Controllers that we ask for in the unified hierarchy.
-const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
-
 impl Group {
     /// Names a group. The path is relative, of plain names; empty is the visible root itself.
     pub fn new(layout: Arc<Layout>, path: &str) -> Result<Self, Error> {
@@ -122,9 +119,31 @@ impl Group {
                 && dir != root
             {
                 fs::create_dir_all(parent).map_err(|source| file("create", parent, source))?;
-                enable_controllers(root, parent)?;
+                // Beside version 1 hierarchies the unified one only knows who is in which group.
+                if self.layout.version() == Version::V2 {
+                    self.enable_controllers(root, parent)?;
+                }
             }
             make_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Passes controllers on from the root of the unified hierarchy to the groups below `dir`.
+    pub(crate) fn enable_controllers(&self, root: &Path, dir: &Path) -> Result<(), Error> {
+        let control = dir.join("cgroup.subtree_control");
+        let enabled = read(&control)?;
+        let on = |name: &&&'static str| enabled.split_whitespace().any(|word| word == **name);
+        if self.layout.offered().iter().all(|name| on(&name)) {
+            return Ok(());
+        }
+        if dir != root
+            && let Some(parent) = dir.parent()
+        {
+            self.enable_controllers(root, parent)?;
+        }
+        for name in self.layout.offered().iter().filter(|name| !on(name)) {
+            write(&control, &format!("+{name}"))?;
         }
         Ok(())
     }
@@ -283,6 +302,16 @@ pub(crate) fn write(path: &Path, value: &str) -> Result<(), Error> {
     open.write_all(value.as_bytes()).map_err(failed)
 }
 
+/// Writes several values to a file that takes one per call.
+pub(crate) fn write_lines(path: &Path, lines: impl Iterator<Item = String>) -> Result<(), Error> {
+    let failed = |value: &str, source| Error::Write { value: value.to_owned(), path: path.to_owned(), source };
+    let mut open = fs::OpenOptions::new().write(true).open(path).map_err(|source| failed("", source))?;
+    for line in lines {
+        open.write_all(line.as_bytes()).map_err(|source| failed(&line, source))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| file("read", path, source))
 }
@@ -307,29 +336,6 @@ fn fill_cpuset(dir: &Path) -> Result<(), Error> {
         }
     }
     write(&dir.join("cgroup.clone_children"), "1")
-}
-
-/// Passes the controllers of `dir` on to the groups below it, from the root down.
-fn enable_controllers(root: &Path, dir: &Path) -> Result<(), Error> {
-    let control = dir.join("cgroup.subtree_control");
-    let enabled = read(&control)?;
-    let missing = |available: &str| -> Vec<&str> {
-        let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
-        WANTED.into_iter().filter(|name| has(available, name) && !has(&enabled, name)).collect()
-    };
-    let all_on = WANTED.iter().all(|name| enabled.split_whitespace().any(|word| word == *name));
-    if all_on {
-        return Ok(());
-    }
-    if dir != root
-        && let Some(parent) = dir.parent()
-    {
-        enable_controllers(root, parent)?;
-    }
-    for name in missing(&read(&dir.join("cgroup.controllers"))?) {
-        write(&control, &format!("+{name}"))?;
-    }
-    Ok(())
 }
 
 fn pids_in(dir: &Path) -> Result<Vec<i32>, Error> {

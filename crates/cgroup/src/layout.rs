@@ -29,7 +29,12 @@ pub struct Layout {
     unified: Option<PathBuf>,
     /// Distinct version 1 directories that hold our groups.
     hierarchies: Vec<PathBuf>,
+    /// Controllers that the unified hierarchy offers and that we use.
+    offered: Vec<&'static str>,
 }
+
+/// Controllers that we ask for in the unified hierarchy.
+const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 
 /// Version 1 controllers that limit or count something for us.
 const USED: [&str; 7] = ["cpu", "cpuacct", "cpuset", "memory", "devices", "pids", "hugetlb"];
@@ -82,7 +87,10 @@ impl Layout {
             (false, None) => Version::V1,
             (false, Some(_)) => Version::Hybrid,
         };
-        Ok(Self { version, controllers, unified, hierarchies })
+        let offered = unified.as_ref().map(|root| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default());
+        let offered = offered.unwrap_or_default();
+        let offered = WANTED.into_iter().filter(|name| offered.split_whitespace().any(|word| word == *name)).collect();
+        Ok(Self { version, controllers, unified, hierarchies, offered })
     }
 
     /// Which interface.
@@ -106,6 +114,11 @@ impl Layout {
     /// Version 1 mount points that hold our groups, each once.
     pub fn hierarchies(&self) -> &[PathBuf] {
         &self.hierarchies
+    }
+
+    /// Controllers that the unified hierarchy offers and that we use.
+    pub(crate) fn offered(&self) -> &[&'static str] {
+        &self.offered
     }
 
     /// Whether a controller is served by version 1 files.

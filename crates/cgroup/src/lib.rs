@@ -4,15 +4,17 @@
 //! mounts; it exists in every hierarchy that we use at once. Callers name groups like `knarr/kubepods/burstable/pod1`
 //! and never see the version.
 //!
-//! Caveats: on version 2 device access is not limited here (it would need a BPF program); what keeps a container from
-//! devices there is that it has no nodes for them and no right to make usable ones outside its own `/dev`.
+//! Caveats: where there is no version 1 hierarchy for devices, an allow-list becomes a program of the unified one. Such a
+//! list is set once; setting another adds to the first, and both have to allow.
 
 mod apply;
+mod devices;
 mod error;
 mod group;
 mod layout;
 mod limits;
 mod stats;
+mod sys;
 
 pub use error::Error;
 pub use group::{Group, JoinHandles};

@@ -30,7 +30,7 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Huge pages.
     pub hugepages: Vec<HugepageLimit>,
-    /// Device allow-list; none leaves all devices allowed. Version 1 only, see the crate's caveats.
+    /// Device allow-list; none leaves all devices allowed. See the crate's caveats.
     pub devices: Option<Vec<DeviceRule>>,
     /// Version 2 files by name, set as they are (CRI `unified`).
     pub unified: Vec<(String, String)>,

@@ -1,5 +1,6 @@
 //! Real groups on the machine's own control groups: made, limited, joined, read and removed.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,11 +51,13 @@ fn a_group_is_joined_counted_killed_and_removed() {
     let leaf = top.child("ctr").expect("a plain name");
     leaf.create().expect("create");
     let mut child = Command::new("/bin/busybox")
-        .args(["sh", "-c", "while :; do /bin/busybox sleep 1000; done"])
-        .stdin(Stdio::null())
+        .args(["sh", "-c", "read joined; while :; do /bin/busybox sleep 1000; done"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .expect("busybox runs");
     leaf.add_pid(child.id() as i32).expect("join");
+    child.stdin.take().expect("its input").write_all(b"yes\n").expect("written");
     let deadline = Instant::now() + Duration::from_secs(5);
     while leaf.stats().expect("stats").pids == 0 {
         assert!(Instant::now() < deadline, "the process is not counted");
@@ -74,4 +77,31 @@ fn paths_cannot_leave_the_root() {
     for path in ["../x", "a/../b", "a//b", "./a"] {
         assert!(Group::new(layout.clone(), path).is_err(), "{path}");
     }
+}
+
+#[test]
+fn the_unified_hierarchy_filters_devices_by_a_program() {
+    let top = group("devices");
+    if top.unified_dir().is_none() {
+        return;
+    }
+    let leaf = top.child("ctr").expect("a plain name");
+    leaf.create().expect("create");
+    let rule = |kind, major, minor, access: &str| DeviceRule { kind, major, minor, access: access.into() };
+    leaf.attach_device_filter(&[rule('c', Some(1), Some(3), "rw"), rule('c', Some(1), Some(8), "r"), rule('b', None, None, "m")])
+        .expect("attach");
+    let procs = leaf.unified_dir().expect("a directory").join("cgroup.procs");
+    let check = |script: &str| {
+        let script = format!("echo $$ > {}; {script}", procs.display());
+        Command::new("/bin/busybox").args(["sh", "-c", &script]).stderr(Stdio::null()).status().expect("runs").success()
+    };
+    for (script, allowed) in [
+        ("exec 3<>/dev/null", true),
+        ("exec 3<>/dev/zero", false),
+        ("exec 3</dev/random", true),
+        ("exec 3<>/dev/random", false),
+    ] {
+        assert_eq!(check(script), allowed, "{script}");
+    }
+    top.remove(Duration::from_secs(5)).expect("remove");
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 /// Why the runtime could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Our executable could not be copied into memory or started from there.
-    #[error("run {path} from a sealed memory file")]
+    /// Our executable could not be protected, or not be started again.
+    #[error("run {path} from where containers cannot write to it")]
     Executable {
         /// What was read.
         path: PathBuf,

@@ -1,10 +1,10 @@
 //! Container runtime: turns a container description into processes, without a daemon and without helper programs.
 //!
-//! One *sandbox* is one pod. It is held by one *keeper*: a small single-threaded copy of our own executable, started from
-//! a sealed memfd, that owns the pod's name spaces, is the parent of its containers, writes their logs and keeps their
-//! exit codes. The keeper survives us; after a restart [`Runtime::recover`] finds it again. If the keeper dies, its
-//! containers die with it and no other pod is touched. The keeper and the container set-up run before `main` proper:
-//! every program that uses this crate calls [`reexec::dispatch`] first.
+//! One *sandbox* is one pod. It is held by one *keeper*: a small single-threaded process that owns the pod's name spaces,
+//! is the parent of its containers, writes their logs and keeps their exit codes. Keepers are forked from one copy of our
+//! own executable, started where no container can write to it. A keeper survives us; after a restart
+//! [`Runtime::recover`] finds it again. If it dies, its containers die with it and no other pod is touched. All this
+//! happens before `main` proper: every program that uses this crate calls [`reexec::dispatch`] first.
 //!
 //! ```text
 //! main process (threads, tokio)        keeper (1 per pod, epoll)         container

@@ -37,7 +37,7 @@ pub(crate) struct Zygote {
 }
 
 impl Zygote {
-    /// `executable` is the sealed copy of our program, `cgroup` that of the keepers below the visible root.
+    /// `executable` is our program, protected, `cgroup` that of the keepers below the visible root.
     pub(crate) fn start_from(executable: OwnedFd, cgroup: &str) -> io::Result<Self> {
         let zygote = Self { executable, cgroup: cgroup.to_owned(), requests: Mutex::new(None) };
         let requests = zygote.start()?;

@@ -62,8 +62,8 @@ pub struct LostSandbox {
 }
 
 impl Runtime {
-    /// Prepares the run directory and the cgroup root, and copies our executable into a sealed memory file that every
-    /// keeper runs from, so that no container can ever write to the program itself.
+    /// Prepares the run directory and the cgroup root, and starts the process that keepers are forked from, in such a way
+    /// that no container can ever write to the program itself.
     pub fn open(config: RuntimeConfig) -> Result<Self, OpenError> {
         let failed = |source| OpenError::RunDir { path: config.run_dir.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.run_dir).map_err(failed)?;
@@ -73,7 +73,7 @@ impl Runtime {
         let keepers = root.child("keepers").map_err(OpenError::Cgroup)?;
         keepers.create_top().map_err(OpenError::Cgroup)?;
         let path = config.self_exe.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let executable = crate::sys::memfd::sealed_copy("knarr", &path)
+        let executable = crate::sys::memfd::protected_program("knarr", &path)
             .map_err(|source| OpenError::Executable { path: path.clone(), source })?;
         let zygote = Zygote::start_from(executable, keepers.path())
             .map_err(|source| OpenError::Executable { path, source })?;

@@ -140,7 +140,7 @@ impl Keeper {
         let init = if spec.pid == PidMode::Pod { Some(self.pod_init()?) } else { None };
         let launch = Launch {
             spec: &spec,
-            root_point: spawn::root_point(&dir),
+            root_point: dir,
             group,
             join: &join,
             streams: &ends.streams,

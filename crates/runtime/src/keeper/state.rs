@@ -6,10 +6,10 @@
 //!   keeper.sock                   conversation                            made by the keeper
 //!   keeper.log                    last words of the keeper
 //!   journal                       states of containers, line by line      written by the keeper at each change
-//!   c/<container>/spec.json       description, for the set-up and execs   written by us, once
+//!   c/<container>/                the container's root is attached here, in its own mount name space only
+//!                 spec.json       description, for the set-up and execs   written by us, once
 //!                 meta.json       labels and annotations                  written by us, once
 //!                 seccomp.bpf     compiled filter                         written by us, once
-//!                 rootfs/         where the root is attached, in the container's mount name space only
 //! ```
 //!
 //! Every file of JSON starts with a line that names the kind, the format number and the writer; a newer format is refused.
@@ -127,7 +127,7 @@ pub(crate) fn write_container(files: &Files, spec: &ContainerSpec, filter: Optio
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("seccomp.bpf"))?;
         file.write_all(filter)?;
     }
-    fs::create_dir(dir.join("rootfs"))
+    Ok(())
 }
 
 pub(crate) fn read_container(files: &Files, id: &ContainerId) -> io::Result<ContainerSpec> {

@@ -1,7 +1,7 @@
 //! The first process of a container, from fork to execve.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use cgroup::{Group, JoinHandles};
@@ -164,9 +164,4 @@ pub(super) fn connect(streams: &Streams, terminal: Option<&dev::Terminal>, user:
         }
         (Streams::Terminal, None) => Err(anyhow::anyhow!("no terminal was opened")),
     }
-}
-
-/// Folder of the container in which its root is attached.
-pub(crate) fn root_point(container_dir: &Path) -> PathBuf {
-    container_dir.join("rootfs")
 }

@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use container::{Launch, root_point, run as run_container};
+pub(crate) use container::{Launch, run as run_container};
 pub(crate) use exec::{ExecLaunch, run as run_exec};
 
 use crate::status::ResolvedUser;

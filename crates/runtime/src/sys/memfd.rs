@@ -1,4 +1,5 @@
-//! Sealed memory files: what is in them can never be changed again, by anyone.
+//! Files that can never be changed again through what we hand out: sealed memory files, and a program on a read-only
+//! mount of its own.
 
 use std::fs::File;
 use std::io;
@@ -6,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+
+use super::mount;
 
 /// A memory file with the given bytes.
 pub(crate) fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -18,8 +21,21 @@ pub(crate) fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
+/// A program that whoever gets hold of `/proc/<pid>/exe` of its processes cannot write to.
+///
+/// A mount of that one file, read-only and attached nowhere, costs no memory and shares the pages of the program with
+/// us. Where the kernel refuses (before 5.12, or a program that comes from another mount name space), a sealed copy in
+/// memory does the same for the price of its size.
+pub(crate) fn protected_program(name: &str, path: &Path) -> io::Result<OwnedFd> {
+    let mounted = mount::copy_path(path, false).and_then(|tree| {
+        mount::set_attributes(&tree, mount::RDONLY | mount::NOSUID | mount::NODEV, false)?;
+        Ok(tree)
+    });
+    mounted.or_else(|_| sealed_copy(name, path))
+}
+
 /// A memory file with a copy of a program, which may be executed.
-pub(crate) fn sealed_copy(name: &str, path: &Path) -> io::Result<OwnedFd> {
+fn sealed_copy(name: &str, path: &Path) -> io::Result<OwnedFd> {
     let source = File::open(path)?;
     let size = usize::try_from(source.metadata()?.len()).map_err(io::Error::other)?;
     // Kernels before 6.3 do not know MFD_EXEC; there every memory file may be executed.
