@@ -13,57 +13,35 @@ pub fn check(object: &Object, causes: &mut Causes) {
     }
 }
 
-fn expression(value: &Value, path: &str, causes: &mut Causes) {
-    let Some(text) = value.as_str().filter(|text| !text.trim().is_empty()) else { return };
-    if let Err(error) = cel::check_syntax(text) {
-        causes.invalid(path, value, &format!("compilation failed: {error}"));
-    }
-}
-
-fn each(list: &Value, field: &str, path: &str, causes: &mut Causes) {
-    for (index, one) in list.as_array().into_iter().flatten().enumerate() {
-        expression(&one[field], &format!("{path}[{index}].{field}"), causes);
-    }
+fn fault(path: &str, text: &str, message: &str, causes: &mut Causes) {
+    causes.invalid(path, &Value::from(text), message);
 }
 
 fn policy(object: &Object, causes: &mut Causes) {
     let Some(spec) = object.get("spec") else { return };
-    each(&spec["validations"], "expression", "spec.validations", causes);
-    each(&spec["validations"], "messageExpression", "spec.validations", causes);
-    each(&spec["matchConditions"], "expression", "spec.matchConditions", causes);
-    each(&spec["variables"], "expression", "spec.variables", causes);
-    each(&spec["auditAnnotations"], "valueExpression", "spec.auditAnnotations", causes);
-    for (index, mutation) in spec["mutations"].as_array().into_iter().flatten().enumerate() {
-        for field in ["applyConfiguration", "jsonPatch"] {
-            expression(&mutation[field]["expression"], &format!("spec.mutations[{index}].{field}.expression"), causes);
-        }
+    for one in cel::policy::Policy::compile(spec).err().into_iter().flatten() {
+        fault(&one.path, &one.text, &one.message, causes);
     }
 }
 
 fn webhooks(object: &Object, causes: &mut Causes) {
     for (index, hook) in object.get("webhooks").and_then(Value::as_array).into_iter().flatten().enumerate() {
-        each(&hook["matchConditions"], "expression", &format!("webhooks[{index}].matchConditions"), causes);
+        let path = format!("webhooks[{index}].matchConditions");
+        for one in cel::policy::Conditions::compile(&hook["matchConditions"], &path).err().into_iter().flatten() {
+            fault(&one.path, &one.text, &one.message, causes);
+        }
     }
 }
 
+/// Versions with one schema in common are told of by the place that it once had.
 fn definition(object: &Object, causes: &mut Causes) {
-    for (index, version) in object.at(&["spec", "versions"]).and_then(Value::as_array).into_iter().flatten().enumerate() {
-        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
-        schema(&version["schema"]["openAPIV3Schema"], &path, causes);
-    }
-}
-
-fn schema(node: &Value, path: &str, causes: &mut Causes) {
-    let rules = &node["x-kubernetes-validations"];
-    let at = format!("{path}.x-kubernetes-validations");
-    each(rules, "rule", &at, causes);
-    each(rules, "messageExpression", &at, causes);
-    for (name, child) in node["properties"].as_object().into_iter().flatten() {
-        schema(child, &format!("{path}.properties[{name}]"), causes);
-    }
-    for field in ["items", "additionalProperties"] {
-        if node[field].is_object() {
-            schema(&node[field], &format!("{path}.{field}"), causes);
+    let versions = object.at(&["spec", "versions"]).and_then(Value::as_array).cloned().unwrap_or_default();
+    let schemas: Vec<&Value> = versions.iter().map(|version| &version["schema"]["openAPIV3Schema"]).collect();
+    let shared = schemas.windows(2).all(|pair| pair[0] == pair[1]);
+    for (index, schema) in schemas.into_iter().enumerate().filter(|(index, _)| !shared || *index == 0) {
+        let path = if shared { "spec.validation.openAPIV3Schema".to_owned() } else { format!("spec.versions[{index}].schema.openAPIV3Schema") };
+        for one in cel::rules::check(schema, &path) {
+            fault(&one.path, &one.text, &one.message, causes);
         }
     }
 }

@@ -84,7 +84,12 @@ impl<'a> Write<'a> {
 
     /// Keeps `managedFields` for a write that is no apply.
     pub fn manage(&self, live: Option<&Object>, new: &mut Object) {
-        patch::managed::update(live, new, &self.managed_by(), &KindOf(self));
+        patch::managed::update(live, new, &self.managed_by(), &self.kind());
+    }
+
+    /// The kind as managed fields see it.
+    pub fn kind(&self) -> KindOf<'_> {
+        KindOf { server: self.server, served: self.served }
     }
 
     /// Who writes, for managed fields.
@@ -98,12 +103,17 @@ impl<'a> Write<'a> {
     }
 }
 
-/// The kind of a write as managed fields see it.
-pub struct KindOf<'a, 'b>(pub &'a Write<'b>);
+/// A kind as managed fields see it.
+pub struct KindOf<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The resource.
+    pub served: &'a Served,
+}
 
-impl Managed for KindOf<'_, '_> {
+impl Managed for KindOf<'_> {
     fn schema(&self, api_version: &str) -> Option<TypeRef> {
-        let served = self.0.served;
+        let served = self.served;
         if served.api_version == api_version {
             return Some(served.schema().clone());
         }
@@ -111,16 +121,16 @@ impl Managed for KindOf<'_, '_> {
         if group != &*served.def.group {
             return None;
         }
-        let catalog = self.0.server.catalog();
+        let catalog = self.server.catalog();
         catalog.find(group, version, &served.def.plural).map(|other| other.schema().clone())
     }
 
     fn convert(&self, object: &Object, api_version: &str) -> Option<Object> {
-        convert::convert(self.0.served, object, api_version).ok()
+        convert::convert(self.served, object, api_version).ok()
     }
 
     fn reset(&self, subresource: &str) -> Vec<Vec<&'static str>> {
-        let served = self.0.served;
+        let served = self.served;
         match subresource {
             "" if served.has_status() => vec![vec!["status"]],
             "status" if served.custom.is_some() => vec![vec!["spec"], vec!["metadata"]],

@@ -7,7 +7,7 @@ use store::Store;
 use super::Plugin;
 use super::{
     certificate_requests, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
-    node_restriction, persistent_volume_claim_resize, pod_security, priority, rbac_escalation, resource_quota, runtime_class, service_account,
+    node_restriction, persistent_volume_claim_resize, pod_security, policies, priority, rbac_escalation, resource_quota, runtime_class, service_account,
     storage_object_in_use_protection, taint_nodes_by_condition, webhooks,
 };
 
@@ -31,7 +31,9 @@ pub(super) fn plugins(store: Arc<dyn Store>) -> Vec<Box<dyn Plugin>> {
         certificate_requests::subject_restriction(),
         default_ingress_class::plugin(),
         rbac_escalation::plugin(),
+        policies::mutating(store.clone()),
         webhooks::mutating(store.clone()),
+        policies::validating(store.clone()),
         webhooks::validating(store),
         resource_quota::plugin(),
     ]

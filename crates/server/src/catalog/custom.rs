@@ -21,6 +21,8 @@ pub struct CustomVersion {
     pub schema: Value,
     /// Whether reading may change an object because the schema has defaults.
     pub has_defaults: bool,
+    /// Whether any node of the schema has validation rules.
+    pub has_rules: bool,
     /// Unknown fields are kept everywhere (`spec.preserveUnknownFields`).
     pub preserve_unknown: bool,
     /// JSON paths of the scale subresource.
@@ -109,6 +111,7 @@ fn one(object: &Object, version: &Value, storage_version: &str) -> Served {
         definition: object.name().to_owned(),
         definition_uid: object.uid().to_owned(),
         has_defaults: structural::has_defaults(&schema),
+        has_rules: schema.to_string().contains("\"x-kubernetes-validations\""),
         schema,
         preserve_unknown,
         scale: scale(version),

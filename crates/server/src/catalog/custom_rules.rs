@@ -10,7 +10,7 @@ use super::Served;
 const MAX_DEPTH: usize = 128;
 
 /// Validates an object.
-pub fn validate(served: &Served, object: &Object, _old: Option<&Object>, causes: &mut Causes) {
+pub fn validate(served: &Served, object: &Object, old: Option<&Object>, causes: &mut Causes) {
     let Some(custom) = &served.custom else { return };
     if custom.schema.is_null() {
         return;
@@ -26,6 +26,24 @@ pub fn validate(served: &Served, object: &Object, _old: Option<&Object>, causes:
         required.retain(|name| !matches!(name.as_str(), Some("apiVersion" | "kind" | "metadata")));
     }
     check(&schema, &value, "", causes, 0);
+    if causes.is_empty() && custom.has_rules {
+        expressions(&custom.schema, object, old, causes);
+    }
+}
+
+/// Rules of the schema; they may rely on the shape, so they come last.
+fn expressions(schema: &Value, object: &Object, old: Option<&Object>, causes: &mut Causes) {
+    let value = Value::Object(object.0.clone());
+    let old = old.map(|old| Value::Object(old.0.clone()));
+    for violation in cel::rules::validate(schema, &value, old.as_ref(), "") {
+        let kind = Value::from(violation.kind);
+        match violation.reason.as_str() {
+            "FieldValueForbidden" => causes.forbidden(&violation.path, &violation.message),
+            "FieldValueRequired" => causes.required(&violation.path, &violation.message),
+            "FieldValueDuplicate" => causes.duplicate(&violation.path, &kind),
+            _ => causes.invalid(&violation.path, &kind, &violation.message),
+        }
+    }
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -77,7 +77,7 @@ fn user(review: &Object) -> User {
 }
 
 /// Verbs have static texts inside; others are interned once, a bounded number of them.
-fn verb(text: &str) -> &'static str {
+pub fn verb(text: &str) -> &'static str {
     const KNOWN: &[&str] = &[
         "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "bind", "escalate", "approve",
         "sign", "attest", "use", "proxy", "post", "put", "head", "options", "*",

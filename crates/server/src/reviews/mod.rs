@@ -14,6 +14,8 @@ use api::{Object, Status};
 use async_trait::async_trait;
 use http::StatusCode;
 
+pub use access::verb;
+
 use crate::request::{Reply, Request};
 use crate::server::Server;
 use crate::steps::decode::{self, Expected};

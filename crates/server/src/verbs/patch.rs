@@ -15,7 +15,7 @@ use crate::steps::encode;
 use crate::steps::options::WriteOptions;
 use crate::steps::update::{Changed, guaranteed_update};
 use crate::verbs::create;
-use crate::write::{KindOf, Write};
+use crate::write::Write;
 
 /// Largest number of operations in a JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
@@ -148,7 +148,7 @@ async fn apply(server: &Arc<Server>, request: &Request, write: &Write<'_>, body:
     let name = &request.allowed.attributes().name;
     let config = configuration(write, body, name)?;
     let merge = |live: Option<&Object>| {
-        patch::managed::apply(live, &config, &write.managed_by(), write.options.force, &KindOf(write)).map_err(|error| error.status())
+        patch::managed::apply(live, &config, &write.managed_by(), write.options.force, &write.kind()).map_err(|error| error.status())
     };
     let result = guaranteed_update(write, name, |old| Ok(Changed::applied(merge(Some(old))?))).await;
     match result {

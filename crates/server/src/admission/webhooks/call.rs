@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use store::Kind;
 
 use super::hook::Hook;
-use super::shown;
-use crate::admission::{Admission, Operation};
+use crate::admission::Admission;
+use crate::admission::facts::{self, shown};
 use crate::catalog::Served;
 use crate::dial::{self, Tls};
 use crate::server::Server;
@@ -34,12 +34,6 @@ pub struct Answer {
     pub patch: Option<Value>,
     /// For the client.
     pub warnings: Vec<String>,
-}
-
-/// Whether all conditions of a hook hold. Expressions are not evaluated yet, so a hook with conditions counts as failed.
-pub fn conditions(hook: &Hook, _admission: &Admission) -> Result<bool, Status> {
-    let names: Vec<&str> = hook.conditions.iter().map(|(name, _)| name.as_str()).collect();
-    failed(hook, &format!("match conditions {names:?} are not evaluated yet")).map(|()| false)
 }
 
 /// A call that failed: refused or passed over, as the hook's failure policy says.
@@ -138,42 +132,10 @@ fn target(server: &Server, hook: &Hook, uri: &Uri) -> Result<(String, u16), Stri
 }
 
 fn request(uid: &str, served: &Served, admission: &Admission) -> Result<Value, Status> {
-    let own = &admission.served.def;
-    let kind = |served: &Served| -> Value {
-        let (group, version, kind) = admission
-            .object
-            .as_ref()
-            .filter(|object| object.kind() != &*own.kind)
-            .map_or_else(
-                || (served.def.group.to_string(), served.def.version.to_string(), served.def.kind.to_string()),
-                |object| {
-                    let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
-                    (group.to_owned(), version.to_owned(), object.kind().to_owned())
-                },
-            );
-        json!({"group": group, "version": version, "kind": kind})
-    };
-    let resource = |served: &Served| json!({"group": &*served.def.group, "version": &*served.def.version, "resource": &*served.def.plural});
-    let mut request = json!({
-        "uid": uid,
-        "kind": kind(served), "resource": resource(served),
-        "requestKind": kind(&admission.served), "requestResource": resource(&admission.served),
-        "operation": admission.operation.text(),
-        "userInfo": admission.user.to_value(),
-        "object": shown(admission, admission.object.as_ref(), served)?,
-        "oldObject": shown(admission, admission.old.as_ref(), served)?,
-        "dryRun": admission.dry_run,
-        "options": if admission.operation == Operation::Connect { Value::Null } else { admission.options.clone() },
-    });
-    for (field, text) in [("name", &admission.name), ("namespace", &admission.namespace)] {
-        if !text.is_empty() {
-            request[field] = text.as_str().into();
-        }
-    }
-    if !admission.subresource.is_empty() {
-        request["subResource"] = admission.subresource.as_str().into();
-        request["requestSubResource"] = admission.subresource.as_str().into();
-    }
+    let mut request = facts::request(admission, served);
+    request["uid"] = uid.into();
+    request["object"] = shown(admission, admission.object.as_ref(), served)?;
+    request["oldObject"] = shown(admission, admission.old.as_ref(), served)?;
     Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}))
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::label_selector::LabelSelector;
+use cel::policy::Conditions;
 use serde_json::Value;
 use store::{Entry, Kind, Store};
 
+use crate::admission::matching::Matching;
 use crate::follow::{Follow, Projection};
 
 /// One webhook.
@@ -16,40 +17,18 @@ pub struct Hook {
     pub name: String,
     /// `clientConfig` as given.
     pub client: Value,
-    /// Rules.
-    pub rules: Vec<Rule>,
+    /// What it is called for.
+    pub matching: Matching,
     /// Failures refuse the request.
     pub fails_closed: bool,
-    /// Other versions of the resource count, too.
-    pub equivalent: bool,
-    /// Namespaces.
-    pub namespaces: LabelSelector,
-    /// Objects.
-    pub objects: LabelSelector,
     /// What it does beside answering.
     pub side_effects: String,
     /// How long it may take.
     pub timeout: Duration,
     /// It is called again when later ones changed the object.
     pub reinvoke: bool,
-    /// Conditions as expressions.
-    pub has_conditions: bool,
-    /// The conditions: name and expression.
-    pub conditions: Vec<(String, String)>,
-}
-
-/// What a hook is called for.
-pub struct Rule {
-    /// Operations.
-    pub operations: Vec<String>,
-    /// Groups.
-    pub groups: Vec<String>,
-    /// Versions.
-    pub versions: Vec<String>,
-    /// Resources with subresources.
-    pub resources: Vec<String>,
-    /// `Namespaced`, `Cluster` or `*`.
-    pub scope: String,
+    /// Conditions under which it is called, or why they cannot be used.
+    pub conditions: Result<Conditions, String>,
 }
 
 /// All webhooks of one sort of configuration, in the order of the configurations' names.
@@ -87,41 +66,17 @@ impl Projection for Hooks {
     }
 }
 
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
 fn read(hook: &Value) -> Hook {
     let text = |field: &str| hook[field].as_str().unwrap_or("").to_owned();
-    let selector = |field: &str| match &hook[field] {
-        Value::Null => LabelSelector::everything(),
-        value => LabelSelector::from_value(value).unwrap_or_else(|_| LabelSelector::nothing()),
-    };
-    let rules = hook["rules"].as_array().into_iter().flatten().map(|rule| Rule {
-        operations: texts(&rule["operations"]),
-        groups: texts(&rule["apiGroups"]),
-        versions: texts(&rule["apiVersions"]),
-        resources: texts(&rule["resources"]),
-        scope: rule["scope"].as_str().unwrap_or("*").to_owned(),
-    });
-    let conditions: Vec<(String, String)> = hook["matchConditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|one| (one["name"].as_str().unwrap_or("").to_owned(), one["expression"].as_str().unwrap_or("").to_owned()))
-        .collect();
+    let conditions = Conditions::compile(&hook["matchConditions"], "matchConditions");
     Hook {
         name: text("name"),
         client: hook["clientConfig"].clone(),
-        rules: rules.collect(),
+        matching: Matching::read(hook),
         fails_closed: text("failurePolicy") != "Ignore",
-        equivalent: text("matchPolicy") != "Exact",
-        namespaces: selector("namespaceSelector"),
-        objects: selector("objectSelector"),
         side_effects: text("sideEffects"),
         timeout: Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30)),
         reinvoke: text("reinvocationPolicy") == "IfNeeded",
-        has_conditions: !conditions.is_empty(),
-        conditions,
+        conditions: conditions.map_err(|faults| faults.into_iter().map(|fault| fault.message).collect::<Vec<_>>().join("; ")),
     }
 }

@@ -2,16 +2,15 @@
 
 mod call;
 mod hook;
-mod rules;
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use api::Status;
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use serde_json::Value;
 use store::Store;
 
+use super::facts::Known;
 use super::{Admission, Operation, Plugin};
 use crate::catalog::Served;
 use crate::follow::Follow;
@@ -49,7 +48,7 @@ fn is_exempt(admission: &Admission) -> bool {
     &*admission.served.def.group == "admissionregistration.k8s.io"
 }
 
-fn concerned(server: &Server, hooks: &Follow<Hooks>, admission: &Admission) -> Result<Vec<Concerned>, Status> {
+fn concerned(server: &Arc<Server>, hooks: &Follow<Hooks>, admission: &Admission) -> Result<Vec<Concerned>, Status> {
     if is_exempt(admission) {
         return Ok(Vec::new());
     }
@@ -59,11 +58,8 @@ fn concerned(server: &Server, hooks: &Follow<Hooks>, admission: &Admission) -> R
     }
     let mut found = Vec::new();
     for hook in all {
-        let Some(served) = rules::version(server, &hook, admission) else { continue };
-        if !rules::selects(server, &hook, admission) {
-            continue;
-        }
-        if hook.has_conditions && !call::conditions(&hook, admission)? {
+        let Some(served) = hook.matching.version(server, admission) else { continue };
+        if !hook.matching.selects(server, admission) || !conditions(server, &hook, admission, &served)? {
             continue;
         }
         if admission.dry_run && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
@@ -176,12 +172,12 @@ impl Plugin for Validating {
     }
 }
 
-/// The object in the version that a hook wants, as JSON; null for none.
-fn shown(admission: &Admission, object: Option<&Object>, served: &Served) -> Result<Value, Status> {
-    match object {
-        None => Ok(Value::Null),
-        // Subresources exchange kinds of their own, which have one version.
-        Some(object) if object.kind() != &*admission.served.def.kind => Ok(Value::Object(object.0.clone())),
-        Some(object) => Ok(convert::convert(&admission.served, object, &served.api_version)?.into_value()),
-    }
+/// Whether all conditions of a hook hold.
+fn conditions(server: &Arc<Server>, hook: &Hook, admission: &Admission, served: &Served) -> Result<bool, Status> {
+    let held = match &hook.conditions {
+        Ok(conditions) if conditions.is_empty() => return Ok(true),
+        Ok(conditions) => conditions.hold(&Known::of(server, admission, served)?.facts(None)),
+        Err(why) => Err(why.clone()),
+    };
+    held.or_else(|why| call::failed(hook, &why).map(|()| false))
 }

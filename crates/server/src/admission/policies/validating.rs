@@ -1,0 +1,101 @@
+//! ValidatingAdmissionPolicy.
+
+use std::sync::Arc;
+
+use api::Status;
+use async_trait::async_trait;
+use cel::policy::Verdict;
+use serde_json::Value;
+use store::Store;
+
+use super::bound::{Binding, Compiled, Policies, concerned, params, refusal};
+use crate::admission::facts::Known;
+use crate::admission::{Admission, Plugin};
+use crate::follow::Follow;
+use crate::server::Server;
+
+/// The plugin.
+pub fn validating(store: Arc<dyn Store>) -> Box<dyn Plugin> {
+    Box::new(Validating { policies: Policies::follow(store, "validatingadmissionpolicies", "validatingadmissionpolicybindings") })
+}
+
+struct Validating {
+    policies: Follow<Policies>,
+}
+
+/// What a refusal of one policy does to the request.
+struct Refused {
+    message: String,
+    reason: String,
+}
+
+#[async_trait]
+impl Plugin for Validating {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionPolicy"
+    }
+
+    async fn validate(&self, server: &Arc<Server>, admission: &mut Admission) -> Result<(), Status> {
+        let bound = self.policies.read().all();
+        let mut denied: Option<Refused> = None;
+        for (policy, binding) in bound {
+            for refused in judge(server, &policy, &binding, admission)? {
+                let has = |action: &str| binding.actions.iter().any(|one| one == action);
+                if has("Warn") {
+                    admission.warnings.push(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
+                        policy.name, binding.name, refused.message
+                    ));
+                }
+                if has("Deny") && denied.is_none() {
+                    let message = format!(
+                        "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
+                        policy.name, binding.name, refused.message
+                    );
+                    denied = Some(Refused { message, ..refused });
+                }
+            }
+        }
+        match denied {
+            Some(refused) => Err(refusal(admission, &refused.message, &refused.reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn judge(server: &Arc<Server>, policy: &Compiled, binding: &Binding, admission: &Admission) -> Result<Vec<Refused>, Status> {
+    let Some(served) = concerned(server, policy, binding, admission) else { return Ok(Vec::new()) };
+    let known = Known::of(server, admission, &served)?;
+    let mut refused = Vec::new();
+    let fail = |why: String, refused: &mut Vec<Refused>| {
+        if policy.fails_closed {
+            refused.push(Refused { message: why, reason: String::new() });
+        }
+    };
+    match policy.policy.matches(&known.facts(None)) {
+        Ok(true) => {}
+        Ok(false) => return Ok(refused),
+        Err(why) => {
+            fail(why, &mut refused);
+            return Ok(refused);
+        }
+    }
+    let runs = match params(server, policy, binding, admission) {
+        Ok(runs) => runs,
+        Err(why) => {
+            fail(format!("failed to configure binding: {why}"), &mut refused);
+            return Ok(refused);
+        }
+    };
+    for param in &runs {
+        let param = Some(param).filter(|param: &&Value| !param.is_null());
+        for verdict in policy.policy.validate(&known.facts(param)) {
+            match verdict {
+                Verdict::Admit => {}
+                Verdict::Deny(message, reason) => refused.push(Refused { message, reason }),
+                Verdict::Error(why) => fail(why, &mut refused),
+            }
+        }
+    }
+    Ok(refused)
+}
