@@ -11,10 +11,12 @@ use ipnet::IpNet;
 use reconcile::{Context, Controller, Metrics};
 use tokio::task::JoinSet;
 
+mod cron_job;
 mod daemon_plan;
 mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod endpointslice_mirroring;
@@ -39,6 +41,8 @@ mod rollout;
 mod root_ca;
 mod service_account;
 mod slices;
+mod stateful_plan;
+mod stateful_set;
 mod taint_eviction;
 mod ttl_after_finished;
 

@@ -5,8 +5,10 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::cron_job::controller(config),
         crate::daemon_set::controller(config),
         crate::deployment::controller(config),
+        crate::disruption::controller(config),
         crate::endpoint_slice::controller(config),
         crate::endpoints::controller(config),
         crate::endpointslice_mirroring::controller(config),
@@ -20,6 +22,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::replication_controller::controller(config),
         crate::root_ca::controller(config),
         crate::service_account::controller(config),
+        crate::stateful_set::controller(config),
         crate::taint_eviction::controller(config),
         crate::ttl_after_finished::controller(config),
     ]

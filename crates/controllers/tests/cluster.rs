@@ -95,3 +95,105 @@ async fn a_namespace_goes_with_everything_in_it() {
     world.until_list("the namespace is gone", &namespaces, "", |all| all.iter().all(|one| one["metadata"]["name"] != "gone")).await;
     assert!(world.list(&PODS, "gone").await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_to_completion() {
+    let mut world = World::start().await;
+    world.run_pods();
+    let jobs = ResourceId::new("batch", "v1", "jobs");
+    let job = |name: &str, ends: &str, more: Value| {
+        let mut spec = json!({"template": {"metadata": {"annotations": {"ends": ends}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
+    };
+    let has = |kind: &'static str, reason: &'static str| {
+        move |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == kind && condition["reason"] == reason)
+    };
+    let path = "/apis/batch/v1/namespaces/default/jobs";
+    world.create(path, job("many", "Succeeded", json!({"completions": 5, "parallelism": 2}))).await;
+    let done = world.until("all succeeded", &jobs, "default", "many", has("Complete", "CompletionsReached")).await;
+    assert_eq!(done["status"]["succeeded"], 5, "{done}");
+    assert_eq!(done["status"]["uncountedTerminatedPods"], json!({}));
+    world.create(path, job("indexed", "Succeeded", json!({"completions": 4, "parallelism": 3, "completionMode": "Indexed"}))).await;
+    let done = world.until("all indexes succeeded", &jobs, "default", "indexed", has("Complete", "CompletionsReached")).await;
+    assert_eq!(done["status"]["completedIndexes"], "0-3");
+    world.create(path, job("bad", "Failed", json!({"backoffLimit": 0}))).await;
+    let done = world.until("it failed", &jobs, "default", "bad", has("Failed", "BackoffLimitExceeded")).await;
+    assert_eq!(done["status"]["failed"], 1);
+    world.create(path, job("short", "Succeeded", json!({"ttlSecondsAfterFinished": 0}))).await;
+    world.until_list("it is removed", &jobs, "default", |all| all.len() == 3).await;
+    world.until_list("no pod is tracked", &PODS, "default", |all| all.iter().all(|pod| pod["metadata"]["finalizers"].is_null())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_run_on_every_node() {
+    let mut world = World::start().await;
+    world.run_pods();
+    let sets = ResourceId::new("apps", "v1", "daemonsets");
+    for node in ["one", "two"] {
+        world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})).await;
+    }
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template("d")},
+    });
+    world.create("/apis/apps/v1/namespaces/default/daemonsets", set).await;
+    let available = |count: i32| move |one: &Value| one["status"]["numberAvailable"] == count && one["status"]["updatedNumberScheduled"] == count && one["status"]["observedGeneration"] == one["metadata"]["generation"];
+    world.until("two are available", &sets, "default", "d", available(2)).await;
+    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "three"}})).await;
+    world.until("three are available", &sets, "default", "d", available(3)).await;
+    world.merge(&sets, "default", "d", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}})).await;
+    world.until("all are updated", &sets, "default", "d", available(3)).await;
+    let pods = world.list(&PODS, "default").await;
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "two"), "{pods:?}");
+    world.merge(&sets, "default", "d", "", json!({"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}})).await;
+    world.until_list("all are gone", &PODS, "default", |pods| pods.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stateful_sets_keep_names_and_claims() {
+    let mut world = World::start().await;
+    world.run_pods();
+    let sets = ResourceId::new("apps", "v1", "statefulsets");
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+        "spec": {"replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}}, "template": template("db"), "volumeClaimTemplates": [claim]},
+    });
+    world.create("/apis/apps/v1/namespaces/default/statefulsets", set).await;
+    world.until("three are available", &sets, "default", "db", |one| one["status"]["availableReplicas"] == 3).await;
+    let names: Vec<Value> = world.list(&PODS, "default").await.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["db-0", "db-1", "db-2"]);
+    let claims = world.list(&ResourceId::new("", "v1", "persistentvolumeclaims"), "default").await;
+    assert_eq!(claims.iter().map(|claim| claim["metadata"]["name"].clone()).collect::<Vec<_>>(), ["data-db-0", "data-db-1", "data-db-2"]);
+    world.merge(&sets, "default", "db", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}})).await;
+    let done = |one: &Value| one["status"]["currentRevision"] == one["status"]["updateRevision"] && one["status"]["observedGeneration"] == one["metadata"]["generation"] && one["status"]["updatedReplicas"] == 3;
+    world.until("the update is done", &sets, "default", "db", done).await;
+    let pods = world.list(&PODS, "default").await;
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "two"), "{pods:?}");
+    world.merge(&sets, "default", "db", "", json!({"spec": {"replicas": 1}})).await;
+    world.until_list("one is left", &PODS, "default", |pods| pods.len() == 1 && pods[0]["metadata"]["name"] == "db-0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_have_endpoints_and_budgets_count() {
+    let mut world = World::start().await;
+    world.run_pods();
+    world.create("/apis/apps/v1/namespaces/default/deployments", deployment("web", 3)).await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    world.create("/api/v1/namespaces/default/services", service).await;
+    let endpoints = ResourceId::new("", "v1", "endpoints");
+    let slices = ResourceId::new("discovery.k8s.io", "v1", "endpointslices");
+    world.until("endpoints are there", &endpoints, "default", "web", |one| one["subsets"][0]["addresses"].as_array().is_some_and(|all| all.len() == 3)).await;
+    let of = |all: &[Value], name: &str| all.iter().filter(|one| one["metadata"]["labels"]["kubernetes.io/service-name"] == name).cloned().collect::<Vec<_>>();
+    world.until_list("a slice is there", &slices, "default", |all| of(all, "web").iter().any(|one| one["endpoints"].as_array().is_some_and(|all| all.len() == 3))).await;
+    world.create("/api/v1/namespaces/default/services", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "manual"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let manual = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"}, "subsets": [{"addresses": [{"ip": "1.2.3.4"}], "ports": [{"port": 80}]}]});
+    world.create("/api/v1/namespaces/default/endpoints", manual).await;
+    world.until_list("the slice is mirrored", &slices, "default", |all| of(all, "manual").iter().any(|one| one["endpoints"][0]["addresses"][0] == "1.2.3.4")).await;
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": {"maxUnavailable": "34%", "selector": {"matchLabels": {"app": "web"}}}});
+    world.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await;
+    let budgets = ResourceId::new("policy", "v1", "poddisruptionbudgets");
+    let status = world.until("disruptions are allowed", &budgets, "default", "web", |one| one["status"]["disruptionsAllowed"] == 2).await["status"].clone();
+    assert_eq!((&status["expectedPods"], &status["desiredHealthy"], &status["currentHealthy"]), (&json!(3), &json!(1), &json!(3)));
+}
