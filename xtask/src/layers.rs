@@ -30,7 +30,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("proxy", &["api", "cache", "client", "net", "store"]),
     ("dns", &["api", "cache", "client", "store"]),
     ("cli", &["api", "client", "codec", "pki", "stream", "runtime", "cgroup", "net"]),
-    // Top: wiring, and a real cluster for tests.
+    // Top: wiring.
     (
         "knarr",
         &[
@@ -38,5 +38,6 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "dns", "cli", "runtime", "cgroup", "image", "net",
         ],
     ),
-    ("testing", &["api", "client", "pki"]),
+    // Measures from outside, as any client would.
+    ("load", &["client", "pki", "store"]),
 ];

@@ -31,7 +31,7 @@ impl Tree {
     /// Reads the tree below the working directory.
     pub fn read() -> Result<Tree> {
         let mut files = Vec::new();
-        for root in ["crates", "xtask"] {
+        for root in ["crates", "xtask", "bench"] {
             walk(Path::new(root), &mut files)?;
         }
         files.sort_by(|left, right| left.path.cmp(&right.path));

@@ -1,1 +1,0 @@
-//! A real cluster in a temporary directory, for tests.
