@@ -21,6 +21,7 @@ for group in "$@"; do
 done
 # Static linking needs the archive of the C library, which has no program of its own.
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || missing+=(libc6-dev)
+if [[ " $* " == *" bench "* ]] && [ ! -d /usr/lib/cni ]; then missing+=(containernetworking-plugins); fi
 # Busybox must be static, since tests copy it alone into root file systems.
 if [[ " $* " == *" test "* ]] && command -v busybox >/dev/null && ! dpkg -s busybox-static >/dev/null 2>&1; then missing+=(busybox-static); fi
 [ ${#missing[@]} -eq 0 ] && exit

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""table.py RAW: medians and spread of both sides, their ratio, and the ratio that the budget asks for, as Markdown."""
+import collections
+import statistics
+import sys
+
+# Row and measure: what it is, the ratio of the budget, and whether more is better.
+BUDGET = {
+    ("idle", "pss_mib"): ("idle memory, MiB", 12, False),
+    ("idle", "percent_of_core"): ("idle CPU, % of a core", 25, False),
+    ("start", "seconds"): ("start to node Ready, s", 14, False),
+    ("pod", "p50_ms"): ("pod create to Running, p50, ms", 33, False),
+    ("pod", "p99_ms"): ("pod create to Running, p99, ms", None, False),
+    ("pods", "per_second"): ("pods at once, pods/s", 13, True),
+    ("pods", "p50_ms"): ("pods at once, p50, ms", None, False),
+    ("pods", "mib_per_pod"): ("memory of an idle pod on its node, MiB", 20, False),
+    ("create", "us_cpu_per_op"): ("create, 32 clients: server CPU, us", 13, False),
+    ("create", "per_second"): ("create, 32 clients: calls/s", None, True),
+    ("create1", "p50_ms"): ("create, one client, p50, ms", 4, False),
+    ("get", "us_cpu_per_op"): ("get: server CPU, us", 14, False),
+    ("get", "per_second"): ("get, 32 clients: calls/s", None, True),
+    ("patch", "us_cpu_per_op"): ("merge patch: server CPU, us", 13, False),
+    ("apply", "us_cpu_per_op"): ("apply of a Lease: server CPU, us", 13, False),
+    ("list", "p50_ms"): ("list of the config maps, p50, ms", 10, False),
+    ("list", "us_cpu_per_op"): ("list of the config maps: server CPU, us", None, False),
+    ("fanout", "us_cpu_per_op"): ("watch: server CPU per delivered event, us", 10, False),
+}
+
+values = collections.defaultdict(list)
+for line in open(sys.argv[1]):
+    _, side, row, measure, value = line.rstrip("\n").split("\t")
+    if value:
+        values[side, row, measure].append(float(value))
+
+
+def text(numbers):
+    if not numbers:
+        return "-"
+    middle = statistics.median(numbers)
+    form = "{:.0f}" if middle >= 100 else "{:.1f}" if middle >= 1 else "{:.3f}"
+    spread = f" ({form.format(min(numbers))} to {form.format(max(numbers))})" if len(numbers) > 1 else ""
+    return form.format(middle) + spread
+
+
+print("| What | Go components | Knarr | Ratio | Budget |")
+print("|---|---|---|---|---|")
+for (row, measure), (name, budget, more) in BUDGET.items():
+    go, own = values[("go", row, measure)], values[("knarr", row, measure)]
+    if not go and not own:
+        continue
+    ratio = "-"
+    if go and own and statistics.median(go) > 0 and statistics.median(own) > 0:
+        factor = statistics.median(go) / statistics.median(own)
+        ratio = f"{1 / factor if more else factor:.1f}"
+    print(f"| {name} | {text(go)} | {text(own)} | {ratio} | {budget or '-'} |")
