@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use reconcile::{Context, Controller, Metrics};
 use tokio::task::JoinSet;
 
+mod certificate_approval;
+mod certificate_cleaner;
+mod certificate_signing;
 mod cron_job;
 mod daemon_plan;
 mod daemon_set;

@@ -5,6 +5,9 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::certificate_approval::controller(config),
+        crate::certificate_cleaner::controller(config),
+        crate::certificate_signing::controller(config),
         crate::cron_job::controller(config),
         crate::daemon_set::controller(config),
         crate::deployment::controller(config),
