@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use api::{Object, Reason, Status};
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use pki::ServerTrust;
 use serde_json::{Map, Value, json};
 use store::Kind;
@@ -27,6 +29,9 @@ pub fn subresource() -> Box<dyn Subresource> {
 }
 
 struct Streams;
+
+/// Largest text of a refusal that is read.
+const MAX_REFUSAL: usize = 64 << 10;
 
 #[async_trait]
 impl Subresource for Streams {
@@ -57,11 +62,32 @@ impl Subresource for Streams {
         }
         let kubelet = kubelet(server, node).await?;
         let mut answer = hand_on(request, kubelet, &target).await?;
+        if attributes.subresource == "log" && !answer.status().is_success() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(answer).await);
+        }
         if attributes.subresource == "log" && answer.status() == StatusCode::OK {
             answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         }
         Ok(answer)
     }
+}
+
+/// What a kubelet says in plain text, as the Status that clients read.
+async fn refusal(answer: Reply) -> Status {
+    let code = answer.status().as_u16();
+    let text = match answer.into_body() {
+        ResponseBody::Relayed(body) => Limited::new(body, MAX_REFUSAL).collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
+        _ => Bytes::new(),
+    };
+    let message = String::from_utf8_lossy(&text).trim_end().to_owned();
+    let reason = match code {
+        400 => Reason::BadRequest,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        _ => Reason::InternalError,
+    };
+    Status { code, ..Status::new(reason, message) }
 }
 
 /// Lets admission see (and refuse) the connection.
