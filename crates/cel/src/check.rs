@@ -108,7 +108,8 @@ impl Checker<'_> {
             Node::Conditional(test, yes, no) => {
                 self.expect(test, &Type::Bool, "_?_:_", expr.at);
                 let (yes, no) = (self.check(yes), self.check(no));
-                match (yes.fits(&no), yes) {
+                match (yes.fits(&no) || no.fits(&yes), yes) {
+                    (true, Type::Null) => no,
                     (true, Type::Dyn) => no,
                     (true, yes) => yes,
                     (false, yes) => self.fail(expr.at, no_overload("_?_:_", &[Type::Bool, yes, no])),
@@ -159,6 +160,7 @@ impl Checker<'_> {
                 None => return self.fail(at, format!("undefined field '{field}'")),
             },
             Type::Optional(inner) => return self.field(*inner, field, true, at),
+            Type::Library("kubernetes.authorization.Authorizer") if field == "requestResource" => Type::Library("kubernetes.authorization.ResourceCheck"),
             other => return self.fail(at, format!("type '{other}' does not support field selection")),
         };
         if optional { Type::Optional(Box::new(found)) } else { found }
@@ -377,6 +379,7 @@ mod tests {
             ("timestamp('2024-01-01T00:00:00Z') - duration('1h')", Type::Timestamp),
             ("Object{spec: Object.spec{replicas: 1}}", Type::Dyn),
             ("type(1) == int ? 'a' : 'b'", Type::String),
+            ("authorizer.requestResource.check('update').allowed()", Type::Bool),
         ] {
             assert_eq!(Program::compile(text, &env()).map(|program| program.result), Ok(expected), "{text}");
         }

@@ -37,16 +37,16 @@ pub struct Fault {
     pub message: String,
 }
 
-/// Checks all rules of a schema; `path` is the place of the schema.
+/// Checks all rules of the schema of a version; `path` is the place of the schema.
 pub fn check(schema: &Json, path: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
-    check_node(schema, path, &mut faults);
+    check_node(schema, path, true, &mut faults);
     faults
 }
 
-fn check_node(schema: &Json, path: &str, faults: &mut Vec<Fault>) {
+fn check_node(schema: &Json, path: &str, is_root: bool, faults: &mut Vec<Fault>) {
     for (index, rule) in rules(schema).enumerate() {
-        let this = type_of(schema);
+        let this = object_type(schema, is_root);
         let old = if optional_old(rule) { Type::Optional(Box::new(this.clone())) } else { this.clone() };
         let env = Env::new(vec![("self", this), ("oldSelf", old)]);
         for (field, wanted) in [("rule", Type::Bool), ("messageExpression", Type::String)] {
@@ -60,11 +60,11 @@ fn check_node(schema: &Json, path: &str, faults: &mut Vec<Fault>) {
         }
     }
     for (name, inner) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
-        check_node(inner, &format!("{path}.properties[{name}]"), faults);
+        check_node(inner, &format!("{path}.properties[{name}]"), false, faults);
     }
     for name in ["items", "additionalProperties"] {
         if let Some(inner) = schema.get(name).filter(|inner| inner.is_object()) {
-            check_node(inner, &format!("{path}.{name}"), faults);
+            check_node(inner, &format!("{path}.{name}"), false, faults);
         }
     }
 }
@@ -79,6 +79,11 @@ fn optional_old(rule: &Json) -> bool {
 
 /// The static type of values of a schema.
 pub fn type_of(schema: &Json) -> Type {
+    object_type(schema, false)
+}
+
+/// The same; the root has version, kind and metadata whether its schema lists them or not.
+fn object_type(schema: &Json, is_root: bool) -> Type {
     let is = |field: &str| schema.get(field) == Some(&Json::Bool(true));
     if is("x-kubernetes-int-or-string") || schema.get("type").is_none() {
         return Type::Dyn;
@@ -105,11 +110,9 @@ pub fn type_of(schema: &Json) -> Type {
                 .flatten()
                 .filter_map(|(name, inner)| Some((escape(name)?, type_of(inner))))
                 .collect();
-            let embedded = is("x-kubernetes-embedded-resource");
-            for (name, declared) in [("apiVersion", Type::String), ("kind", Type::String), ("metadata", Type::Dyn)] {
-                if embedded && !fields.iter().any(|(known, _)| known == name) {
-                    fields.push((name.into(), declared));
-                }
+            if is_root || is("x-kubernetes-embedded-resource") {
+                fields.retain(|(known, _)| !matches!(known.as_str(), "apiVersion" | "kind" | "metadata"));
+                fields.extend([("apiVersion".into(), Type::String), ("kind".into(), Type::String), ("metadata".into(), Type::Dyn)]);
             }
             if fields.is_empty() && is("x-kubernetes-preserve-unknown-fields") {
                 return Type::Dyn;
@@ -288,6 +291,9 @@ mod tests {
     #[test]
     fn rules_are_checked() {
         assert_eq!(check(&schema(), "s"), []);
+        let mut named = schema();
+        named["x-kubernetes-validations"] = json!([{"rule": "self.metadata.name.startsWith('a') && self.spec.min > 0"}]);
+        assert_eq!(check(&named, "s"), []);
         let mut bad = schema();
         bad["properties"]["spec"]["x-kubernetes-validations"] = json!([{"rule": "self.nope == 1"}, {"rule": "self.min"}, {"rule": "self.min +"}]);
         let faults = check(&bad, "s");
