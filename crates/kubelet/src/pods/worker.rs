@@ -239,7 +239,11 @@ impl Worker {
             let default = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
             self.end(pod.metadata.deletion_grace_period_seconds.unwrap_or(default));
         }
+        let shown = self.pod.metadata.labels != pod.metadata.labels || self.pod.metadata.annotations != pod.metadata.annotations;
         self.pod = pod;
+        if shown {
+            self.poked();
+        }
     }
 
     /// The pod shall end; a shorter grace wins, a longer one is ignored.
