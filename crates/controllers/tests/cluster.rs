@@ -130,8 +130,9 @@ async fn daemons_run_on_every_node() {
     let mut world = World::start().await;
     world.run_pods();
     let sets = ResourceId::new("apps", "v1", "daemonsets");
-    for node in ["one", "two"] {
-        world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})).await;
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    for name in ["one", "two"] {
+        world.create("/api/v1/nodes", node(name)).await;
     }
     let set = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d"},
@@ -140,7 +141,7 @@ async fn daemons_run_on_every_node() {
     world.create("/apis/apps/v1/namespaces/default/daemonsets", set).await;
     let available = |count: i32| move |one: &Value| one["status"]["numberAvailable"] == count && one["status"]["updatedNumberScheduled"] == count && one["status"]["observedGeneration"] == one["metadata"]["generation"];
     world.until("two are available", &sets, "default", "d", available(2)).await;
-    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "three"}})).await;
+    world.create("/api/v1/nodes", node("three")).await;
     world.until("three are available", &sets, "default", "d", available(3)).await;
     world.merge(&sets, "default", "d", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}})).await;
     world.until("all are updated", &sets, "default", "d", available(3)).await;
