@@ -39,6 +39,8 @@ pub struct Pod {
     pub preempted: bool,
     /// Start time as the API writes it, which sorts by time; empty before the start.
     pub start: Box<str>,
+    /// `metadata.generation` that was read.
+    pub generation: i64,
     /// What the API was last told about why it fits nowhere.
     pub refusal: Option<Box<str>>,
     /// The node that victims are leaving for this pod.

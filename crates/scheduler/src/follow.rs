@@ -158,6 +158,7 @@ impl Follower<'_> {
             terminating: entry.header.deletion_timestamp.is_some(),
             preempted,
             start,
+            generation: entry.header.generation,
             refusal: None,
             nominated: None,
         });
@@ -215,7 +216,7 @@ impl Follower<'_> {
         let Some(view) = read::view::<read::Pod>(entry) else { return };
         let record = self.cluster.pod_mut(pod);
         record.start = view.status.start_time.clone();
-        record.preempted = is_preempted(&view.status);
+        record.preempted |= is_preempted(&view.status);
         let labels = old.is_some_and(|old| old.header.labels != entry.header.labels);
         if self.take_shape(pod, entry, view) {
             self.queue.happened(if labels { Happenings::POD_LABELS } else { Happenings::POD_GONE });
@@ -225,6 +226,7 @@ impl Follower<'_> {
     /// Gives a pod the shape of its new version; whether that is another one.
     fn take_shape(&mut self, pod: PodIndex, entry: &Entry, view: read::Pod) -> bool {
         let shape = self.cluster.shape(shape_key(entry, view), &entry.header.name);
+        self.cluster.pod_mut(pod).generation = entry.header.generation;
         let changed = !Arc::ptr_eq(&shape, &self.cluster.pod(pod).shape);
         if changed {
             self.cluster.reshape(pod, shape);

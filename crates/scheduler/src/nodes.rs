@@ -74,7 +74,10 @@ pub struct Nodes {
     assumed: [Vec<i64>; 2],
     pub(crate) ports: Vec<Vec<HostPort>>,
     pub(crate) pods: Vec<Vec<PodIndex>>,
-    pub(crate) images: Vec<HashMap<Box<str>, i64>>,
+    /// Bytes of the images of each node, by name.
+    images: Vec<HashMap<Arc<str>, i64>>,
+    /// How many nodes have an image.
+    image_holders: HashMap<Arc<str>, usize>,
 }
 
 /// What an update of a node changed, so that only pods that care are woken.
@@ -140,6 +143,42 @@ impl Nodes {
         self.assumed[which][node.at()]
     }
 
+    /// Bytes of an image, if a node has it.
+    pub fn image(&self, node: NodeIndex, name: &str) -> Option<i64> {
+        self.images[node.at()].get(name).copied()
+    }
+
+    /// How many nodes have an image.
+    pub fn image_holders(&self, name: &str) -> usize {
+        self.image_holders.get(name).copied().unwrap_or(0)
+    }
+
+    fn set_images(&mut self, node: NodeIndex, images: &[read::Image]) {
+        for name in std::mem::take(&mut self.images[node.at()]).into_keys() {
+            if let Some(holders) = self.image_holders.get_mut(&name) {
+                *holders -= 1;
+                if *holders == 0 {
+                    self.image_holders.remove(&name);
+                }
+            }
+        }
+        for image in images {
+            for name in &image.names {
+                // Nodes that have the same image share its name.
+                let known = self.image_holders.get_key_value(&**name).map(|(name, _)| name.clone());
+                let name = known.unwrap_or_else(|| Arc::from(&**name));
+                if self.images[node.at()].insert(name.clone(), image.size_bytes).is_none() {
+                    *self.image_holders.entry(name).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+
+    /// The pods that count on a node.
+    pub fn pods_on(&self, node: NodeIndex) -> &[PodIndex] {
+        &self.pods[node.at()]
+    }
+
     /// Adds a node without properties. The name must be new.
     pub(crate) fn add(&mut self, name: &str) -> NodeIndex {
         let name: Arc<str> = name.into();
@@ -170,7 +209,7 @@ impl Nodes {
         self.free.push(node);
         self.labels[node.at()] = Box::default();
         self.taints[node.at()] = Box::default();
-        self.images[node.at()] = HashMap::new();
+        self.set_images(node, &[]);
         self.unschedulable[node.at()] = false;
         self.ports[node.at()].clear();
         self.pods[node.at()].clear();
@@ -223,8 +262,7 @@ impl Nodes {
             change.resources |= column[node.at()] != amount;
             column[node.at()] = amount;
         }
-        let images = view.status.images.iter().flat_map(|image| image.names.iter().map(|name| (name.clone(), image.size_bytes)));
-        self.images[node.at()] = images.collect();
+        self.set_images(node, &view.status.images);
         change
     }
 

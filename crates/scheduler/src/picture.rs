@@ -89,6 +89,20 @@ impl Picture {
         Outcome::Refused { message, candidate: None }
     }
 
+    /// Gives up the reservation of a refused pod whose node no longer helps; whether there was one.
+    pub fn unreserve(&mut self, pod: PodIndex) -> bool {
+        let record = self.cluster.pod(pod);
+        let Some(node) = record.nominated.as_ref() else {
+            return false;
+        };
+        let leaving = |node| self.cluster.nodes.pods_on(node).iter().any(|other| self.cluster.pod(*other).preempted);
+        let helps = self.cluster.nodes.find(node).is_some_and(leaving);
+        if !helps {
+            self.cluster.nominate(pod, None);
+        }
+        !helps
+    }
+
     /// Reserves the node of a candidate for a pod; the name of the node, and less important pods that had it reserved.
     pub fn reserve(&mut self, pod: PodIndex, candidate: &Candidate) -> (Arc<str>, Vec<PodIndex>) {
         let node = self.cluster.nodes.name(candidate.node).clone();
@@ -100,6 +114,15 @@ impl Picture {
         let losers: Vec<PodIndex> = self.cluster.nominated().iter().filter(lower).copied().collect();
         losers.iter().for_each(|loser| self.cluster.nominate(*loser, None));
         self.cluster.nominate(pod, Some(node.clone()));
+        candidate.victims.iter().for_each(|victim| self.cluster.pod_mut(*victim).preempted = true);
         (node, losers)
+    }
+
+    /// A victim could not be made to go.
+    pub fn spared(&mut self, uid: &str) {
+        if let Some(victim) = self.cluster.find(uid) {
+            self.cluster.pod_mut(victim).preempted = false;
+            self.queue.happened(Happenings::POD_GONE);
+        }
     }
 }

@@ -48,7 +48,7 @@ pub struct Score {
 }
 
 /// A set of things that happen in a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Happenings(pub u16);
 
 impl Happenings {

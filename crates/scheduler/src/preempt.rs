@@ -116,7 +116,7 @@ fn not_eligible(cluster: &Cluster, pod: PodIndex, shape: &Shape, refusal: &Refus
     let node = cluster.pod(pod).nominated.as_ref().and_then(|name| cluster.nodes.find(name))?;
     let leaving = |other: &PodIndex| {
         let other = cluster.pod(*other);
-        other.terminating && other.preempted && other.shape.priority() < shape.priority()
+        other.preempted && other.shape.priority() < shape.priority()
     };
     let waits = refusal.curable.contains(&node) && cluster.nodes.pods[node.at()].iter().any(leaving);
     waits.then_some("not eligible due to a terminating pod on the nominated node.")

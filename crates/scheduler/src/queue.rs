@@ -5,7 +5,7 @@
 //! wait for something to happen. Nothing here wakes up without a reason.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::cluster::PodIndex;
@@ -41,6 +41,8 @@ pub struct Queue {
     pods: HashMap<PodIndex, Waiting>,
     active: BTreeSet<(Rank, PodIndex)>,
     resting: BTreeSet<(Instant, PodIndex)>,
+    /// Parked pods by what they wait for; there are few different sets of happenings.
+    parked: HashMap<Happenings, HashSet<PodIndex>>,
     sequence: u64,
 }
 
@@ -73,7 +75,12 @@ impl Queue {
         match waiting.place {
             Where::Active => drop(self.active.remove(&(waiting.rank, pod))),
             Where::Resting { until, .. } => drop(self.resting.remove(&(until, pod))),
-            Where::Parked(_) | Where::Out => {}
+            Where::Parked(until) => {
+                if let Some(pods) = self.parked.get_mut(&until) {
+                    pods.remove(&pod);
+                }
+            }
+            Where::Out => {}
         }
         waiting.place = Where::Out;
     }
@@ -114,6 +121,7 @@ impl Queue {
     pub fn park(&mut self, pod: PodIndex, until: Happenings) {
         if let Some(waiting) = self.pods.get_mut(&pod) {
             waiting.place = Where::Parked(until);
+            self.parked.entry(until).or_default().insert(pod);
         }
     }
 
@@ -134,12 +142,13 @@ impl Queue {
 
     /// Something happened: pods that it may help go on when their back-off is over.
     pub fn happened(&mut self, what: Happenings) {
-        let woken: Vec<PodIndex> = self.pods.iter().filter(|(_, waiting)| matches!(waiting.place, Where::Parked(until) if until.meets(what))).map(|(pod, _)| *pod).collect();
+        let sets = self.parked.iter_mut().filter(|(until, _)| until.meets(what));
+        let woken: Vec<PodIndex> = sets.flat_map(|(_, pods)| pods.drain()).collect();
         woken.iter().for_each(|pod| self.rest(*pod, true));
     }
 
     /// Pods that wait, by place: active, resting, parked.
     pub fn depth(&self) -> [usize; 3] {
-        [self.active.len(), self.resting.len(), self.pods.values().filter(|waiting| matches!(waiting.place, Where::Parked(_))).count()]
+        [self.active.len(), self.resting.len(), self.parked.values().map(HashSet::len).sum()]
     }
 }

@@ -35,6 +35,8 @@ enum Event {
     Changed(Change),
     /// A binding ended.
     Bound { uid: Arc<str>, result: Result<(), Status> },
+    /// A victim could not be made to go.
+    Spared { uid: Arc<str> },
 }
 
 /// Schedules until the future is dropped.
@@ -120,6 +122,7 @@ impl Scheduler {
                 }
             }
             Event::Bound { uid, result } => self.bound(&uid, result),
+            Event::Spared { uid } => self.picture.spared(&uid),
         }
     }
 
@@ -140,14 +143,17 @@ impl Scheduler {
                 let node = self.clear(pod, &candidate);
                 self.report(pod, message, Some(node));
             }
-            Outcome::Refused { message, candidate: None } => self.report(pod, message, None),
+            Outcome::Refused { message, candidate: None } => {
+                let gone = self.picture.unreserve(pod).then(|| "".into());
+                self.report(pod, message, gone);
+            }
         }
     }
 
     fn pod_name(&self, pod: PodIndex) -> PodName {
         let pod = self.picture.cluster.pod(pod);
         let (namespace, name) = pod.names();
-        PodName { namespace: namespace.into(), name: name.into(), uid: pod.uid.to_string() }
+        PodName { namespace: namespace.into(), name: name.into(), uid: pod.uid.to_string(), generation: pod.generation }
     }
 
     fn bind(&self, pod: PodIndex, node: Arc<str>) {
@@ -235,13 +241,17 @@ impl Scheduler {
         }
         let preemptor = self.picture.cluster.pod(pod).uid.clone();
         for victim in &candidate.victims {
-            let (victim, node, preemptor, writer) = (self.pod_name(*victim), node.clone(), preemptor.clone(), self.writer.clone());
+            let uid = self.picture.cluster.pod(*victim).uid.clone();
+            let (victim, node, preemptor, writer, sender) = (self.pod_name(*victim), node.clone(), preemptor.clone(), self.writer.clone(), self.sender.clone());
             tokio::spawn(async move {
                 match writer.evict(&victim, &preemptor, &node).await {
                     Ok(()) => {}
                     // Somebody else made it go.
                     Err(status) if status.is_not_found() || status.is_conflict() => {}
-                    Err(status) => tracing::warn!(victim = victim.name, %status, "victim could not be evicted"),
+                    Err(status) => {
+                        tracing::warn!(victim = victim.name, %status, "victim could not be evicted");
+                        let _ = sender.send(Event::Spared { uid });
+                    }
                 }
             });
         }

@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::label_selector::LabelSelector;
-use smallvec::SmallVec;
-
 use crate::nodes::{NodeIndex, Nodes};
 use crate::read::{Selector, compile};
 use crate::symbols::Symbol;
@@ -62,6 +60,10 @@ pub struct Key {
     label: Symbol,
     domain_of: Vec<u32>,
     numbers: HashMap<Symbol, u32>,
+    /// How many nodes each domain has.
+    sizes: Vec<u32>,
+    /// How many nodes have the label.
+    labelled: usize,
 }
 
 /// The domain of nodes that do not have the label.
@@ -179,11 +181,6 @@ impl Topology {
         (domain != NONE).then_some(domain)
     }
 
-    /// Number of domains that a key has ever had.
-    pub fn domains(&self, key: KeyIndex) -> usize {
-        self.keys[key.0 as usize].numbers.len()
-    }
-
     /// The label of a key.
     pub fn label(&self, key: KeyIndex) -> Symbol {
         self.keys[key.0 as usize].label
@@ -206,7 +203,7 @@ impl Topology {
             return *key;
         }
         let key = KeyIndex(self.keys.len() as u32);
-        self.keys.push(Key { label, domain_of: vec![NONE; nodes.places()], numbers: HashMap::new() });
+        self.keys.push(Key { label, domain_of: vec![NONE; nodes.places()], numbers: HashMap::new(), sizes: Vec::new(), labelled: 0 });
         self.key_numbers.insert(label, key);
         for node in nodes.alive() {
             self.set_domain(key.0 as usize, nodes, *node);
@@ -221,7 +218,16 @@ impl Topology {
         if key.domain_of.len() <= node.at() {
             key.domain_of.resize(node.at() + 1, NONE);
         }
-        key.domain_of[node.at()] = domain;
+        let old = std::mem::replace(&mut key.domain_of[node.at()], domain);
+        key.sizes.resize(key.numbers.len(), 0);
+        if old != NONE {
+            key.sizes[old as usize] -= 1;
+            key.labelled -= 1;
+        }
+        if domain != NONE {
+            key.sizes[domain as usize] += 1;
+            key.labelled += 1;
+        }
     }
 
     /// Follows new labels of a node. Its pods must not be counted meanwhile.
@@ -359,8 +365,18 @@ impl Topology {
         }
     }
 
-    /// The domains of a node under several keys; `None` if a label is missing.
-    pub fn all_domains(&self, keys: &[KeyIndex], node: NodeIndex) -> Option<SmallVec<[u32; 2]>> {
-        keys.iter().map(|key| self.domain(*key, node)).collect()
+    /// Whether a node has the labels of all keys.
+    pub fn has_all(&self, keys: &[KeyIndex], node: NodeIndex) -> bool {
+        keys.iter().all(|key| self.keys[key.0 as usize].domain_of[node.at()] != NONE)
+    }
+
+    /// How many nodes have the label of a key.
+    pub fn labelled(&self, key: KeyIndex) -> usize {
+        self.keys[key.0 as usize].labelled
+    }
+
+    /// How many nodes each domain of a key has.
+    pub fn sizes(&self, key: KeyIndex) -> &[u32] {
+        &self.keys[key.0 as usize].sizes
     }
 }

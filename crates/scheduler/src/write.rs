@@ -22,6 +22,8 @@ pub struct PodName {
     pub name: String,
     /// Uid.
     pub uid: String,
+    /// Generation that was decided about.
+    pub generation: i64,
 }
 
 /// Writes as the scheduler.
@@ -79,6 +81,9 @@ impl Writer {
     /// The Status of the call.
     pub async fn refuse(&self, pod: &PodName, message: &str, first: bool, nominated: Option<&str>) -> Result<(), Status> {
         let mut condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null});
+        if pod.generation > 0 {
+            condition["observedGeneration"] = pod.generation.into();
+        }
         if first {
             condition["lastTransitionTime"] = now().into();
         }

@@ -75,6 +75,12 @@ fn nodes() {
 }
 
 #[test]
+fn images() {
+    let has = r#"{"status": {"images": [{"names": ["registry/i:latest"], "sizeBytes": 900000000}]}}"#;
+    check(&format!("node a\nnode b {has}\npod p {{\"containers\": [{{\"name\": \"c\", \"image\": \"registry/i\"}}]}}"), "p -> b");
+}
+
+#[test]
 fn ports() {
     check(
         "node a\npod old port=80 on=a\npod p port=80",

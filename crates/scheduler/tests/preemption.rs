@@ -82,11 +82,18 @@ fn room_is_kept_for_whom_it_was_made() {
 fn nobody_goes_twice() {
     let mut world = world("node a cpu=1\npod low cpu=1 on=a\npod p cpu=1 priority=2");
     assert_eq!(world.decide(), format!("p: {CPU} a ! low"));
-    // The victim is going but not gone; something else makes the pod due.
+    // The victim is asked to go; something else makes the pod due.
+    world.line("node b cordoned");
+    let waits = "preemption: not eligible due to a terminating pod on the nominated node.";
+    assert!(world.decide().ends_with(waits));
+    // It is going but not gone.
     let mut low = world::pod("low", &["cpu=1", "on=a", "going"], serde_json::Value::Null);
     low["status"]["conditions"] = serde_json::json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
     world.put(Kind::Pod, &low);
-    world.line("node b cordoned");
+    world.line("node c cordoned");
     let decided = world.decide();
-    assert!(decided.ends_with("preemption: not eligible due to a terminating pod on the nominated node."), "{decided}");
+    assert!(decided.ends_with(waits), "{decided}");
+    // It could not be made to go, so that another try is due.
+    world.picture.spared("low");
+    assert!(world.decide().ends_with("a ! low"));
 }

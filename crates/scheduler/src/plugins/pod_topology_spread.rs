@@ -36,11 +36,17 @@ impl Domains {
     fn of(cluster: &Cluster, shape: &Shape, spread: &Spread, keys: &[KeyIndex]) -> Domains {
         let topology = &cluster.topology;
         let counter = topology.counter(spread.counter);
-        let mut counts = vec![None; topology.domains(spread.key)];
-        let selective = shape.node_selector.is_some() || shape.node_required.is_some();
+        let selective = spread.honor_affinity && (shape.node_selector.is_some() || shape.node_required.is_some());
+        let nodes = cluster.nodes.alive().len();
+        if !selective && !spread.honor_taints && keys.iter().all(|key| topology.labelled(*key) == nodes) {
+            // Every node counts, so that the counter has the answer.
+            let sizes = topology.sizes(spread.key).iter().enumerate();
+            return Domains { counts: sizes.map(|(domain, size)| (*size > 0).then(|| i64::from(counter.in_domain(domain as u32)))).collect() };
+        }
+        let mut counts = vec![None; topology.sizes(spread.key).len()];
         for node in cluster.nodes.alive() {
-            if topology.all_domains(keys, *node).is_none()
-                || (spread.honor_affinity && selective && !node_affinity::allows(cluster, shape, *node))
+            if !topology.has_all(keys, *node)
+                || (selective && !node_affinity::allows(cluster, shape, *node))
                 || (spread.honor_taints && !taint_toleration::allows(cluster, shape, *node))
             {
                 continue;
@@ -102,7 +108,7 @@ fn score(cluster: &Cluster, shape: &Shape, nodes: &[NodeIndex], scores: &mut [i6
     }
     let topology = &cluster.topology;
     let keys: Vec<KeyIndex> = shape.spread_liked.iter().map(|spread| spread.key).collect();
-    let counted: Vec<bool> = nodes.iter().map(|node| topology.all_domains(&keys, *node).is_some()).collect();
+    let counted: Vec<bool> = nodes.iter().map(|node| topology.has_all(&keys, *node)).collect();
     let mut sums = vec![0.0; nodes.len()];
     for spread in &shape.spread_liked {
         let domains = Domains::of(cluster, shape, spread, &keys);
