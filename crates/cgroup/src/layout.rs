@@ -138,9 +138,7 @@ mod tests {
                   35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                   36 31 0:34 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer";
         let hybrid = format!("{v1}\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw");
-        for (text, version, dirs) in
-            [(v2, Version::V2, 0), (v1, Version::V1, 3), (hybrid.as_str(), Version::Hybrid, 2)]
-        {
+        for (text, version, dirs) in [(v2, Version::V2, 0), (v1, Version::V1, 3), (hybrid.as_str(), Version::Hybrid, 2)] {
             let layout = Layout::from_mountinfo(text).expect("a layout");
             assert_eq!(layout.version(), version);
             assert_eq!(layout.hierarchies().len(), dirs);

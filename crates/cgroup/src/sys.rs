@@ -65,12 +65,8 @@ pub(crate) fn load_device_program(instructions: &[Instruction]) -> io::Result<Ow
 
 /// Makes a group of the unified hierarchy ask a program, which then lives as long as the group.
 pub(crate) fn attach_device_program(dir: &impl AsRawFd, program: &OwnedFd) -> io::Result<()> {
-    let attributes = AttachAttributes {
-        target: dir.as_raw_fd() as u32,
-        program: program.as_raw_fd() as u32,
-        hook: DEVICE_HOOK,
-        flags: BESIDE_OTHERS,
-    };
+    let attributes =
+        AttachAttributes { target: dir.as_raw_fd() as u32, program: program.as_raw_fd() as u32, hook: DEVICE_HOOK, flags: BESIDE_OTHERS };
     // SAFETY: the attributes are valid for their size; both descriptors are open.
     let done = unsafe { libc::syscall(libc::SYS_bpf, ATTACH, &raw const attributes, size_of::<AttachAttributes>()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

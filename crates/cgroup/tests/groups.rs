@@ -95,12 +95,9 @@ fn the_unified_hierarchy_filters_devices_by_a_program() {
         let script = format!("echo $$ > {}; {script}", procs.display());
         Command::new("/bin/busybox").args(["sh", "-c", &script]).stderr(Stdio::null()).status().expect("runs").success()
     };
-    for (script, allowed) in [
-        ("exec 3<>/dev/null", true),
-        ("exec 3<>/dev/zero", false),
-        ("exec 3</dev/random", true),
-        ("exec 3<>/dev/random", false),
-    ] {
+    for (script, allowed) in
+        [("exec 3<>/dev/null", true), ("exec 3<>/dev/zero", false), ("exec 3</dev/random", true), ("exec 3<>/dev/random", false)]
+    {
         assert_eq!(check(script), allowed, "{script}");
     }
     top.remove(Duration::from_secs(5)).expect("remove");

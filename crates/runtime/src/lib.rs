@@ -16,6 +16,7 @@
 
 pub mod error;
 mod keeper;
+mod link;
 mod protocol;
 pub mod reexec;
 mod runtime;
@@ -27,15 +28,12 @@ pub mod status;
 mod streams;
 mod sys;
 
-pub use error::{
-    ContainerError, CreateContainerError, CreateSandboxError, ExecError, OpenError, SandboxError, StartError,
-};
+pub use error::{ContainerError, CreateContainerError, CreateSandboxError, ExecError, OpenError, SandboxError, StartError};
 pub use runtime::{Recovered, Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, StopOutcome};
 pub use spec::{
-    Bind, Capabilities, ContainerId, ContainerSpec, Device, IdMapping, ImageMount, LogSpec, Mount, NameSpace, NetNs,
-    PidMode, Propagation, Rlimit, Rootfs, SandboxId, SandboxSpec, Seccomp, Source, SupplementalGroups, User, UserNs,
-    UserRef,
+    Bind, Capabilities, ContainerId, ContainerSpec, Device, IdMapping, ImageMount, LogSpec, Mount, NameSpace, NetNs, PidMode, Propagation,
+    Rlimit, Rootfs, SandboxId, SandboxSpec, Seccomp, Source, SupplementalGroups, User, UserNs, UserRef,
 };
 pub use status::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
 pub use streams::{AttachHandle, AttachSpec, ExecHandle, ExecOutput, ExecSpec};

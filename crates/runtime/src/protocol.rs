@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
-use serde::de::DeserializeOwned;
 
 use crate::spec::{ContainerId, User};
 use crate::status::{ContainerStatus, ExitStatus};
@@ -36,21 +35,49 @@ pub(crate) enum Request {
     /// Everything known; also makes the sender hear of events.
     List,
     /// The description lies in the container's folder. Descriptors: those of `Source::Passed`.
-    Create { id: ContainerId },
-    Start { id: ContainerId },
+    Create {
+        id: ContainerId,
+    },
+    Start {
+        id: ContainerId,
+    },
     /// To the first process, or to every process of the container.
-    Kill { id: ContainerId, signal: i32, all: bool },
-    Remove { id: ContainerId },
+    Kill {
+        id: ContainerId,
+        signal: i32,
+        all: bool,
+    },
+    Remove {
+        id: ContainerId,
+    },
     /// Descriptors: input, output, error output as far as flagged.
     Exec(Box<ExecRequest>),
-    ExecKill { exec: u64, signal: i32 },
+    ExecKill {
+        exec: u64,
+        signal: i32,
+    },
     /// Descriptors: output, error output as far as flagged. The reply has the input's descriptor.
-    Attach { id: ContainerId, stdin: bool, stdout: bool, stderr: bool },
-    Detach { attach: u64 },
-    Resize { id: ContainerId, columns: u16, rows: u16 },
-    ReopenLog { id: ContainerId },
+    Attach {
+        id: ContainerId,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Detach {
+        attach: u64,
+    },
+    Resize {
+        id: ContainerId,
+        columns: u16,
+        rows: u16,
+    },
+    ReopenLog {
+        id: ContainerId,
+    },
     /// A stream socket of the pod's network; the reply has its descriptor.
-    Socket { v6: bool },
+    Socket {
+        v6: bool,
+    },
     /// Kill everything, end, leave nothing.
     Shutdown,
 }
@@ -121,9 +148,10 @@ pub(crate) enum Message {
 }
 
 /// A message as read, with what came beside it.
-pub(crate) struct Packet<T> {
+pub(crate) struct Packet {
     pub id: u32,
-    pub body: T,
+    /// A message of a later program may be of a kind that this one does not know; the conversation goes on.
+    pub body: Result<Message, serde_json::Error>,
     pub fds: Vec<OwnedFd>,
 }
 
@@ -163,7 +191,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, encoded: &Encoded, fds: &[BorrowedFd<
 }
 
 /// Receives a message; none at the end of the conversation, `WouldBlock` when there is none yet.
-pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Packet<T>>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Packet>> {
     let (size, mut fds) = crate::sys::socket::receive(socket, buffer)?;
     if size == 0 && fds.is_empty() {
         return Ok(None);
@@ -192,9 +220,9 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut 
                 n => done += n,
             }
         }
-        serde_json::from_slice(&body)?
+        serde_json::from_slice(&body)
     } else {
-        serde_json::from_slice(&packet[HEADER..])?
+        serde_json::from_slice(&packet[HEADER..])
     };
     Ok(Some(Packet { id, body, fds }))
 }

@@ -73,10 +73,9 @@ impl Runtime {
         let keepers = root.child("keepers").map_err(OpenError::Cgroup)?;
         keepers.create_top().map_err(OpenError::Cgroup)?;
         let path = config.self_exe.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let executable = crate::sys::memfd::protected_program("knarr", &path)
-            .map_err(|source| OpenError::Executable { path: path.clone(), source })?;
-        let zygote = Zygote::start_from(executable, keepers.path())
-            .map_err(|source| OpenError::Executable { path, source })?;
+        let executable =
+            crate::sys::memfd::protected_program("knarr", &path).map_err(|source| OpenError::Executable { path: path.clone(), source })?;
+        let zygote = Zygote::start_from(executable, keepers.path()).map_err(|source| OpenError::Executable { path, source })?;
         let (events, _) = broadcast::channel(4096);
         Ok(Self { inner: Arc::new(Inner { run_dir, root, zygote, events }) })
     }
@@ -181,8 +180,7 @@ impl Runtime {
     async fn reconnect(&self, spec: &SandboxSpec, files: &Files) -> Result<Sandbox, SandboxError> {
         let socket = crate::sys::socket::connect(&files.socket()).map_err(SandboxError::Io)?;
         let parent = self.inner.root.child(&spec.cgroup_parent).map_err(SandboxError::Cgroup)?;
-        let sandbox =
-            Sandbox::connect(spec.clone(), files.clone(), parent, socket, self.inner.events.clone()).map_err(SandboxError::Io)?;
+        let sandbox = Sandbox::connect(spec.clone(), files.clone(), parent, socket, self.inner.events.clone()).map_err(SandboxError::Io)?;
         sandbox.handshake().await?;
         Ok(sandbox)
     }

@@ -1,27 +1,22 @@
-//! One pod as the main process sees it: a conversation with its keeper.
-//!
-//! A reader task takes packets in order: replies go to whoever waits for them, notices become events. Everything that
-//! the kernel can do without the keeper (limits, statistics, signals to groups) is done here directly.
+//! One pod as the main process sees it. What needs the pod's own processes is asked of its keeper; what the kernel can do
+//! without it (limits, statistics, removal of groups) is done here directly.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cgroup::{Group, Limits, Stats};
-use parking_lot::Mutex;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::broadcast;
 
 use crate::error::{ContainerError, CreateContainerError, ExecError, SandboxError, StartError};
 use crate::keeper::state::{self, Files};
-use crate::protocol::{self, ExecRequest, Failure, Message, Notice, Packet, Reply, Request};
+use crate::link::{About, Answer, AttachInner, ExecInner, Link, unexpected};
+use crate::protocol::{self, ExecRequest, Failure, Reply, Request};
 use crate::spec::{ContainerId, ContainerSpec, Mount, SandboxId, SandboxSpec, Source};
 use crate::status::{ContainerEvent, ContainerEventKind, ContainerStatus, ExitStatus};
-use crate::streams::{AttachHandle, AttachSpec, ExecHandle, ExecOutput, ExecSpec};
+use crate::streams::{AttachHandle, AttachSpec, ExecHandle, ExecSpec};
 
 /// A pod's sandbox. Cheap to clone; all clones speak with the same keeper. Dropping it leaves the pod running.
 #[derive(Clone, Debug)]
@@ -63,51 +58,6 @@ impl StopOutcome {
     }
 }
 
-/// The socket with what waits for answers on it.
-#[derive(Debug)]
-struct Link {
-    socket: AsyncFd<OwnedFd>,
-    next: AtomicU32,
-    keeper: AtomicI32,
-    /// Requests without a reply. Cleared once and for all when the keeper is gone.
-    waiting: Mutex<Option<HashMap<u32, oneshot::Sender<Answer>>>>,
-    /// Execs and attached sessions that have not ended, by the keeper's number.
-    ends: Mutex<HashMap<(Kind, u64), watch::Sender<Option<ExitStatus>>>>,
-    gone: watch::Sender<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Exec,
-    Attach,
-}
-
-#[derive(Debug)]
-struct Answer {
-    reply: Reply,
-    fds: Vec<OwnedFd>,
-    end: Option<watch::Receiver<Option<ExitStatus>>>,
-}
-
-#[derive(Debug)]
-pub(crate) struct ExecInner {
-    pub pid: i32,
-    pub terminal: Option<OwnedFd>,
-    /// A second descriptor of the terminal for changes of its size.
-    control: Option<OwnedFd>,
-    exec: u64,
-    link: Arc<Link>,
-    end: watch::Receiver<Option<ExitStatus>>,
-}
-
-#[derive(Debug)]
-pub(crate) struct AttachInner {
-    pub stdin: Option<OwnedFd>,
-    attach: u64,
-    link: Arc<Link>,
-    end: watch::Receiver<Option<ExitStatus>>,
-}
-
 impl Sandbox {
     /// Takes over a conversation.
     pub(crate) fn connect(
@@ -117,22 +67,8 @@ impl Sandbox {
         socket: OwnedFd,
         events: broadcast::Sender<ContainerEvent>,
     ) -> io::Result<Self> {
-        let link = Arc::new(Link {
-            socket: crate::sys::watch(socket)?,
-            next: AtomicU32::new(1),
-            keeper: AtomicI32::new(0),
-            waiting: Mutex::new(Some(HashMap::new())),
-            ends: Mutex::new(HashMap::new()),
-            gone: watch::Sender::new(false),
-        });
-        let reader = Reader {
-            link: link.clone(),
-            id: spec.id.clone(),
-            files: files.clone(),
-            parent: parent.clone(),
-            events: events.clone(),
-        };
-        let reader = tokio::spawn(reader.run()).abort_handle();
+        let about = About { id: spec.id.clone(), files: files.clone(), parent: parent.clone(), events: events.clone() };
+        let (link, reader) = Link::begin(socket, about)?;
         Ok(Self { inner: Arc::new(Inner { spec, files, parent, link, events, reader }) })
     }
 
@@ -140,7 +76,7 @@ impl Sandbox {
     pub(crate) async fn handshake(&self) -> Result<(), SandboxError> {
         match self.call(Request::List, &[]).await?.reply {
             Reply::List { keeper, .. } => {
-                self.inner.link.keeper.store(keeper, Ordering::Release);
+                self.inner.link.met(keeper);
                 Ok(())
             }
             Reply::Failed(failure) => Err(SandboxError::Refused(failure.text())),
@@ -160,7 +96,7 @@ impl Sandbox {
 
     /// Process of the keeper.
     pub fn pid(&self) -> i32 {
-        self.inner.link.keeper.load(Ordering::Acquire)
+        self.inner.link.keeper()
     }
 
     /// The pod's network name space, for as long as the keeper lives.
@@ -190,12 +126,12 @@ impl Sandbox {
 
     /// Whether the keeper is gone. Everything but [`Sandbox::status`] and [`Sandbox::destroy`] fails from then on.
     pub fn is_lost(&self) -> bool {
-        *self.inner.link.gone.borrow()
+        *self.inner.link.gone().borrow()
     }
 
     /// Waits until the keeper is gone.
     pub async fn lost(&self) {
-        let mut gone = self.inner.link.gone.subscribe();
+        let mut gone = self.inner.link.gone();
         let _closed = gone.wait_for(|gone| *gone).await;
     }
 
@@ -309,16 +245,14 @@ impl Sandbox {
         };
         let tty = request.tty;
         let streams = [&spec.stdin, &spec.stdout, &spec.stderr];
-        let fds: Vec<BorrowedFd<'_>> =
-            streams.into_iter().flatten().filter(|_| !tty).map(|fd| fd.as_fd()).collect();
+        let fds: Vec<BorrowedFd<'_>> = streams.into_iter().flatten().filter(|_| !tty).map(|fd| fd.as_fd()).collect();
         let mut answer = self.call(Request::Exec(Box::new(request)), &fds).await?;
         match answer.reply {
             Reply::Exec { exec, pid } => {
                 let end = answer.end.take().ok_or(ExecError::Sandbox(SandboxError::Gone))?;
                 let terminal = if tty { answer.fds.pop() } else { None };
-                let control = terminal.as_ref().and_then(|fd| fd.try_clone().ok());
                 let link = self.inner.link.clone();
-                Ok(ExecHandle { inner: ExecInner { pid, terminal, control, exec, link, end } })
+                Ok(ExecHandle { inner: ExecInner::new(link, exec, pid, terminal, end) })
             }
             Reply::Failed(Failure::NotFound | Failure::WrongState(_)) => Err(ExecError::NotRunning(id.to_string())),
             Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
@@ -328,19 +262,13 @@ impl Sandbox {
 
     /// Joins the streams of a running container.
     pub async fn attach(&self, id: &ContainerId, spec: AttachSpec) -> Result<AttachHandle, ContainerError> {
-        let fds: Vec<BorrowedFd<'_>> =
-            [&spec.stdout, &spec.stderr].into_iter().flatten().map(|fd| fd.as_fd()).collect();
-        let request = Request::Attach {
-            id: id.clone(),
-            stdin: spec.stdin,
-            stdout: spec.stdout.is_some(),
-            stderr: spec.stderr.is_some(),
-        };
+        let fds: Vec<BorrowedFd<'_>> = [&spec.stdout, &spec.stderr].into_iter().flatten().map(|fd| fd.as_fd()).collect();
+        let request = Request::Attach { id: id.clone(), stdin: spec.stdin, stdout: spec.stdout.is_some(), stderr: spec.stderr.is_some() };
         let mut answer = self.call(request, &fds).await?;
         let (Reply::Attach { attach }, Some(end)) = (&answer.reply, answer.end.take()) else {
             return Err(refusal(id, answer.reply));
         };
-        let inner = AttachInner { stdin: answer.fds.pop(), attach: *attach, link: self.inner.link.clone(), end };
+        let inner = AttachInner::new(self.inner.link.clone(), *attach, answer.fds.pop(), end);
         Ok(AttachHandle { inner })
     }
 
@@ -416,11 +344,7 @@ impl Sandbox {
         cleared.await.map_err(|error| SandboxError::Io(io::Error::other(error)))
     }
 
-    async fn exit_of(
-        &self,
-        id: &ContainerId,
-        events: &mut broadcast::Receiver<ContainerEvent>,
-    ) -> Result<ExitStatus, ContainerError> {
+    async fn exit_of(&self, id: &ContainerId, events: &mut broadcast::Receiver<ContainerEvent>) -> Result<ExitStatus, ContainerError> {
         loop {
             match events.recv().await {
                 Ok(event) if event.sandbox != self.inner.spec.id => {}
@@ -429,8 +353,7 @@ impl Sandbox {
                         return Ok(exit);
                     }
                 }
-                Ok(ContainerEvent { kind: ContainerEventKind::SandboxLost, .. })
-                | Err(broadcast::error::RecvError::Lagged(_)) => {
+                Ok(ContainerEvent { kind: ContainerEventKind::SandboxLost, .. }) | Err(broadcast::error::RecvError::Lagged(_)) => {
                     if let Some(exit) = self.container(id).await?.exit {
                         return Ok(exit);
                     }
@@ -458,183 +381,6 @@ impl Sandbox {
 
     async fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, SandboxError> {
         self.inner.link.call(request, fds).await
-    }
-}
-
-impl Link {
-    async fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, SandboxError> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed).max(1);
-        let (sender, receiver) = oneshot::channel();
-        match self.waiting.lock().as_mut() {
-            Some(waiting) => waiting.insert(id, sender),
-            None => return Err(SandboxError::Gone),
-        };
-        let encoded = protocol::encode(id, &Message::Request(request)).map_err(SandboxError::Io)?;
-        if let Err(source) = self.send(&encoded, fds).await {
-            if let Some(waiting) = self.waiting.lock().as_mut() {
-                waiting.remove(&id);
-            }
-            let closed = matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-            return Err(if closed { SandboxError::Gone } else { SandboxError::Io(source) });
-        }
-        receiver.await.map_err(|_| SandboxError::Gone)
-    }
-
-    async fn send(&self, encoded: &protocol::Encoded, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        loop {
-            match protocol::send(self.socket.get_ref().as_fd(), encoded, fds) {
-                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.writable().await?.clear_ready();
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Sends without waiting and without wanting an answer, for destructors.
-    fn tell(&self, request: Request) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed).max(1);
-        if let Ok(encoded) = protocol::encode(id, &Message::Request(request)) {
-            let _unheard = protocol::send(self.socket.get_ref().as_fd(), &encoded, &[]);
-        }
-    }
-}
-
-impl ExecInner {
-    pub(crate) async fn wait(&mut self) -> Result<ExitStatus, ExecError> {
-        let ended = self.end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|exit| *exit).ok_or(ExecError::Sandbox(SandboxError::Gone))
-    }
-
-    pub(crate) async fn resize(&self, columns: u16, rows: u16) -> Result<(), ExecError> {
-        let Some(control) = &self.control else {
-            return Err(ExecError::Start("the command has no terminal".into()));
-        };
-        crate::sys::set_size(control, columns, rows).map_err(|source| ExecError::Sandbox(SandboxError::Io(source)))
-    }
-
-    pub(crate) async fn kill(&self, signal: i32) -> Result<(), ExecError> {
-        match self.link.call(Request::ExecKill { exec: self.exec, signal }, &[]).await?.reply {
-            Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for ExecInner {
-    fn drop(&mut self) {
-        if self.end.borrow().is_none() {
-            self.link.tell(Request::ExecKill { exec: self.exec, signal: 9 });
-        }
-        self.link.ends.lock().remove(&(Kind::Exec, self.exec));
-    }
-}
-
-impl AttachInner {
-    pub(crate) async fn wait(&mut self) -> Result<ExitStatus, ContainerError> {
-        let ended = self.end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|exit| *exit).ok_or(ContainerError::Sandbox(SandboxError::Gone))
-    }
-}
-
-impl Drop for AttachInner {
-    fn drop(&mut self) {
-        if self.end.borrow().is_none() {
-            self.link.tell(Request::Detach { attach: self.attach });
-        }
-        self.link.ends.lock().remove(&(Kind::Attach, self.attach));
-    }
-}
-
-/// Reads packets until the keeper is gone, then clears up after it.
-struct Reader {
-    link: Arc<Link>,
-    id: SandboxId,
-    files: Files,
-    parent: Group,
-    events: broadcast::Sender<ContainerEvent>,
-}
-
-impl Reader {
-    async fn run(self) {
-        let mut buffer = vec![0; protocol::INLINE + 64];
-        loop {
-            let packet = match protocol::receive::<Message>(self.link.socket.get_ref().as_fd(), &mut buffer) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => break,
-                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
-                    match self.link.socket.readable().await {
-                        Ok(mut ready) => ready.clear_ready(),
-                        Err(_) => break,
-                    }
-                    continue;
-                }
-                Err(source) => {
-                    tracing::warn!(sandbox = %self.id, error = %source, "conversation with a keeper broke");
-                    break;
-                }
-            };
-            self.take(packet);
-        }
-        self.clear().await;
-    }
-
-    fn take(&self, packet: Packet<Message>) {
-        match packet.body {
-            Message::Reply(reply) => {
-                let end = match &reply {
-                    Reply::Exec { exec, .. } => Some(self.expect_end(Kind::Exec, *exec)),
-                    Reply::Attach { attach } => Some(self.expect_end(Kind::Attach, *attach)),
-                    _ => None,
-                };
-                let waiter = self.link.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&packet.id));
-                if let Some(waiter) = waiter {
-                    let _nobody = waiter.send(Answer { reply, fds: packet.fds, end });
-                }
-            }
-            Message::Notice(Notice::Started(status)) => self.publish(*status, ContainerEventKind::Started),
-            Message::Notice(Notice::Exited(status)) => self.publish(*status, ContainerEventKind::Exited),
-            Message::Notice(Notice::ExecExited { exec, exit }) => self.end(Kind::Exec, exec, exit),
-            Message::Notice(Notice::AttachEnded { attach, exit }) => self.end(Kind::Attach, attach, exit),
-            Message::Request(_) => tracing::warn!(sandbox = %self.id, "a keeper sent a request"),
-        }
-    }
-
-    fn expect_end(&self, kind: Kind, number: u64) -> watch::Receiver<Option<ExitStatus>> {
-        let sender = watch::Sender::new(None);
-        let receiver = sender.subscribe();
-        self.link.ends.lock().insert((kind, number), sender);
-        receiver
-    }
-
-    fn end(&self, kind: Kind, number: u64, exit: ExitStatus) {
-        if let Some(sender) = self.link.ends.lock().remove(&(kind, number)) {
-            sender.send_replace(Some(exit));
-        }
-    }
-
-    fn publish(&self, mut status: ContainerStatus, kind: fn(ContainerStatus) -> ContainerEventKind) {
-        (status.labels, status.annotations) = state::read_metadata(&self.files, &status.id);
-        let _nobody = self.events.send(ContainerEvent { sandbox: self.id.clone(), kind: kind(status) });
-    }
-
-    async fn clear(self) {
-        self.link.waiting.lock().take();
-        self.link.ends.lock().clear();
-        let (parent, ids) = (self.parent.clone(), state::container_ids(&self.files));
-        let cleared = tokio::task::spawn_blocking(move || {
-            for id in &ids {
-                if let Ok(group) = parent.child(id)
-                    && group.exists()
-                {
-                    let _removed_already = group.kill_all();
-                }
-            }
-        });
-        let _panicked = cleared.await;
-        self.link.gone.send_replace(true);
-        let event = ContainerEvent { sandbox: self.id.clone(), kind: ContainerEventKind::SandboxLost };
-        let _nobody = self.events.send(event);
     }
 }
 
@@ -670,72 +416,11 @@ fn write_container(files: &Files, mut spec: ContainerSpec, hostname: &str) -> Re
     })
 }
 
-fn unexpected(reply: &Reply) -> SandboxError {
-    SandboxError::Io(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {reply:?}")))
-}
-
 fn refusal(id: &ContainerId, reply: Reply) -> ContainerError {
     match reply {
         Reply::Failed(Failure::NotFound) => ContainerError::NotFound(id.to_string()),
         Reply::Failed(Failure::WrongState(text)) => ContainerError::WrongState(text),
         Reply::Failed(failure) => ContainerError::Failed(failure.text()),
         other => ContainerError::Sandbox(unexpected(&other)),
-    }
-}
-
-/// Runs a command and collects what it writes.
-pub(crate) async fn exec_sync(
-    sandbox: &Sandbox,
-    id: &ContainerId,
-    argv: Vec<String>,
-    timeout: Option<Duration>,
-    max_output: usize,
-) -> Result<ExecOutput, ExecError> {
-    let command = argv.join(" ");
-    let pipe_failed = |source: io::Error| ExecError::Sandbox(SandboxError::Io(source));
-    let (out_read, out_write) = crate::sys::pipe().map_err(pipe_failed)?;
-    let (err_read, err_write) = crate::sys::pipe().map_err(pipe_failed)?;
-    let spec = ExecSpec { stdout: Some(out_write), stderr: Some(err_write), ..ExecSpec::new(argv) };
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let run = async {
-        let mut handle = sandbox.exec(id, spec).await?;
-        let collect = async {
-            tokio::join!(
-                collect(out_read, &mut stdout, max_output),
-                collect(err_read, &mut stderr, max_output)
-            )
-        };
-        tokio::pin!(collect);
-        // A command may leave children behind that hold its output open; its own end decides.
-        tokio::select! {
-            exit = handle.wait() => {
-                let _held_open = tokio::time::timeout(Duration::from_millis(100), &mut collect).await;
-                exit
-            }
-            _ = &mut collect => handle.wait().await,
-        }
-    };
-    let exit = match timeout {
-        Some(limit) => tokio::time::timeout(limit, run).await.map_err(|_| ExecError::Timeout { command })??,
-        None => run.await?,
-    };
-    Ok(ExecOutput { exit, stdout, stderr })
-}
-
-async fn collect(fd: OwnedFd, into: &mut Vec<u8>, max: usize) -> io::Result<()> {
-    let pipe = crate::sys::watch(fd)?;
-    let mut buffer = [0; 4096];
-    loop {
-        let mut ready = pipe.readable().await?;
-        match rustix::io::read(pipe.get_ref(), &mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(size) => {
-                let room = max.saturating_sub(into.len()).min(size);
-                into.extend_from_slice(&buffer[..room]);
-            }
-            Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }

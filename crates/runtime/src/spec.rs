@@ -34,11 +34,7 @@ macro_rules! name_type {
                 let name = name.into();
                 let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
                 let starts = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-                if starts && name.len() <= 128 && name.bytes().all(plain) {
-                    Ok(Self(name))
-                } else {
-                    Err(InvalidName(name))
-                }
+                if starts && name.len() <= 128 && name.bytes().all(plain) { Ok(Self(name)) } else { Err(InvalidName(name)) }
             }
 
             /// The name as text.

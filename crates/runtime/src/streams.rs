@@ -1,9 +1,11 @@
 //! Commands in running containers and attached sessions. Data never passes through the keeper where a descriptor can.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use crate::error::{ContainerError, ExecError};
+use crate::error::{ContainerError, ExecError, SandboxError};
+use crate::link::{AttachInner, ExecInner};
 use crate::sandbox::Sandbox;
 use crate::spec::{ContainerId, User};
 use crate::status::ExitStatus;
@@ -50,7 +52,7 @@ pub struct ExecOutput {
 /// A running command. Dropped before its end, it is killed with its session.
 #[derive(Debug)]
 pub struct ExecHandle {
-    pub(crate) inner: crate::sandbox::ExecInner,
+    pub(crate) inner: ExecInner,
 }
 
 impl ExecHandle {
@@ -94,7 +96,7 @@ pub struct AttachSpec {
 /// An attached session. Dropping it detaches.
 #[derive(Debug)]
 pub struct AttachHandle {
-    pub(crate) inner: crate::sandbox::AttachInner,
+    pub(crate) inner: AttachInner,
 }
 
 impl AttachHandle {
@@ -118,6 +120,47 @@ impl Sandbox {
         timeout: Option<Duration>,
         max_output: usize,
     ) -> Result<ExecOutput, ExecError> {
-        crate::sandbox::exec_sync(self, id, argv, timeout, max_output).await
+        let command = argv.join(" ");
+        let pipe_failed = |source: io::Error| ExecError::Sandbox(SandboxError::Io(source));
+        let (out_read, out_write) = crate::sys::pipe().map_err(pipe_failed)?;
+        let (err_read, err_write) = crate::sys::pipe().map_err(pipe_failed)?;
+        let spec = ExecSpec { stdout: Some(out_write), stderr: Some(err_write), ..ExecSpec::new(argv) };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let run = async {
+            let mut handle = self.exec(id, spec).await?;
+            let collect = async { tokio::join!(collect(out_read, &mut stdout, max_output), collect(err_read, &mut stderr, max_output)) };
+            tokio::pin!(collect);
+            // A command may leave children behind that hold its output open; its own end decides.
+            tokio::select! {
+                exit = handle.wait() => {
+                    let _held_open = tokio::time::timeout(Duration::from_millis(100), &mut collect).await;
+                    exit
+                }
+                _ = &mut collect => handle.wait().await,
+            }
+        };
+        let exit = match timeout {
+            Some(limit) => tokio::time::timeout(limit, run).await.map_err(|_| ExecError::Timeout { command })??,
+            None => run.await?,
+        };
+        Ok(ExecOutput { exit, stdout, stderr })
+    }
+}
+
+async fn collect(fd: OwnedFd, into: &mut Vec<u8>, max: usize) -> io::Result<()> {
+    let pipe = crate::sys::watch(fd)?;
+    let mut buffer = [0; 4096];
+    loop {
+        let mut ready = pipe.readable().await?;
+        match rustix::io::read(pipe.get_ref(), &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(size) => {
+                let room = max.saturating_sub(into.len()).min(size);
+                into.extend_from_slice(&buffer[..room]);
+            }
+            Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

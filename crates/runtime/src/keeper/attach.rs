@@ -68,9 +68,7 @@ impl Keeper {
         let number = self.number();
         let mut outputs = [Sink::default(), Sink::default()];
         let mut given = fds.into_iter();
-        for (sink, wanted, token) in
-            [(0, stdout, Token::AttachOutput), (1, stderr, Token::AttachErrorOutput)]
-        {
+        for (sink, wanted, token) in [(0, stdout, Token::AttachOutput), (1, stderr, Token::AttachErrorOutput)] {
             if !wanted {
                 continue;
             }

@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal};
 use super::logs::{LONGEST, Log, Stream};
 use super::{Asker, Keeper, Token, state};
 use crate::protocol::{Failure, Notice, Reply};
-use crate::spec::{ContainerId, ContainerSpec, PidMode};
 use crate::spawn::{self, Launch, Report, Streams};
+use crate::spec::{ContainerId, ContainerSpec, PidMode};
 use crate::status::{ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
 use crate::sys::clone::{NEW_MOUNT, NEW_PID, Side};
 
@@ -89,12 +89,7 @@ struct Ends {
 }
 
 impl Keeper {
-    pub(super) fn create_container(
-        &mut self,
-        asker: Asker,
-        id: &ContainerId,
-        passed: Vec<OwnedFd>,
-    ) -> Result<Option<Reply>, Failure> {
+    pub(super) fn create_container(&mut self, asker: Asker, id: &ContainerId, passed: Vec<OwnedFd>) -> Result<Option<Reply>, Failure> {
         if self.place(id).is_ok() {
             return Err(Failure::Exists);
         }
@@ -111,13 +106,7 @@ impl Keeper {
         }
     }
 
-    fn fork_container(
-        &mut self,
-        asker: Asker,
-        id: &ContainerId,
-        group: &Group,
-        passed: &[OwnedFd],
-    ) -> anyhow::Result<()> {
+    fn fork_container(&mut self, asker: Asker, id: &ContainerId, group: &Group, passed: &[OwnedFd]) -> anyhow::Result<()> {
         let mut spec = state::read_container(&self.files, id).context("read description of the container")?;
         let dir = self.files.container(id);
         let filter = match fs::read(dir.join("seccomp.bpf")) {
@@ -131,11 +120,8 @@ impl Keeper {
         let join = group.join_handles()?;
         let log = spec.log.as_ref().map(Log::open).transpose().context("open log")?;
         let ends = make_streams(&spec, &self.null)?;
-        let passed: Vec<OwnedFd> = passed
-            .iter()
-            .map(|fd| crate::sys::mount::copy_fd(fd, true))
-            .collect::<Result<_, _>>()
-            .context("copy mount source")?;
+        let passed: Vec<OwnedFd> =
+            passed.iter().map(|fd| crate::sys::mount::copy_fd(fd, true)).collect::<Result<_, _>>().context("copy mount source")?;
         let (socket, theirs) = crate::sys::socket::pair().context("make conversation")?;
         let init = if spec.pid == PidMode::Pod { Some(self.pod_init()?) } else { None };
         let launch = Launch {
@@ -459,9 +445,7 @@ pub(super) fn send_signal(pid: i32, signal: i32) -> Result<(), Failure> {
     match crate::sys::process::kill(pid, signal) {
         Ok(()) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            Err(Failure::Invalid(format!("signal {signal} does not exist")))
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(Failure::Invalid(format!("signal {signal} does not exist"))),
         Err(error) => Err(Failure::Failed(format!("send signal: {error}"))),
     }
 }
@@ -499,4 +483,3 @@ fn make_streams(spec: &ContainerSpec, null: &OwnedFd) -> anyhow::Result<Ends> {
     };
     Ok(Ends { outputs: [Some(out_read), Some(err_read)], stdin, streams: Streams::Files { input, output, error } })
 }
-

@@ -36,12 +36,7 @@ impl Exec {
 }
 
 impl Keeper {
-    pub(super) fn create_exec(
-        &mut self,
-        asker: Asker,
-        request: &ExecRequest,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Option<Reply>, Failure> {
+    pub(super) fn create_exec(&mut self, asker: Asker, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Option<Reply>, Failure> {
         let place = self.place(&request.id)?;
         let container = &self.containers[place];
         let (ContainerState::Running, Some(init)) = (container.status.state, container.status.pid) else {
@@ -55,14 +50,7 @@ impl Keeper {
         forked.map(|()| None).map_err(|error| Failure::Failed(format!("{error:#}")))
     }
 
-    fn fork_exec(
-        &mut self,
-        asker: Asker,
-        request: &ExecRequest,
-        fds: Vec<OwnedFd>,
-        init: i32,
-        host_pids: bool,
-    ) -> anyhow::Result<()> {
+    fn fork_exec(&mut self, asker: Asker, request: &ExecRequest, fds: Vec<OwnedFd>, init: i32, host_pids: bool) -> anyhow::Result<()> {
         let spec = state::read_container(&self.files, &request.id).context("read description of the container")?;
         let filter = fs::read(self.files.container(&request.id).join("seccomp.bpf")).ok();
         let join = self.group.child(request.id.as_str())?.join_handles()?;

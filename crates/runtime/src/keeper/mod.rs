@@ -140,18 +140,13 @@ fn begin(files: Files, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) 
 
 fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: &JoinHandles) -> anyhow::Result<Keeper> {
     join.join_current().context("enter the keepers' cgroup")?;
-    let log = rustix::fs::open(
-        files.log(),
-        OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o600),
-    );
+    let log = rustix::fs::open(files.log(), OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
     rustix::stdio::dup2_stderr(&log.context("open keeper.log")?)?;
     crate::sys::process::set_title(format!("knarr keeper {}", spec.sandbox.id).as_bytes());
     let _leader_already = rustix::process::setsid();
     let _cosmetic = rustix::thread::set_name(c"knarr-keeper");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become subreaper")?;
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .context("hide from the containers")?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context("hide from the containers")?;
     // Not allowed everywhere; then the kernel may choose us like any other.
     let _not_allowed = std::fs::write("/proc/self/oom_score_adj", "-999");
     let memory = sandbox::set_up(&spec.sandbox, files)?;
@@ -159,8 +154,8 @@ fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: &JoinHandles) -
     let signals = crate::sys::process::signal_fd(&signals).context("receive signals")?;
     let listener = crate::sys::socket::listen(&files.socket()).context("listen")?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
-    let own_pids = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .context("open own PID name space")?;
+    let own_pids =
+        rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context("open own PID name space")?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("make epoll")?;
     epoll::add(&epoll, &signals, Token::Signals.with(0), epoll::EventFlags::IN)?;
     epoll::add(&epoll, &listener, Token::Listener.with(0), epoll::EventFlags::IN)?;
@@ -189,7 +184,7 @@ fn refuse(socket: &OwnedFd, why: &str) {
     let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
     let _asked = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&patience));
     let mut buffer = vec![0; protocol::INLINE + 64];
-    if let Ok(Some(packet)) = protocol::receive::<Message>(socket.as_fd(), &mut buffer) {
+    if let Ok(Some(packet)) = protocol::receive(socket.as_fd(), &mut buffer) {
         let reply = Message::Reply(Reply::Failed(Failure::Failed(why.to_owned())));
         if let Ok(encoded) = protocol::encode(packet.id, &reply) {
             let _gone = protocol::send(socket.as_fd(), &encoded, &[]);
@@ -271,11 +266,14 @@ impl Keeper {
     fn hear(&mut self, client: u32, buffer: &mut [u8]) {
         loop {
             let Some(socket) = self.clients.get(&client) else { return };
-            match protocol::receive::<Message>(socket.as_fd(), buffer) {
-                Ok(Some(Packet { id, body: Message::Request(request), fds })) => {
+            match protocol::receive(socket.as_fd(), buffer) {
+                Ok(Some(Packet { id, body: Ok(Message::Request(request)), fds })) => {
                     self.answer(Asker { client, request: id }, request, fds);
                 }
-                Ok(Some(_)) => {}
+                Ok(Some(Packet { id, .. })) => {
+                    let text = "the keeper of this pod is of an earlier version and does not know the request";
+                    self.reply(Asker { client, request: id }, Reply::Failed(Failure::Failed(text.into())), &[]);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Ok(None) | Err(_) => return self.forget_client(client),
             }
@@ -412,8 +410,7 @@ impl Keeper {
     /// Forks into the PID name space of another process, and returns to our own.
     fn fork_into_pids_of(&self, pid: i32, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> anyhow::Result<Side> {
         let path = format!("/proc/{pid}/ns/pid");
-        let theirs = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .context("open PID name space")?;
+        let theirs = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context("open PID name space")?;
         move_into_link_name_space(theirs.as_fd(), Some(LinkNameSpaceType::ProcessID)).context("enter PID name space")?;
         let side = crate::sys::clone::fork(flags, cgroup);
         if !matches!(side, Ok(Side::Child)) {

@@ -183,11 +183,7 @@ impl Journal {
         }
         let next = self.path.with_extension("next");
         let _left_by_an_earlier_try = fs::remove_file(&next);
-        let mut anew = Self {
-            file: OpenOptions::new().append(true).create_new(true).mode(0o600).open(&next)?,
-            path: next,
-            size: 0,
-        };
+        let mut anew = Self { file: OpenOptions::new().append(true).create_new(true).mode(0o600).open(&next)?, path: next, size: 0 };
         let mut bytes = header("knarr-journal")?;
         bytes.push(b'\n');
         anew.file.write_all(&bytes)?;

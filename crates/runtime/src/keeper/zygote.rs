@@ -50,8 +50,7 @@ fn serve(keepers: &str) -> anyhow::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Out of the reach of a terminal's signals, which are meant for the main process.
     let _leader_already = rustix::process::setsid();
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .context("hide from the containers")?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context("hide from the containers")?;
     let _cosmetic = rustix::thread::set_name(c"knarr-keeper");
     match crate::sys::clone::fork(0, None).context("fork from the process that was started")? {
         Side::Parent(_) => crate::sys::clone::exit_now(0),

@@ -88,11 +88,7 @@ pub(super) fn profile(capabilities: &[String]) -> Profile {
         let none = Condition { argument: 0, comparison: Comparison::Masked(NAME_SPACES), value: 0 };
         allow("clone", &[none]);
         // Its flags lie in memory that a filter cannot see. "No such call" makes libraries fall back to clone.
-        rules.extend(calls::number("clone3").map(|call| Rule {
-            call,
-            conditions: Vec::new(),
-            action: Action::Errno(NO_SUCH_CALL),
-        }));
+        rules.extend(calls::number("clone3").map(|call| Rule { call, conditions: Vec::new(), action: Action::Errno(NO_SUCH_CALL) }));
     }
     Profile { default: Action::Errno(NOT_PERMITTED), rules }
 }

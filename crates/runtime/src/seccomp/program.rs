@@ -45,12 +45,8 @@ fn jump(code: u16, value: u32, yes: u8, no: u8) -> Instruction {
 
 /// The program as the kernel reads it, eight bytes per instruction.
 pub(super) fn assemble(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
-    let mut code = vec![
-        op(LOAD, ARCHITECTURE),
-        jump(JUMP_EQUAL, OURS, 1, 0),
-        op(RETURN, result(foreign(profile.default))),
-        op(LOAD, NUMBER),
-    ];
+    let mut code =
+        vec![op(LOAD, ARCHITECTURE), jump(JUMP_EQUAL, OURS, 1, 0), op(RETURN, result(foreign(profile.default))), op(LOAD, NUMBER)];
     if cfg!(target_arch = "x86_64") {
         code.push(jump(JUMP_GREATER_OR_EQUAL, X32, 0, 1));
         code.push(op(RETURN, result(foreign(profile.default))));
@@ -138,18 +134,8 @@ fn compare(condition: Condition) -> Vec<Instruction> {
     let (low_at, high_at) = if cfg!(target_endian = "little") { (offset, offset + 4) } else { (offset + 4, offset) };
     let (low, high) = (condition.value as u32, (condition.value >> 32) as u32);
     match condition.comparison {
-        Comparison::Equal => vec![
-            op(LOAD, high_at),
-            jump(JUMP_EQUAL, high, 0, OUT),
-            op(LOAD, low_at),
-            jump(JUMP_EQUAL, low, 0, OUT),
-        ],
-        Comparison::NotEqual => vec![
-            op(LOAD, high_at),
-            jump(JUMP_EQUAL, high, 0, 2),
-            op(LOAD, low_at),
-            jump(JUMP_EQUAL, low, OUT, 0),
-        ],
+        Comparison::Equal => vec![op(LOAD, high_at), jump(JUMP_EQUAL, high, 0, OUT), op(LOAD, low_at), jump(JUMP_EQUAL, low, 0, OUT)],
+        Comparison::NotEqual => vec![op(LOAD, high_at), jump(JUMP_EQUAL, high, 0, 2), op(LOAD, low_at), jump(JUMP_EQUAL, low, OUT, 0)],
         Comparison::Masked(mask) => vec![
             op(LOAD, high_at),
             op(AND, (mask >> 32) as u32),
@@ -235,11 +221,8 @@ mod tests {
     #[test]
     fn programs_decide_as_the_rules_say() {
         let big = 0x1_0000_0005;
-        let rule = |call, comparison, value| Rule {
-            call,
-            conditions: vec![Condition { argument: 1, comparison, value }],
-            action: Action::Allow,
-        };
+        let rule =
+            |call, comparison, value| Rule { call, conditions: vec![Condition { argument: 1, comparison, value }], action: Action::Allow };
         let plain = |call| Rule { call, conditions: vec![], action: Action::Allow };
         let rules = vec![
             plain(3),

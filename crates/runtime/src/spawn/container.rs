@@ -46,9 +46,7 @@ pub(crate) fn run(launch: &Launch<'_>) -> ! {
     let socket = launch.socket.as_fd();
     let ready = match set_up(launch) {
         Ok(ready) => ready,
-        Err(error) if error.downcast_ref::<BadDescription>().is_some() => {
-            give_up(socket, Report::Invalid(format!("{error:#}")))
-        }
+        Err(error) if error.downcast_ref::<BadDescription>().is_some() => give_up(socket, Report::Invalid(format!("{error:#}"))),
         Err(error) => give_up(socket, Report::Failed(format!("{error:#}"))),
     };
     let fds: Vec<BorrowedFd<'_>> = ready.terminal.iter().map(|terminal| terminal.ours.as_fd()).collect();

@@ -103,13 +103,8 @@ pub(super) fn attach(
     for node in nodes {
         make(&dev, node).with_context(|| format!("make device {}", node.path.display()))?;
     }
-    let options = [
-        ("source", Some("devpts")),
-        ("newinstance", None),
-        ("ptmxmode", Some("0666")),
-        ("mode", Some("0620")),
-        ("gid", Some(TTY_GROUP)),
-    ];
+    let options =
+        [("source", Some("devpts")), ("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(TTY_GROUP))];
     let pts = mount::new("devpts", &options, NOSUID | NOEXEC).context("make devpts")?;
     mount::attach(&pts, open_dir(&dev, "pts")?).context("attach /dev/pts")?;
     match shared {

@@ -8,11 +8,8 @@ pub(crate) fn complete(env: &mut Vec<String>, hostname: &str, tty: bool) {
         env.insert(0, PATH.into());
     }
     if value(env, "HOSTNAME").is_none() {
-        let name = if hostname.is_empty() {
-            rustix::system::uname().nodename().to_string_lossy().into_owned()
-        } else {
-            hostname.to_owned()
-        };
+        let name =
+            if hostname.is_empty() { rustix::system::uname().nodename().to_string_lossy().into_owned() } else { hostname.to_owned() };
         env.push(format!("HOSTNAME={name}"));
     }
     if tty && value(env, "TERM").is_none() {
@@ -28,8 +25,7 @@ pub(crate) fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
 /// `base` with the lines of `over` added or put in place of those of the same name.
 pub(crate) fn merge(base: &[String], over: &[String]) -> Vec<String> {
     let name = |line: &str| line.split_once('=').map_or(line.to_owned(), |(name, _)| name.to_owned());
-    let mut merged: Vec<String> =
-        base.iter().filter(|line| !over.iter().any(|new| name(new) == name(line))).cloned().collect();
+    let mut merged: Vec<String> = base.iter().filter(|line| !over.iter().any(|new| name(new) == name(line))).cloned().collect();
     merged.extend_from_slice(over);
     merged
 }

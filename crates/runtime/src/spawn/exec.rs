@@ -52,8 +52,8 @@ fn enter(launch: &ExecLaunch<'_>) -> anyhow::Result<Vec<String>> {
     }
     rustix::process::setsid().context("begin session")?;
     let terminal = if request.tty {
-        let pts = rustix::fs::open("/dev/pts", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context("open /dev/pts")?;
+        let pts =
+            rustix::fs::open("/dev/pts", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("open /dev/pts")?;
         let terminal = dev::new_terminal(&pts)?;
         Report::Ready(account.user.clone()).send(launch.socket.as_fd(), &[terminal.ours.as_fd()])?;
         Some(terminal)

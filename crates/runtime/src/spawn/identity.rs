@@ -92,8 +92,7 @@ pub(super) fn set_umask() {
 /// Sets the limits of `setrlimit`. What we may not raise stays at our own ceiling.
 pub(super) fn set_rlimits(limits: &[Rlimit]) -> anyhow::Result<()> {
     for limit in limits {
-        let kind = resource(&limit.kind)
-            .ok_or_else(|| super::BadDescription(format!("unknown resource limit {}", limit.kind)))?;
+        let kind = resource(&limit.kind).ok_or_else(|| super::BadDescription(format!("unknown resource limit {}", limit.kind)))?;
         let value = |n: u64| if n == u64::MAX { None } else { Some(n) };
         let wanted = KernelLimit { current: value(limit.soft), maximum: value(limit.hard) };
         match rustix::process::setrlimit(kind, wanted) {

@@ -59,15 +59,11 @@ fn prepare_one(mount: &Mount, passed: &[OwnedFd]) -> anyhow::Result<Prepared> {
 
 fn prepare_bind(bind: &Bind, passed: &[OwnedFd]) -> anyhow::Result<(OwnedFd, Option<u64>)> {
     let tree = match &bind.source {
-        Source::Path(path) => {
-            mount::copy_path(path, true).with_context(|| format!("open mount source {}", path.display()))?
-        }
+        Source::Path(path) => mount::copy_path(path, true).with_context(|| format!("open mount source {}", path.display()))?,
         Source::Beneath { root, path } => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(root, flags, Mode::empty())
-                .with_context(|| format!("open volume {}", root.display()))?;
-            let fd = resolve::open_beneath(&dir, path)
-                .with_context(|| format!("open {} in volume {}", path.display(), root.display()))?;
+            let dir = rustix::fs::open(root, flags, Mode::empty()).with_context(|| format!("open volume {}", root.display()))?;
+            let fd = resolve::open_beneath(&dir, path).with_context(|| format!("open {} in volume {}", path.display(), root.display()))?;
             mount::copy_fd(&fd, true).context("copy mount source")?
         }
         Source::Passed(place) => {

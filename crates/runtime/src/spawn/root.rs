@@ -77,10 +77,7 @@ fn from_the_top(layers: &[PathBuf]) -> Vec<&PathBuf> {
     ordered
 }
 
-fn overlay_options(
-    layers: &[PathBuf],
-    writable: Option<&Writable>,
-) -> anyhow::Result<Vec<(&'static str, Option<String>)>> {
+fn overlay_options(layers: &[PathBuf], writable: Option<&Writable>) -> anyhow::Result<Vec<(&'static str, Option<String>)>> {
     let text = |path: &Path| -> anyhow::Result<Option<String>> {
         let text = path.to_str().filter(|text| text.len() <= LONGEST_OPTION);
         Ok(Some(text.ok_or_else(|| anyhow!("layer path {} is too long or not text", path.display()))?.to_owned()))

@@ -69,9 +69,10 @@ fn choose(wanted: &User, passwd: &str, group: &str) -> Result<Account, BadDescri
         (Some(gid), _) => gid,
         (None, Some(name)) => match name.parse() {
             Ok(gid) => gid,
-            Err(_) => groups().find(|g| g.name == name).map(|g| g.gid).ok_or_else(|| {
-                BadDescription(format!("unable to find group {name}: no matching entries in group file"))
-            })?,
+            Err(_) => groups()
+                .find(|g| g.name == name)
+                .map(|g| g.gid)
+                .ok_or_else(|| BadDescription(format!("unable to find group {name}: no matching entries in group file")))?,
         },
         (None, None) => found.as_ref().map_or(0, |entry| entry.gid),
     };

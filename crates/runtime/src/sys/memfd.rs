@@ -40,8 +40,7 @@ fn sealed_copy(name: &str, path: &Path) -> io::Result<OwnedFd> {
     let size = usize::try_from(source.metadata()?.len()).map_err(io::Error::other)?;
     // Kernels before 6.3 do not know MFD_EXEC; there every memory file may be executed.
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memory = rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC)
-        .or_else(|_| rustix::fs::memfd_create(name, flags))?;
+    let memory = rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| rustix::fs::memfd_create(name, flags))?;
     let mut done = 0;
     while done < size {
         match rustix::fs::sendfile(&memory, &source, None, size - done)? {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cgroup::{Group, Layout};
-use runtime::{
-    ContainerId, ContainerSpec, ContainerStatus, LogSpec, Rootfs, Runtime, RuntimeConfig, Sandbox, SandboxId, SandboxSpec,
-};
+use runtime::{ContainerId, ContainerSpec, ContainerStatus, LogSpec, Rootfs, Runtime, RuntimeConfig, Sandbox, SandboxId, SandboxSpec};
 use tempfile::TempDir;
 
 /// A runtime with its own folders.
@@ -144,9 +142,9 @@ fn image(layer: &Path) {
     }
     std::fs::copy("/bin/busybox", layer.join("bin/busybox")).expect("busybox-static is installed");
     for name in [
-        "sh", "echo", "cat", "sleep", "id", "ls", "env", "pwd", "mkdir", "touch", "kill", "grep", "head", "dd", "stty",
-        "mount", "hostname", "ip", "nc", "true", "false", "stat", "df", "mknod", "readlink", "seq", "printf", "tty", "ps",
-        "ln", "rm", "wc", "httpd", "unshare", "trap", "test", "yes", "tr", "setsid", "chmod", "umask", "tail",
+        "sh", "echo", "cat", "sleep", "id", "ls", "env", "pwd", "mkdir", "touch", "kill", "grep", "head", "dd", "stty", "mount",
+        "hostname", "ip", "nc", "true", "false", "stat", "df", "mknod", "readlink", "seq", "printf", "tty", "ps", "ln", "rm", "wc",
+        "httpd", "unshare", "trap", "test", "yes", "tr", "setsid", "chmod", "umask", "tail",
     ] {
         symlink("busybox", layer.join("bin").join(name)).expect("a link of the image");
     }
@@ -170,9 +168,13 @@ impl Traces {
         let pods = group.child("kubepods/burstable").expect("a plain name");
         let mut left: Vec<String> = Vec::new();
         for dir in pods.dirs() {
-            left.extend(std::fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| {
-                entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path().display().to_string())
-            }));
+            left.extend(
+                std::fs::read_dir(dir)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .filter_map(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path().display().to_string())),
+            );
         }
         let _gone = group.remove(Duration::from_secs(5));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");

@@ -144,9 +144,7 @@ pub async fn links_do_not_lead_out(mut node: Node) {
     symlink(&up, node.path("volume/climb")).expect("a link");
 
     let mut spec = node.container("targets", "test -e /absolute/secret && echo leaked; ls /absolute/point /relative/point");
-    spec.mounts = ["/absolute/point", "/relative/point"]
-        .map(|target| Mount::Bind(Bind::new(node.path("volume"), target)))
-        .to_vec();
+    spec.mounts = ["/absolute/point", "/relative/point"].map(|target| Mount::Bind(Bind::new(node.path("volume"), target))).to_vec();
     let text = node.output(&sandbox, spec).await;
     assert!(!text.contains("leaked") && text.matches("inside").count() == 2, "{text}");
     assert!(!outside.join("point").exists(), "mount points are made inside only");
@@ -211,10 +209,7 @@ pub async fn descriptors_and_executables_do_not_leak(mut node: Node) {
 pub async fn system_calls_are_filtered(mut node: Node) {
     let sandbox = node.sandbox("pod").await;
     let script = "grep Seccomp: /proc/self/status; unshare -U true || echo refused; mkdir /tmp/d && echo works";
-    for (name, seccomp, mode, refused) in [
-        ("free", Seccomp::Unconfined, "0", false),
-        ("default", Seccomp::RuntimeDefault, "2", true),
-    ] {
+    for (name, seccomp, mode, refused) in [("free", Seccomp::Unconfined, "0", false), ("default", Seccomp::RuntimeDefault, "2", true)] {
         for no_new_privs in [false, true] {
             let name = format!("{name}{no_new_privs}");
             let mut spec = node.container(&name, script);
@@ -226,7 +221,8 @@ pub async fn system_calls_are_filtered(mut node: Node) {
             assert_eq!(text.contains("refused"), refused, "{name}: {text}");
         }
     }
-    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#;
+    let profile =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#;
     let mut spec = node.container("custom", script);
     spec.seccomp = Seccomp::Custom(profile.into());
     let text = node.output(&sandbox, spec).await;

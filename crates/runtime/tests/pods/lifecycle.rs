@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use runtime::{
-    ContainerEventKind, ContainerState, CreateContainerError, CreateSandboxError, NameSpace, NetNs, PidMode, Rootfs,
-    StartError, StopOutcome,
+    ContainerEventKind, ContainerState, CreateContainerError, CreateSandboxError, NameSpace, NetNs, PidMode, Rootfs, StartError,
+    StopOutcome,
 };
 
 use crate::fixture::{Node, id, run, start, until};

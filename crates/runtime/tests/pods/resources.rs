@@ -64,13 +64,10 @@ pub async fn devices_are_limited(mut node: Node) {
     assert_eq!(node.output(&sandbox, node.container("plain", script)).await.trim_end().lines().last(), Some("null"));
     assert!(!node.log("plain").contains("open"), "{}", node.log("plain"));
     let mut spec = node.container("given", "test -c /dev/mine && head -c 4 /dev/mine | wc -c; ls -l /dev/mine");
-    spec.devices = vec![runtime::Device {
-        host_path: "/dev/zero".into(),
-        container_path: "/dev/mine".into(),
-        permissions: "r".into(),
-    }];
+    spec.devices = vec![runtime::Device { host_path: "/dev/zero".into(), container_path: "/dev/mine".into(), permissions: "r".into() }];
     assert!(node.output(&sandbox, spec).await.starts_with('4'));
-    let mut privileged = node.container("privileged", "ls /dev | wc -l; test -w /sys/kernel && touch /sys/x; mount -t tmpfs x /tmp && echo mounted");
+    let mut privileged =
+        node.container("privileged", "ls /dev | wc -l; test -w /sys/kernel && touch /sys/x; mount -t tmpfs x /tmp && echo mounted");
     privileged.privileged = true;
     privileged.capabilities = runtime::Capabilities::from_pod(&[], &[], true);
     (privileged.masked_paths, privileged.read_only_paths) = (vec![], vec![]);

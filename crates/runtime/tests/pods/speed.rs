@@ -48,9 +48,7 @@ pub async fn create_and_start(mut node: Node) {
     let spent = keepers.stats().expect("accounts").cpu_usage_ns - before;
     let own = own_cpu() - own_before;
     println!("  processor time per pod: keeper and container {:?}, ours {:?}", each(spent), each(own));
-    for (name, times) in
-        [("sandbox", &mut sandboxes), ("create", &mut creates), ("start", &mut starts), ("exec", &mut execs)]
-    {
+    for (name, times) in [("sandbox", &mut sandboxes), ("create", &mut creates), ("start", &mut starts), ("exec", &mut execs)] {
         times.sort();
         println!("  {name}: p50 {:?} p90 {:?}", times[times.len() / 2], times[times.len() * 9 / 10]);
         assert!(times[times.len() / 2] < Duration::from_millis(200));

@@ -41,12 +41,15 @@ pub async fn exec_runs_with_streams_and_exit_codes(mut node: Node) {
     let (stdin_read, stdin) = pipe();
     let (stdout, stdout_write) = pipe();
     let mut handle = sandbox
-        .exec(&main, ExecSpec {
-            stdin: Some(stdin_read),
-            stdout: Some(stdout_write),
-            env: vec!["SIZE=2".into()],
-            ..ExecSpec::new(words("sh -c").into_iter().chain(["cat; echo $COLOUR $SIZE $(pwd) $(id -u); exit 5".into()]).collect())
-        })
+        .exec(
+            &main,
+            ExecSpec {
+                stdin: Some(stdin_read),
+                stdout: Some(stdout_write),
+                env: vec!["SIZE=2".into()],
+                ..ExecSpec::new(words("sh -c").into_iter().chain(["cat; echo $COLOUR $SIZE $(pwd) $(id -u); exit 5".into()]).collect())
+            },
+        )
         .await
         .expect("runs");
     std::fs::File::from(stdin).write_all(b"from outside\n").expect("written");
@@ -55,7 +58,8 @@ pub async fn exec_runs_with_streams_and_exit_codes(mut node: Node) {
     assert_eq!(handle.wait().await.expect("an end").code, 5);
     assert_eq!(handle.wait().await.expect("asked again").code, 5);
 
-    let output = sandbox.exec_sync(&main, words("sh -c").into_iter().chain(["echo out; echo err >&2; exit 9".into()]).collect(), None, 1024);
+    let output =
+        sandbox.exec_sync(&main, words("sh -c").into_iter().chain(["echo out; echo err >&2; exit 9".into()]).collect(), None, 1024);
     let output = output.await.expect("output");
     assert_eq!((output.exit.code, &output.stdout[..], &output.stderr[..]), (9, &b"out\n"[..], &b"err\n"[..]));
     let output = sandbox.exec_sync(&main, words("seq 1 100000"), None, 10).await.expect("output");
@@ -115,8 +119,7 @@ pub async fn terminals_log_and_resize(mut node: Node) {
     start(&sandbox, spec).await;
     let main = id("main");
     let (stdout, stdout_write) = pipe();
-    let mut handle =
-        sandbox.attach(&main, AttachSpec { stdin: true, stdout: Some(stdout_write), stderr: None }).await.expect("attached");
+    let mut handle = sandbox.attach(&main, AttachSpec { stdin: true, stdout: Some(stdout_write), stderr: None }).await.expect("attached");
     sandbox.resize_tty(&main, 77, 22).await.expect("resized");
     let stdin = handle.take_stdin().expect("its input");
     std::fs::File::from(stdin).write_all(b"words\n").expect("written");
@@ -185,8 +188,7 @@ pub async fn logs_rotate_and_reopen(mut node: Node) {
     spec.log = Some(LogSpec { path: node.log_path("rotating"), max_size: 100_000, max_files: 3 });
     run(&sandbox, spec).await;
     let dir = node.log_path("rotating").parent().expect("a folder").to_owned();
-    let sizes: Vec<u64> =
-        std::fs::read_dir(&dir).expect("a folder").flatten().map(|e| e.metadata().expect("a file").len()).collect();
+    let sizes: Vec<u64> = std::fs::read_dir(&dir).expect("a folder").flatten().map(|e| e.metadata().expect("a file").len()).collect();
     assert_eq!(sizes.len(), 3, "{sizes:?}");
     assert!(sizes.iter().all(|size| *size < 250_000), "{sizes:?}");
     let long = node.log("rotating");
