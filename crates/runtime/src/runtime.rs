@@ -39,6 +39,7 @@ pub struct Runtime {
 struct Inner {
     run_dir: PathBuf,
     root: Group,
+    keepers: Group,
     zygote: Zygote,
     events: broadcast::Sender<ContainerEvent>,
 }
@@ -77,7 +78,7 @@ impl Runtime {
             crate::sys::memfd::protected_program("knarr", &path).map_err(|source| OpenError::Executable { path: path.clone(), source })?;
         let zygote = Zygote::start_from(executable, keepers.path()).map_err(|source| OpenError::Executable { path, source })?;
         let (events, _) = broadcast::channel(4096);
-        Ok(Self { inner: Arc::new(Inner { run_dir, root, zygote, events }) })
+        Ok(Self { inner: Arc::new(Inner { run_dir, root, keepers, zygote, events }) })
     }
 
     /// Events of all sandboxes. A receiver that lags must read the states again.
@@ -121,8 +122,8 @@ impl Runtime {
     /// Finds the sandboxes that an earlier run of ours has left, and clears away those without a keeper.
     pub async fn recover(&self) -> Recovered {
         let mut recovered = Recovered::default();
-        let Ok(entries) = fs::read_dir(&self.inner.run_dir) else { return recovered };
-        for entry in entries.flatten() {
+        let entries = fs::read_dir(&self.inner.run_dir);
+        for entry in entries.into_iter().flatten().flatten() {
             let Ok(id) = SandboxId::new(entry.file_name().to_string_lossy()) else { continue };
             let files = Files::new(entry.path());
             let spec = match state::read_sandbox(&files) {
@@ -143,7 +144,18 @@ impl Runtime {
                 }
             }
         }
+        self.end_strays(&recovered.sandboxes);
         recovered
+    }
+
+    /// Ends keepers whose folders are gone, as after a loss of `/run`; their containers end with them.
+    fn end_strays(&self, known: &[Sandbox]) {
+        for pid in self.inner.keepers.pids().unwrap_or_default() {
+            if known.iter().all(|sandbox| sandbox.pid() != pid) && let Some(stray) = rustix::process::Pid::from_raw(pid) {
+                tracing::warn!(pid, "keeper without a sandbox is ended");
+                let _gone = rustix::process::kill_process(stray, rustix::process::Signal::KILL);
+            }
+        }
     }
 
     fn prepare(&self, spec: SandboxSpec) -> Result<(SandboxSpec, Files, Group, OwnedFd), CreateSandboxError> {

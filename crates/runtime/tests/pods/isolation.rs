@@ -175,6 +175,53 @@ pub async fn links_do_not_lead_out(mut node: Node) {
     sandbox.destroy().await.expect("destroyed");
 }
 
+/// A pod exchanges a directory of its volume for a link while another container mounts it (CVE-2021-25741, CVE-2021-30465).
+pub async fn exchanged_links_do_not_lead_out(mut node: Node) {
+    let sandbox = node.sandbox("pod").await;
+    let outside = node.path("outside");
+    std::fs::create_dir_all(&outside).expect("a directory");
+    std::fs::write(outside.join("secret"), "secret").expect("a file");
+    let volume = node.path("volume");
+    std::fs::create_dir_all(volume.join("part")).expect("a directory");
+    symlink(&outside, volume.join("link")).expect("a link");
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let racer = std::thread::spawn({
+        let (stop, volume) = (stop.clone(), rustix::fs::open(&volume, OFlags::PATH, Mode::empty()).expect("open"));
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let swap = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&volume, "part", &volume, "link", swap).expect("exchanged");
+            }
+        }
+    });
+    let (mut refused, mut mounted) = (0, 0);
+    for round in 0..40 {
+        let name = format!("round{round}");
+        let mut spec = node.container(&name, "cat /mnt/secret /volume/part/inner/secret; true");
+        let source = Source::Beneath { root: volume.clone(), path: "part".into() };
+        // The second mount point lies in the volume, too, so it is made while the first component is exchanged.
+        spec.mounts = vec![
+            Mount::Bind(Bind { source, ..Bind::new("", "/mnt") }),
+            Mount::Bind(Bind::new(&volume, "/volume")),
+            Mount::Bind(Bind::new(node.path("layer"), "/volume/part/inner")),
+        ];
+        match sandbox.create_container(spec).await {
+            Ok(_) => {
+                sandbox.start(&id(&name)).await.expect("started");
+                sandbox.wait(&id(&name)).await.expect("an end");
+                assert!(!node.log(&name).contains("secret\n") && !node.log(&name).ends_with("secret"));
+                mounted += 1;
+            }
+            Err(_) => refused += 1,
+        }
+        assert!(!outside.join("inner").exists(), "nothing is made outside");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    racer.join().expect("the racer ends");
+    assert!(mounted > 0 && refused > 0, "the race took place: {mounted} mounted, {refused} refused");
+    sandbox.destroy().await.expect("destroyed");
+}
+
 pub async fn descriptors_and_executables_do_not_leak(mut node: Node) {
     let sandbox = node.sandbox("pod").await;
     let script = "ls -l /proc/self/fd; ls /proc/1/fd | wc -l; sleep 1000";

@@ -51,13 +51,16 @@ const TESTS: &[(&str, Test)] = tests![
     isolation::read_only_roots_and_masked_paths,
     isolation::mounts_of_every_kind,
     isolation::links_do_not_lead_out,
+    isolation::exchanged_links_do_not_lead_out,
     isolation::descriptors_and_executables_do_not_leak,
     isolation::system_calls_are_filtered,
     isolation::default_files_are_as_expected,
     survival::containers_outlive_the_main_process,
     survival::a_lost_keeper_takes_only_its_own_pod,
+    survival::a_lost_run_directory_ends_its_pods,
     speed::create_and_start,
     speed::keepers_are_small,
+    speed::many_at_once,
 ];
 
 fn main() -> ExitCode {

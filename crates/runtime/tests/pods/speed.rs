@@ -73,3 +73,33 @@ pub async fn keepers_are_small(mut node: Node) {
         sandbox.destroy().await.expect("destroyed");
     }
 }
+
+pub async fn many_at_once(mut node: Node) {
+    let runtime = node.runtime();
+    let specs: Vec<_> = (0..MANY)
+        .map(|n| (node.sandbox_spec(&format!("pod{n}")), node.program(&format!("main{n}"), &["sleep", "1000"])))
+        .collect();
+    let at = Instant::now();
+    let mut tasks = Vec::new();
+    for (sandbox, container) in specs {
+        let runtime = runtime.clone();
+        tasks.push(tokio::spawn(async move {
+            let sandbox = runtime.create_sandbox(sandbox).await.expect("a sandbox");
+            start(&sandbox, container).await;
+            sandbox
+        }));
+    }
+    let mut sandboxes = Vec::new();
+    for task in tasks {
+        sandboxes.push(task.await.expect("made"));
+    }
+    let made = at.elapsed();
+    let at = Instant::now();
+    let ends: Vec<_> = sandboxes.into_iter().map(|sandbox| tokio::spawn(sandbox.destroy())).collect();
+    for end in ends {
+        end.await.expect("no panic").expect("destroyed");
+    }
+    println!("  {MANY} at once: made in {made:?}, destroyed in {:?}", at.elapsed());
+}
+
+const MANY: usize = 50;

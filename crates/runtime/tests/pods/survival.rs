@@ -108,6 +108,21 @@ pub async fn a_lost_keeper_takes_only_its_own_pod(mut node: Node) {
     other.destroy().await.expect("destroyed");
 }
 
+pub async fn a_lost_run_directory_ends_its_pods(mut node: Node) {
+    let sandbox = node.sandbox("pod").await;
+    let status = start(&sandbox, node.container("main", "sleep 1000")).await;
+    std::fs::remove_dir_all(node.path("run/pod")).expect("lost");
+    let kept = node.sandbox("kept").await;
+    let recovered = node.runtime().recover().await;
+    assert_eq!((recovered.sandboxes.len(), recovered.lost.len()), (1, 0));
+    until("the stray is gone", || !running(status.pid.expect("a process"))).await;
+    sandbox.lost().await;
+    sandbox.destroy().await.expect("cleared away");
+    kept.destroy().await.expect("destroyed");
+    let parent = node.runtime().cgroup_root().child("kubepods/burstable/podpod").expect("a plain name");
+    parent.remove(std::time::Duration::from_secs(5)).expect("the kubelet's part");
+}
+
 fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
