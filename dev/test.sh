@@ -54,6 +54,7 @@ else
 fi
 if [ "$(id -u)" = 0 ]; then
   part cluster env KUBECTL="$kubectl" KNARR="$PWD/target/debug/knarr" dev/cluster_test.sh
+  [ -z "$kubectl" ] || part nodes env KUBECTL="$kubectl" KNARR="$PWD/target/debug/knarr" dev/nodes_test.sh
 fi
 
 for note in "${notes[@]+"${notes[@]}"}"; do echo "note: $note"; done
