@@ -207,7 +207,7 @@ pub fn cidr(text: &str, path: &Path, causes: &mut Causes) {
     match text.parse::<ipnet::IpNet>() {
         Ok(block) if block.addr() != block.network() => causes.bad(path, text, "must not have bits set beyond the prefix length"),
         Ok(_) => {}
-        Err(_) if without_leading_zeros(text).parse::<ipnet::IpNet>().is_ok() => {
+        Err(_) if text.contains('/') && without_leading_zeros(text).parse::<ipnet::IpNet>().is_ok() => {
             causes.bad(path, text, "must not have leading 0s in IP or prefix length");
         }
         Err(_) => causes.bad(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),

@@ -20,6 +20,7 @@ pub mod pods;
 pub mod print;
 pub mod quantity;
 pub mod read;
+pub mod quota;
 pub mod resources;
 mod rules;
 pub mod schema;

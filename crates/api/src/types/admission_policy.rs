@@ -38,7 +38,9 @@ pub fn validate_policy(policy: &Object, causes: &mut Causes) {
     let list = SPEC.field("variables");
     for (index, variable) in spec.maps("variables").enumerate() {
         let at = list.index(index);
-        if causes.need_text(variable, "name", &at) {
+        if variable.text("name").is_empty() {
+            causes.needed(&at.field("name"), "name is not specified");
+        } else {
             if !names::c_identifier_errors(variable.text("name")).is_empty() {
                 causes.bad(&at.field("name"), variable.text("name"), "must be a valid CEL identifier");
             }
@@ -75,7 +77,11 @@ pub fn validate_binding(binding: &Object, causes: &mut Causes) {
         let at = SPEC.field("paramRef");
         match (reference.text("name").is_empty(), reference.object("selector")) {
             (true, None) => causes.needed(&at, "one of name or selector must be specified"),
-            (false, Some(_)) => causes.refused(&at.field("name"), "name and selector are mutually exclusive"),
+            (false, Some(selector)) => {
+                causes.refused(&at.field("name"), "name and selector are mutually exclusive");
+                causes.refused(&at.field("selector"), "name and selector are mutually exclusive");
+                check::label_selector(selector, &at.field("selector"), causes);
+            }
             (true, Some(selector)) => check::label_selector(selector, &at.field("selector"), causes),
             (false, None) => {}
         }

@@ -154,8 +154,9 @@ pub fn validate_spread(spec: &Map<String, Value>, path: &Path, causes: &mut Caus
         let (key, action) = (one.text("topologyKey"), one.text("whenUnsatisfiable"));
         if key.is_empty() {
             causes.needed(&at.field("topologyKey"), "can not be empty");
-        } else {
-            causes.each(&at.field("topologyKey"), key, names::qualified_name_errors(key));
+        }
+        if !one.has("labelSelector") && !one.list("matchLabelKeys").is_empty() {
+            causes.refused(&at.field("matchLabelKeys"), "must not be specified when labelSelector is not set");
         }
         if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
             causes.unsupported(&at.field("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);

@@ -1,5 +1,8 @@
 //! `core.v1.Container`: a container of a pod, and what its image's tag says about pulling.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::causes::Causes;
@@ -26,13 +29,20 @@ pub(super) fn default(map: &mut Map<String, Value>) {
 
 /// `latest`, said or meant, is always pulled.
 pub fn pull_policy(image: &str) -> &'static str {
+    static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
+        let host = r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?";
+        let part = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
+        let pattern = format!(r"^(?:{host}/)?{part}(?:/{part})*(?::[\w][\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{{32,}})?$");
+        Regex::new(&pattern).expect("the pattern is fixed")
+    });
+
     let (name, digest) = image.split_once('@').unwrap_or((image, ""));
     let last = name.rsplit('/').next().unwrap_or(name);
     let latest = match last.split_once(':') {
         Some((_, tag)) => tag == "latest",
         None => digest.is_empty() && !name.is_empty(),
     };
-    if latest { "Always" } else { "IfNotPresent" }
+    if latest && REFERENCE.is_match(image) { "Always" } else { "IfNotPresent" }
 }
 
 /// What the containers of a pod are validated against.
@@ -43,6 +53,8 @@ pub struct Surroundings<'a> {
     pub claims: &'a [&'a str],
     /// Whether the pod uses the host's user name space.
     pub host_users: bool,
+    /// The pod's restart policy.
+    pub restart_policy: &'a str,
 }
 
 /// Validates what all three kinds of containers have in common; `name` was not seen before.
@@ -64,15 +76,10 @@ pub fn validate<'c>(
     env_var::validate_from(container.list("envFrom"), &path.field("envFrom"), causes);
     validate_mounts(container, around.volumes, path, causes);
     causes.need_one_of(container, "imagePullPolicy", path, &["Always", "IfNotPresent", "Never"]);
+    validate_resize(container, around.restart_policy, &path.field("resizePolicy"), causes);
     let resources_path = path.field("resources");
     resources::validate(container.map("resources"), &resources_path, causes);
-    let claims = resources_path.field("claims");
-    for (index, claim) in container.map("resources").maps("claims").enumerate() {
-        let at = claims.index(index);
-        if causes.need_text(claim, "name", &at) && !around.claims.contains(&claim.text("name")) {
-            causes.not_found(&at.text(), &claim.text("name").into());
-        }
-    }
+    validate_claims(container.map("resources"), around, &resources_path.field("claims"), causes);
     if let Some(context) = container.object("securityContext") {
         security_context::validate_container(context, around.host_users, &path.field("securityContext"), causes);
     }
@@ -82,12 +89,86 @@ pub fn validate<'c>(
     names_seen.push(name);
 }
 
+/// Validates the resource claims that a container or the whole pod uses.
+pub fn validate_claims(resources: &Map<String, Value>, around: &Surroundings, path: &Path, causes: &mut Causes) {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (index, claim) in resources.maps("claims").enumerate() {
+        let (at, name, request) = (path.index(index), claim.text("name"), claim.text("request"));
+        if !request.is_empty() {
+            causes.each(&at.field("request"), request, names::label_errors(request));
+        }
+        if name.is_empty() {
+            causes.needed(&at, "");
+            continue;
+        }
+        if seen.contains(&(name, request)) {
+            causes.twice(&at, name);
+        }
+        seen.push((name, request));
+        if !around.claims.contains(&name) {
+            let known = if around.claims.is_empty() { " which is empty".to_owned() } else { format!(": {}", around.claims.join(", ")) };
+            let message = format!("Not found: {}: must be one of the names in pod.spec.resourceClaims{known}", Value::from(name));
+            causes.0.push(crate::Cause { reason: "FieldValueNotFound", field: at.text(), message });
+        }
+    }
+}
+
+fn validate_resize(container: &Map<String, Value>, restart_policy: &str, path: &Path, causes: &mut Causes) {
+    let mut seen: Vec<&str> = Vec::new();
+    for policy in container.maps("resizePolicy") {
+        let name = policy.text("resourceName");
+        if seen.contains(&name) {
+            causes.twice(path, name);
+        }
+        seen.push(name);
+        match name {
+            "" => causes.needed(path, ""),
+            "cpu" | "memory" => {}
+            other => causes.unsupported(path, other, &["cpu", "memory"]),
+        }
+        match policy.text("restartPolicy") {
+            "" => causes.needed(path, ""),
+            "NotRequired" | "RestartContainer" => {}
+            other => causes.unsupported(path, other, &["NotRequired", "RestartContainer"]),
+        }
+        if restart_policy == "Never" && policy.text("restartPolicy") != "NotRequired" {
+            causes.bad(path, policy.text("restartPolicy"), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+        }
+    }
+}
+
+/// Validates rules that restart a container by its exit code.
+pub fn validate_restart_rules(container: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    if !container.list("restartPolicyRules").is_empty() && !container.has("restartPolicy") {
+        causes.needed(&path.field("restartPolicy"), "must specify restartPolicy when restart rules are used");
+    }
+    let list = path.field("restartPolicyRules");
+    for (index, rule) in container.maps("restartPolicyRules").enumerate() {
+        let at = list.index(index);
+        if !matches!(rule.text("action"), "Restart" | "RestartAllContainers") {
+            causes.unsupported(&at.field("action"), rule.text("action"), &["Restart", "RestartAllContainers"]);
+        }
+        let codes_path = at.field("exitCodes");
+        match rule.object("exitCodes") {
+            None => causes.needed(&codes_path, "must be specified"),
+            Some(codes) => {
+                if !matches!(codes.text("operator"), "In" | "NotIn") {
+                    causes.unsupported(&codes_path.field("operator"), codes.text("operator"), &["In", "NotIn"]);
+                }
+                if codes.list("values").len() > 255 {
+                    causes.too_many(&codes_path.field("values").text(), codes.list("values").len(), 255);
+                }
+            }
+        }
+    }
+}
+
 /// Validates hooks and probes of a container that may have them.
-pub fn validate_life(container: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+pub fn validate_life(container: &Map<String, Value>, grace: i64, path: &Path, causes: &mut Causes) {
     let lifecycle = path.field("lifecycle");
     for hook in ["postStart", "preStop"] {
         if let Some(handler) = container.map("lifecycle").object(hook) {
-            handler::validate_hook(handler, &lifecycle.field(hook), causes);
+            handler::validate_hook(handler, grace, &lifecycle.field(hook), causes);
         }
     }
     for (field, role) in [("livenessProbe", Role::Liveness), ("readinessProbe", Role::Readiness), ("startupProbe", Role::Startup)] {
@@ -148,6 +229,7 @@ fn validate_mounts(container: &Map<String, Value>, volumes: &[&Map<String, Value
             causes.bad(&at.field("subPathExpr"), mount.text("subPathExpr"), "subPathExpr and subPath are mutually exclusive");
         }
         causes.one_of(mount, "mountPropagation", &list, &["Bidirectional", "HostToContainer", "None"]);
+        causes.one_of(mount, "recursiveReadOnly", &list, &["Disabled", "Enabled", "IfPossible"]);
         let privileged = container.map("securityContext").flag("privileged");
         if mount.text("mountPropagation") == "Bidirectional" && !privileged {
             causes.refused(&list.field("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers");
@@ -157,14 +239,13 @@ fn validate_mounts(container: &Map<String, Value>, volumes: &[&Map<String, Value
     for (index, device) in container.maps("volumeDevices").enumerate() {
         let at = list.index(index);
         let name = device.text("name");
-        if causes.need_text(device, "name", &at) {
-            match volume_of(name) {
-                None => causes.not_found(&at.field("name").text(), &name.into()),
-                Some(volume) if !volume.has("persistentVolumeClaim") && !volume.has("ephemeral") => {
-                    causes.bad(&at.field("name"), name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
-                }
-                Some(_) => {}
+        causes.need_text(device, "name", &at);
+        match volume_of(name) {
+            None => causes.not_found(&at.field("name").text(), &name.into()),
+            Some(volume) if !volume.has("persistentVolumeClaim") && !volume.has("ephemeral") => {
+                causes.bad(&at.field("name"), name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
             }
+            Some(_) => {}
         }
         if used("volumeMounts", name) {
             causes.bad(&at.field("name"), name, "must not already exist in volumeMounts");

@@ -113,7 +113,10 @@ pub fn validate_from(sources: &[Value], path: &Path, causes: &mut Causes) {
         for kind in ["configMapRef", "secretRef"] {
             if let Some(reference) = source.object(kind) {
                 count += 1;
-                causes.need_text(reference, "name", &at.field(kind));
+                let name_path = at.field(kind);
+                if causes.need_text(reference, "name", &name_path) {
+                    causes.each(&name_path.field("name"), reference.text("name"), names::subdomain_errors(reference.text("name")));
+                }
             }
         }
         if count == 0 {

@@ -38,8 +38,15 @@ pub fn validate_probe(probe: &Map<String, Value>, role: Role, path: &Path, cause
 }
 
 /// Validates `postStart` or `preStop`.
-pub fn validate_hook(hook: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+pub fn validate_hook(hook: &Map<String, Value>, grace: i64, path: &Path, causes: &mut Causes) {
     validate_action(hook, &["exec", "httpGet", "tcpSocket", "sleep"], path, causes);
+    if let Some(sleep) = hook.object("sleep") {
+        let seconds = sleep.int("seconds").unwrap_or(0);
+        if seconds < 0 || seconds > grace {
+            let text = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+            causes.bad(&path.field("sleep"), seconds, &text);
+        }
+    }
 }
 
 fn validate_action(handler: &Map<String, Value>, kinds: &[&str], path: &Path, causes: &mut Causes) {
@@ -58,12 +65,6 @@ fn validate_action(handler: &Map<String, Value>, kinds: &[&str], path: &Path, ca
             "httpGet" => validate_http(action, &at, causes),
             "tcpSocket" => check::port_or_name(action.some("port").unwrap_or(&Value::Null), &at.field("port"), causes),
             "grpc" => check::port(action.int("port").unwrap_or(0), &at.field("port"), causes),
-            "sleep" => {
-                let seconds = action.int("seconds").unwrap_or(0);
-                if seconds < 0 {
-                    causes.bad(&at.field("seconds"), seconds, "must be greater than or equal to 0");
-                }
-            }
             _ => {}
         }
     }

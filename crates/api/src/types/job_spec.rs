@@ -15,11 +15,10 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     }
     let manager = spec.text("managedBy");
     if !manager.is_empty() {
-        let errors = crate::names::qualified_name_errors(manager);
-        if errors.is_empty() && !manager.contains('/') {
-            causes.bad(&path.field("managedBy"), manager, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        match manager.split_once('/') {
+            Some((domain, rest)) if !rest.is_empty() => causes.each(&path.field("managedBy"), manager, crate::names::subdomain_errors(domain)),
+            _ => causes.bad(&path.field("managedBy"), manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
         }
-        causes.each(&path.field("managedBy"), manager, errors);
     }
     let indexed = spec.text("completionMode") == "Indexed";
     causes.one_of(spec, "completionMode", path, &["NonIndexed", "Indexed"]);
@@ -38,7 +37,7 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     } else if let Some(failed) = spec.int("maxFailedIndexes").filter(|failed| *failed > spec.int("completions").unwrap_or(0)) {
         causes.bad(&path.field("maxFailedIndexes"), failed, "must be less than or equal to completions");
     }
-    if indexed && spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
         causes.needed(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     }
     let template = path.field("template");
@@ -72,7 +71,11 @@ fn validate_failure_policy(policy: &Map<String, Value>, indexed: bool, path: &Pa
     for (index, rule) in policy.maps("rules").enumerate() {
         let at = list.index(index);
         let supported = ["Count", "FailIndex", "FailJob", "Ignore"];
-        causes.need_one_of(rule, "action", &at, &supported);
+        if rule.text("action").is_empty() {
+            causes.needed(&at.field("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]");
+        } else {
+            causes.one_of(rule, "action", &at, &supported);
+        }
         if rule.text("action") == "FailIndex" && !indexed {
             causes.bad(&at.field("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
         }

@@ -27,7 +27,7 @@ pub fn name_errors(rule: NameRule, name: &str) -> Vec<String> {
 /// Validates the metadata of a new object.
 pub fn validate_meta(object: &Object, rule: NameRule, namespaced: bool, causes: &mut Causes) {
     let meta = object.metadata().unwrap_or(empty());
-    validate_nested(meta, rule, &META, causes, |causes| {
+    validate_nested(meta, rule, knows_finalizers(object), causes, |causes| {
         let namespace = meta.text("namespace");
         let path = META.field("namespace");
         if !namespaced {
@@ -48,7 +48,8 @@ pub fn validate_template_meta(meta: &Map<String, Value>, path: &Path, causes: &m
     validate_annotations(meta.map("annotations"), &path.field("annotations"), causes);
 }
 
-fn validate_nested(meta: &Map<String, Value>, rule: NameRule, path: &Path, causes: &mut Causes, namespace: impl Fn(&mut Causes)) {
+fn validate_nested(meta: &Map<String, Value>, rule: NameRule, known_finalizers: bool, causes: &mut Causes, namespace: impl Fn(&mut Causes)) {
+    let path = &META;
     let (name, prefix) = (meta.text("name"), meta.text("generateName"));
     if !prefix.is_empty() {
         let masked = prefix.strip_suffix('-').map(|stem| format!("{stem}a"));
@@ -62,14 +63,20 @@ fn validate_nested(meta: &Map<String, Value>, rule: NameRule, path: &Path, cause
     namespace(causes);
     let generation = meta.int("generation").unwrap_or(0);
     check::non_negative(generation, &path.field("generation"), causes);
-    validate_rest(meta, path, causes);
+    validate_rest(meta, known_finalizers, path, causes);
 }
 
-fn validate_rest(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+/// Kinds of extension groups take any qualified name as a finalizer.
+fn knows_finalizers(object: &Object) -> bool {
+    let group = object.api_version().split_once('/').map_or("", |(group, _)| group);
+    !matches!(group, "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io") && (group.is_empty() || group.ends_with(".k8s.io") || !group.contains('.'))
+}
+
+fn validate_rest(meta: &Map<String, Value>, known_finalizers: bool, path: &Path, causes: &mut Causes) {
     validate_labels(meta.map("labels"), &path.field("labels"), causes);
     validate_annotations(meta.map("annotations"), &path.field("annotations"), causes);
     validate_owners(meta, &path.field("ownerReferences"), causes);
-    validate_finalizers(meta, &path.field("finalizers"), causes);
+    validate_finalizers(meta, known_finalizers, &path.field("finalizers"), causes);
 }
 
 /// Validates a map of labels.
@@ -121,12 +128,12 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
     }
 }
 
-fn validate_finalizers(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+fn validate_finalizers(meta: &Map<String, Value>, checked: bool, path: &Path, causes: &mut Causes) {
     let (mut orphan, mut foreground) = (false, false);
     for (index, finalizer) in meta.texts("finalizers").enumerate() {
         let errors = names::qualified_name_errors(finalizer);
         let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
-        if errors.is_empty() && !finalizer.contains('/') && !standard {
+        if checked && !finalizer.contains('/') && !standard {
             causes.bad(&path.index(index), finalizer, "name is neither a standard finalizer name nor is it fully qualified");
         }
         causes.each(path, finalizer, errors);
@@ -141,6 +148,7 @@ fn validate_finalizers(meta: &Map<String, Value>, path: &Path, causes: &mut Caus
 
 /// Validates a change of metadata.
 pub fn validate_meta_update(new: &Object, old: &Object, causes: &mut Causes) {
+    let known_finalizers = knows_finalizers(new);
     let (new, old) = (new.metadata().unwrap_or(empty()), old.metadata().unwrap_or(empty()));
     if old.has("deletionTimestamp") {
         let known: Vec<&str> = old.texts("finalizers").collect();
@@ -153,5 +161,5 @@ pub fn validate_meta_update(new: &Object, old: &Object, causes: &mut Causes) {
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         check::immutable(new.some(field), old.some(field), &META.field(field), causes);
     }
-    validate_rest(new, &META, causes);
+    validate_rest(new, known_finalizers, &META, causes);
 }

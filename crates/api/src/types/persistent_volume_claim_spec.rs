@@ -62,6 +62,10 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     if !class.is_empty() {
         causes.each(&path.field("storageClassName"), class, names::subdomain_errors(class));
     }
+    let class = spec.text("volumeAttributesClassName");
+    if !class.is_empty() {
+        causes.each(&path.field("volumeAttributesClassName"), class, names::subdomain_errors(class));
+    }
     causes.one_of(spec, "volumeMode", path, &["Block", "Filesystem"]);
     for field in ["dataSource", "dataSourceRef"] {
         if let Some(source) = spec.object(field) {

@@ -45,7 +45,7 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     let volumes = volume::validate_all(spec.list("volumes"), &path.field("volumes"), causes);
     let claims = validate_claims(spec, &path.field("resourceClaims"), causes);
     let host_users = spec.some("hostUsers").and_then(Value::as_bool).unwrap_or(true);
-    let around = Surroundings { volumes: &volumes, claims: &claims, host_users };
+    let around = Surroundings { volumes: &volumes, claims: &claims, host_users, restart_policy: spec.text("restartPolicy") };
     validate_containers(spec, &around, path, causes);
     if spec.flag("hostNetwork") {
         validate_host_ports(spec, owner, path, causes);
@@ -58,9 +58,9 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     validate_gates(spec, path, causes);
     affinity::validate_spread(spec, &path.field("topologySpreadConstraints"), causes);
     if !host_users {
-        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
             if spec.flag(field) {
-                causes.refused(&path.field(field), "when `hostUsers` is false");
+                causes.refused(&path.field(shown), "when `hostUsers` is false");
             }
         }
         for field in ["containers", "initContainers"] {
@@ -71,7 +71,26 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
         }
     }
     if let Some(resources) = spec.object("resources") {
-        resources::validate(resources, &path.field("resources"), causes);
+        let at = path.field("resources");
+        resources::validate(resources, &at, causes);
+        if !resources.list("claims").is_empty() {
+            causes.refused(&at.field("claims"), "claims may not be set for Resources at pod-level");
+        }
+        container::validate_claims(resources, &around, &at.field("claims"), causes);
+    }
+    if !spec.map("overhead").is_empty() {
+        let overhead: Map<String, Value> = [("limits".to_owned(), spec["overhead"].clone())].into_iter().collect();
+        resources::validate(&overhead, &path.field("overhead"), causes);
+    }
+    if spec.has("hostnameOverride") {
+        let name = spec.text("hostnameOverride");
+        causes.each(&path.field("hostnameOverride"), name, names::subdomain_errors(name));
+        if spec.flag("setHostnameAsFQDN") {
+            causes.refused(&path.field("hostnameOverride"), "may not be specified when setHostnameAsFQDN is true");
+        }
+        if spec.flag("hostNetwork") {
+            causes.refused(&path.field("hostnameOverride"), "may not be specified when hostNetwork is true");
+        }
     }
     let subdomains = ["serviceAccountName", "nodeName"];
     let labels = ["hostname", "subdomain"];
@@ -106,7 +125,8 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     if let Some(os) = spec.object("os") {
         let name = os.text("name");
         if name.is_empty() {
-            causes.needed(&path.field("os"), "cannot be empty");
+            let os = path.field("os");
+            causes.needed(&os.field("name"), "");
         } else if !matches!(name, "linux" | "windows") {
             causes.unsupported(&path.field("os"), name, &["linux", "windows"]);
         }
@@ -114,6 +134,7 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
 }
 
 fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &Path, causes: &mut Causes) {
+    let grace = spec.int("terminationGracePeriodSeconds").unwrap_or(30);
     let mut seen: Vec<&str> = Vec::new();
     let list = path.field("containers");
     if spec.list("containers").is_empty() {
@@ -122,7 +143,8 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     for (index, one) in spec.maps("containers").enumerate() {
         let at = list.index(index);
         container::validate(one, around, &mut seen, &at, causes);
-        container::validate_life(one, &at, causes);
+        container::validate_life(one, grace, &at, causes);
+        container::validate_restart_rules(one, &at, causes);
         causes.one_of(one, "restartPolicy", &at, &["Always", "Never", "OnFailure"]);
     }
     validate_port_conflicts(spec, "containers", &list, causes);
@@ -130,8 +152,9 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     for (index, one) in spec.maps("initContainers").enumerate() {
         let at = list.index(index);
         container::validate(one, around, &mut seen, &at, causes);
+        container::validate_restart_rules(one, &at, causes);
         if crate::pods::is_sidecar(one) {
-            container::validate_life(one, &at, causes);
+            container::validate_life(one, grace, &at, causes);
         } else {
             for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
                 if one.has(field) {
@@ -145,13 +168,19 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     for (index, one) in spec.maps("ephemeralContainers").enumerate() {
         let at = list.index(index);
         container::validate(one, around, &mut seen, &at, causes);
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "resizePolicy"] {
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "restartPolicyRules", "resizePolicy"] {
             if one.has(field) {
                 causes.refused(&at.field(field), "cannot be set for an Ephemeral Container");
             }
         }
         if !one.map("resources").is_empty() {
             causes.refused(&at.field("resources"), "cannot be set for an Ephemeral Container");
+        }
+        let mounts = at.field("volumeMounts");
+        for (index, mount) in one.maps("volumeMounts").enumerate() {
+            for field in ["subPath", "subPathExpr"].into_iter().filter(|field| !mount.text(field).is_empty()) {
+                causes.refused(&mounts.index(index).field(field), "cannot be set for an Ephemeral Container");
+            }
         }
         let target = one.text("targetContainerName");
         let known = ["containers", "initContainers"].iter().any(|field| spec.maps(field).any(|one| one.text("name") == target));
@@ -228,6 +257,11 @@ fn validate_claims<'s>(spec: &'s Map<String, Value>, path: &Path, causes: &mut C
             causes.twice(&at.field("name"), name);
         }
         seen.push(name);
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if claim.has(field) {
+                causes.each(&at.field(field), claim.text(field), names::subdomain_errors(claim.text(field)));
+            }
+        }
         let both = claim.has("resourceClaimName") && claim.has("resourceClaimTemplateName");
         let neither = !claim.has("resourceClaimName") && !claim.has("resourceClaimTemplateName");
         if both {
@@ -241,6 +275,10 @@ fn validate_claims<'s>(spec: &'s Map<String, Value>, path: &Path, causes: &mut C
 
 fn validate_dns(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let config = spec.map("dnsConfig");
+    if spec.text("dnsPolicy") == "None" && !spec.has("dnsConfig") {
+        causes.needed(path, "must provide `dnsConfig` when `dnsPolicy` is None");
+        return;
+    }
     if spec.text("dnsPolicy") == "None" && config.list("nameservers").is_empty() {
         causes.needed(&path.field("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
     }

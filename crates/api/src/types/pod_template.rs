@@ -10,7 +10,7 @@ use crate::types::{object_meta, pod_spec, pod_warnings};
 
 /// Validates a template.
 pub fn validate(template: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    object_meta::validate_template_meta(template.map("metadata"), &path.field("metadata"), causes);
+    object_meta::validate_template_meta(template.map("metadata"), path, causes);
     let spec = path.field("spec");
     pod_spec::validate(template.map("spec"), pod_spec::Owner::Template, &spec, causes);
     if !template.map("spec").list("ephemeralContainers").is_empty() {
@@ -49,7 +49,8 @@ pub fn validate_workload(spec: &Map<String, Value>, path: &Path, word: &str, kin
     validate_selector(spec, path, word, causes);
     let selector = spec.object("selector");
     if causes.0.len() > before && selector.is_some_and(|selector| !check::selector_is_empty(selector)) {
-        causes.bad(&path.field("selector"), spec["selector"].clone(), "invalid label selector");
+        let text = if kind == "StatefulSet" { "" } else { "invalid label selector" };
+        causes.bad(&path.field("selector"), spec["selector"].clone(), text);
         return;
     }
     validate_match(spec, path, causes);
@@ -76,9 +77,9 @@ pub fn validate_match(spec: &Map<String, Value>, path: &Path, causes: &mut Cause
     let selector = spec.get("selector").cloned().unwrap_or_default();
     let nothing_asked = spec.object("selector").is_some_and(check::selector_is_empty);
     if !nothing_asked && !matches(&selector, template) {
-        let (at, labels) = (path.field("template"), template.map("metadata").map("labels").clone());
+        let (at, labels) = (path.field("template"), template.map("metadata").some("labels").cloned().unwrap_or(Value::Null));
         let metadata = at.field("metadata");
-        causes.bad(&metadata.field("labels"), Value::Object(labels), "`selector` does not match template `labels`");
+        causes.bad(&metadata.field("labels"), labels, "`selector` does not match template `labels`");
     }
 }
 

@@ -41,14 +41,20 @@ fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_hugepages(name)
 }
 
-fn validate_name(name: &str, path: &Path, causes: &mut Causes) {
+/// A resource of anything: qualified, or one that is known.
+pub fn validate_any_name(name: &str, path: &Path, causes: &mut Causes) {
     let errors = names::qualified_name_errors(name);
     let qualified = errors.is_empty();
     causes.each(path, name, errors);
+    if !name.contains('/') && qualified && !is_standard(name) {
+        causes.bad(path, name, "must be a standard resource type or fully qualified");
+    }
+}
+
+/// A resource that containers can have.
+pub fn validate_name(name: &str, path: &Path, causes: &mut Causes) {
+    validate_any_name(name, path, causes);
     if !name.contains('/') {
-        if qualified && !is_standard(name) {
-            causes.bad(path, name, "must be a standard resource type or fully qualified");
-        }
         if !(matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_hugepages(name)) {
             causes.bad(path, name, "must be a standard resource for containers");
         }

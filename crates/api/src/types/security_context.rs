@@ -20,24 +20,22 @@ fn ids(context: &Map<String, Value>, fields: &[&str], path: &Path, causes: &mut 
 fn profile(context: &Map<String, Value>, field: &str, word: &str, path: &Path, causes: &mut Causes) {
     let Some(profile) = context.object(field) else { return };
     let at = path.field(field);
-    let local = profile.has("localhostProfile");
-    match profile.text("type") {
-        "Localhost" if !local || profile.text("localhostProfile").is_empty() => {
-            causes.needed(&at.field("localhostProfile"), &format!("must be set when {word} type is Localhost"));
-        }
-        "Localhost" => {
-            if word == "seccomp" && profile.text("localhostProfile").split('/').any(|part| part == "..") {
-                causes.bad(&at.field("localhostProfile"), profile.text("localhostProfile"), "must not contain '..'");
-            }
-        }
-        "RuntimeDefault" | "Unconfined" => {
-            if local {
-                let text = format!("can only be set when {word} type is Localhost");
-                causes.bad(&at.field("localhostProfile"), profile.text("localhostProfile"), &text);
-            }
-        }
+    let (kind, local) = (profile.text("type"), profile.text("localhostProfile"));
+    match kind {
+        "Localhost" | "RuntimeDefault" | "Unconfined" => {}
         "" => causes.needed(&at.field("type"), "type is required when seccompProfile is set"),
         other => causes.unsupported(&at.field("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+    }
+    let place = at.field("localhostProfile");
+    if kind != "Localhost" {
+        if profile.has("localhostProfile") {
+            let value = if word == "seccomp" { Value::Object(profile.clone()) } else { local.into() };
+            causes.bad(&place, value, &format!("can only be set when {word} type is Localhost"));
+        }
+    } else if local.is_empty() {
+        causes.needed(&place, &format!("must be set when {word} type is Localhost"));
+    } else if word == "seccomp" {
+        super::volume::descending_path(local, &place, causes);
     }
 }
 
@@ -72,6 +70,7 @@ pub fn validate_pod(spec: &Map<String, Value>, path: &Path, causes: &mut Causes)
         }
     }
     causes.one_of(context, "fsGroupChangePolicy", path, &["Always", "OnRootMismatch"]);
+    causes.one_of(context, "seLinuxChangePolicy", path, &["Recursive"]);
     causes.one_of(context, "supplementalGroupsPolicy", path, &["Merge", "Strict"]);
     profile(context, "seccompProfile", "seccomp", path, causes);
     profile(context, "appArmorProfile", "AppArmor", path, causes);

@@ -10,6 +10,13 @@ use crate::quantity::Quantity;
 use crate::read::{Read, as_map};
 use crate::types::{Rules, env_var, persistent_volume_claim_spec};
 
+/// Kinds of sources in the order in which they are asked for.
+const SOURCES: [&str; 30] = [
+    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker",
+    "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap", "azureFile",
+    "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+];
+
 /// Rules of the type.
 pub const fn rules() -> Rules {
     Rules { default, ..Rules::of("core.v1.Volume") }
@@ -53,14 +60,20 @@ pub fn validate_all<'v>(volumes: &'v [Value], path: &Path, causes: &mut Causes) 
 /// Validates that a volume has exactly one source, and that source.
 fn validate_source(volume: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let mut count = 0;
-    for (kind, source) in volume.iter().filter(|(field, value)| *field != "name" && !value.is_null()) {
-        let at = path.field(kind);
+    for kind in SOURCES {
+        let Some(source) = volume.some(kind) else { continue };
         count += 1;
         if count > 1 {
-            causes.refused(&at, "may not specify more than 1 volume type");
+            // Two kinds are blamed under names of their own.
+            let shown = match kind {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                kind => kind,
+            };
+            causes.refused(&path.field(shown), "may not specify more than 1 volume type");
             continue;
         }
-        validate_kind(kind, as_map(source), &at, causes);
+        validate_kind(kind, as_map(source), &path.field(kind), causes);
     }
     if count == 0 {
         causes.needed(path, "must specify a volume type");
@@ -128,6 +141,18 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
             downward(source, path, causes);
         }
         "projected" => projected(source, path, causes),
+        "flocker" if source.text("datasetName").is_empty() == source.text("datasetUUID").is_empty() => {
+            if source.text("datasetName").is_empty() {
+                causes.needed(path, "one of datasetName and datasetUUID is required");
+            } else {
+                causes.bad(path, "resource", "datasetName and datasetUUID can not be specified simultaneously");
+            }
+        }
+        "awsElasticBlockStore" | "gcePersistentDisk" => {
+            if let Some(partition) = source.int("partition").filter(|partition| !(0..=255).contains(partition)) {
+                causes.bad(&path.field("partition"), partition, "must be between 1 and 255, inclusive");
+            }
+        }
         "rbd" | "cephfs" if source.list("monitors").is_empty() => causes.needed(&path.field("monitors"), ""),
         "fc" => {
             let (names, ids) = (source.list("targetWWNs").len(), source.list("wwids").len());
@@ -161,15 +186,15 @@ fn projected(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     for (index, one) in source.maps("sources").enumerate() {
         let at = list.index(index);
         let mut count = 0;
-        for (kind, part) in one.iter().filter(|(_, value)| !value.is_null()) {
-            let at = at.field(kind);
-            let part = as_map(part);
+        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"] {
+            let Some(part) = one.some(kind).map(as_map) else { continue };
             count += 1;
             if count > 1 {
                 causes.refused(&at, "may not specify more than 1 volume type per source");
                 continue;
             }
-            match kind.as_str() {
+            let at = at.field(kind);
+            match kind {
                 "secret" | "configMap" => {
                     causes.need_text(part, "name", &at);
                     items(part, &at, causes);

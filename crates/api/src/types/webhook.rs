@@ -48,6 +48,9 @@ fn validate(webhook: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     } else if !webhook.texts("admissionReviewVersions").any(|version| matches!(version, "v1" | "v1beta1")) {
         causes.bad(&versions, webhook["admissionReviewVersions"].clone(), "must include at least one of v1, v1beta1");
     }
+    for (index, version) in webhook.texts("admissionReviewVersions").enumerate() {
+        causes.each(&versions.index(index), version, names::label_1035_errors(version));
+    }
     let rules = path.field("rules");
     for (index, rule) in webhook.maps("rules").enumerate() {
         validate_rule(rule, &rules.index(index), causes);
@@ -112,13 +115,21 @@ pub fn validate_client(client: &Map<String, Value>, path: &Path, causes: &mut Ca
                 }
                 Some(("https", _)) => causes.bad(&at, "", "host must be specified; desired format: https://host[/path]"),
                 Some((scheme, _)) => causes.bad(&at, scheme, "'https' is the only allowed URL scheme; desired format: https://host[/path]"),
+                None if url.is_empty() => {
+                    causes.bad(&at, "", "host must be specified; desired format: https://host[/path]");
+                    causes.bad(&at, "", "'https' is the only allowed URL scheme; desired format: https://host[/path]");
+                }
                 None => causes.bad(&at, "", "'https' is the only allowed URL scheme; desired format: https://host[/path]"),
             }
         }
         (None, Some(service)) => {
             let at = path.field("service");
-            causes.need_text(service, "name", &at);
-            causes.need_text(service, "namespace", &at);
+            // The real server blames each of the two for the other.
+            for (field, blamed) in [("namespace", "name"), ("name", "namespace")] {
+                if service.text(field).is_empty() {
+                    causes.needed(&at.field(blamed), "");
+                }
+            }
             let port = service.int("port").unwrap_or(443);
             for error in check::port_errors(port) {
                 causes.bad(&at.field("port"), port, &format!("port is not valid: {error}"));

@@ -22,7 +22,7 @@ fn validate(binding: &Object, causes: &mut Causes) {
     admission_policy::validate_binding(binding, causes);
     let (spec, list) = (binding.map("spec"), SPEC.field("validationActions"));
     if spec.list("validationActions").is_empty() {
-        causes.needed(&list, "");
+        causes.needed(&list, "at least one validation action is required");
     }
     let mut seen: Vec<&str> = Vec::new();
     for (index, action) in spec.texts("validationActions").enumerate() {

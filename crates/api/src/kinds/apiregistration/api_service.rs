@@ -51,17 +51,21 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
     match spec.object("service") {
         None => {
-            for field in ["caBundle", "insecureSkipTLSVerify"] {
-                if spec.has(field) {
-                    causes.bad(&SPEC.field(field), spec[field].clone(), "local APIServices may not have this field");
-                }
+            if !spec.text("caBundle").is_empty() {
+                causes.bad(&SPEC.field("caBundle"), spec.text("caBundle"), "local APIServices may not have a caBundle");
+            }
+            if spec.flag("insecureSkipTLSVerify") {
+                causes.bad(&SPEC.field("insecureSkipTLSVerify"), true, "local APIServices may not have insecureSkipTLSVerify");
             }
         }
         Some(service) => {
             let at = SPEC.field("service");
             causes.need_text(service, "namespace", &at);
             causes.need_text(service, "name", &at);
-            check::port(service.int("port").unwrap_or(443), &at.field("port"), causes);
+            let port = service.int("port").unwrap_or(443);
+            for error in check::port_errors(port) {
+                causes.bad(&at.field("port"), port, &format!("port is not valid: {error}"));
+            }
             if spec.flag("insecureSkipTLSVerify") && !spec.text("caBundle").is_empty() {
                 causes.bad(&SPEC.field("insecureSkipTLSVerify"), true, "may not be true if caBundle is present");
             }

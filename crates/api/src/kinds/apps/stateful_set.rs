@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
-use crate::types::{Rules, pod_template, pod_warnings};
+use crate::types::{Rules, persistent_volume_claim_spec, pod_template, pod_warnings};
 
 const SPEC: Path<'static> = Path::root("spec");
 /// Fields of the spec that may change.
@@ -95,6 +95,15 @@ fn validate(object: &Object, causes: &mut Causes) {
     check::non_negative_field(spec, "minReadySeconds", &SPEC, causes);
     check::non_negative_field(spec, "revisionHistoryLimit", &SPEC, causes);
     check::non_negative_field(spec.map("ordinals"), "start", &SPEC.field("ordinals"), causes);
+    let service = spec.text("serviceName");
+    if !service.is_empty() {
+        causes.each(&SPEC.field("serviceName"), service, crate::names::label_errors(service));
+    }
+    let claims = SPEC.field("volumeClaimTemplates");
+    for (index, claim) in spec.maps("volumeClaimTemplates").enumerate() {
+        let at = claims.index(index);
+        persistent_volume_claim_spec::validate(claim.map("spec"), &at.field("spec"), causes);
+    }
     pod_template::validate_workload(spec, &SPEC, "statefulset", "StatefulSet", causes);
 }
 

@@ -15,7 +15,9 @@ use crate::types::Rules;
 const SPEC: Path<'static> = Path::root("spec");
 /// Metric types with the fields that hold them.
 const METRICS: [(&str, &str); 5] =
-    [("ContainerResource", "containerResource"), ("External", "external"), ("Object", "object"), ("Pods", "pods"), ("Resource", "resource")];
+    [("Object", "object"), ("External", "external"), ("Pods", "pods"), ("Resource", "resource"), ("ContainerResource", "containerResource")];
+/// The types in sorted order.
+const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -104,29 +106,39 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
     let kind = metric.text("type");
     if kind.is_empty() {
         causes.needed(&path.field("type"), "must specify a metric source type");
-        return;
     }
-    let Some((_, field)) = METRICS.iter().find(|(name, _)| *name == kind) else {
-        let supported: Vec<&str> = METRICS.iter().map(|(name, _)| *name).collect();
-        causes.unsupported(&path.field("type"), kind, &supported);
-        return;
-    };
-    let at = path.field(field);
-    let Some(source) = metric.object(field) else {
-        causes.needed(&at, "must populate information for the given metric source");
-        return;
-    };
-    for (_, other) in METRICS.iter().filter(|(_, other)| other != field && metric.has(other)) {
-        causes.refused(&path.field(other), "must populate the given metric source only");
+    if !TYPES.contains(&kind) {
+        causes.unsupported(&path.field("type"), kind, &TYPES);
     }
-    let (target, goal) = (source.map("target"), at.field("target"));
+    let mut present: Vec<&str> = Vec::new();
+    for (name, field) in METRICS {
+        if let Some(source) = metric.object(field) {
+            present.push(field);
+            if present.len() == 1 {
+                validate_source(name, source, &path.field(field), causes);
+            }
+        }
+    }
+    let expected = METRICS.iter().find(|(name, _)| *name == kind).map_or("", |(_, field)| field);
+    if !expected.is_empty() && !present.contains(&expected) {
+        causes.needed(&path.field(expected), "must populate information for the given metric source");
+    }
+    if present.len() != 1 {
+        for other in present.into_iter().filter(|field| *field != expected) {
+            causes.refused(&path.field(other), "must populate the given metric source only");
+        }
+    }
+}
+
+fn validate_source(kind: &str, source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let (target, goal) = (source.map("target"), path.field("target"));
     match kind {
         "Resource" | "ContainerResource" => {
             if source.text("name").is_empty() {
-                causes.needed(&at.field("name"), "must specify a resource name");
+                causes.needed(&path.field("name"), "must specify a resource name");
             }
-            if kind == "ContainerResource" {
-                causes.need_text(source, "container", &at);
+            if kind == "ContainerResource" && source.text("container").is_empty() {
+                causes.needed(&path.field("container"), "must specify a container");
             }
             if !target.has("averageUtilization") && !target.has("averageValue") {
                 causes.needed(&goal.field("averageUtilization"), "must set either a target raw value or a target utilization");
@@ -135,24 +147,32 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
             }
         }
         "Object" => {
-            validate_target_name(source.map("describedObject"), &at.field("describedObject"), causes);
-            validate_metric_name(source, &at, causes);
+            validate_target_name(source.map("describedObject"), &path.field("describedObject"), causes);
+            validate_metric_name(source, path, causes);
             if !target.has("value") && !target.has("averageValue") {
                 causes.needed(&goal.field("averageValue"), "must set either a target value or averageValue");
             }
         }
         "External" => {
-            validate_metric_name(source, &at, causes);
+            validate_metric_name(source, path, causes);
             if !target.has("value") && !target.has("averageValue") {
                 causes.needed(&goal.field("averageValue"), "must set either a target value for metric or a per-pod target");
+            } else if target.has("value") && target.has("averageValue") {
+                causes.refused(&goal.field("value"), "may not set both a target value for metric and a per-pod target");
             }
         }
         _ => {
-            validate_metric_name(source, &at, causes);
+            validate_metric_name(source, path, causes);
             if !target.has("averageValue") {
                 causes.needed(&goal.field("averageValue"), "must specify a positive target averageValue");
             }
         }
+    }
+    if target.text("type").is_empty() {
+        causes.needed(&goal.field("type"), "must specify a metric target type");
+    }
+    if !matches!(target.text("type"), "Utilization" | "Value" | "AverageValue") {
+        causes.bad(&goal.field("type"), target.text("type"), "must be either Utilization, Value, or AverageValue");
     }
     if let Some(percent) = target.int("averageUtilization").filter(|percent| *percent < 1) {
         causes.bad(&goal.field("averageUtilization"), percent, "must be greater than 0");
@@ -165,15 +185,20 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
 }
 
 fn validate_metric_name(source: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    if source.map("metric").text("name").is_empty() {
-        let metric = path.field("metric");
+    let (name, metric) = (source.map("metric").text("name"), path.field("metric"));
+    if name.is_empty() {
         causes.needed(&metric.field("name"), "must specify a metric name");
+    } else {
+        causes.each(&metric.field("name"), name, names::path_segment_errors(name));
     }
 }
 
 fn validate_target_name(target: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    causes.need_text(target, "kind", path);
-    causes.need_text(target, "name", path);
+    for field in ["kind", "name"] {
+        if causes.need_text(target, field, path) {
+            causes.each(&path.field(field), target.text(field), names::path_segment_errors(target.text(field)));
+        }
+    }
 }
 
 fn validate_rules(rules: &Map<String, Value>, path: &Path, causes: &mut Causes) {
@@ -191,7 +216,9 @@ fn validate_rules(rules: &Map<String, Value>, path: &Path, causes: &mut Causes) 
     }
     for (index, policy) in rules.maps("policies").enumerate() {
         let at = list.index(index);
-        causes.need_one_of(policy, "type", &at, &["Percent", "Pods"]);
+        if !matches!(policy.text("type"), "Percent" | "Pods") {
+            causes.unsupported(&at.field("type"), policy.text("type"), &["Percent", "Pods"]);
+        }
         for field in ["value", "periodSeconds"] {
             let number = policy.int(field).unwrap_or(0);
             if number <= 0 {

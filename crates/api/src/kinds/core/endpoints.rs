@@ -41,6 +41,9 @@ fn validate(endpoints: &Object, causes: &mut Causes) {
                 if !address.text("hostname").is_empty() {
                     causes.each(&at.field("hostname"), address.text("hostname"), names::label_errors(address.text("hostname")));
                 }
+                if address.has("nodeName") {
+                    causes.each(&at.field("nodeName"), address.text("nodeName"), names::subdomain_errors(address.text("nodeName")));
+                }
                 special(address.text("ip"), &at.field("ip"), causes);
             }
         }
@@ -55,6 +58,9 @@ fn validate(endpoints: &Object, causes: &mut Causes) {
             }
             check::port(port.int("port").unwrap_or(0), &at.field("port"), causes);
             causes.need_one_of(port, "protocol", &at, &["SCTP", "TCP", "UDP"]);
+            if port.has("appProtocol") {
+                causes.each(&at.field("appProtocol"), port.text("appProtocol"), names::qualified_name_errors(port.text("appProtocol")));
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::object::Object;
 use crate::path::Path;
 use crate::quantity::Quantity;
 use crate::read::Read;
+use crate::types::resources;
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -22,10 +23,10 @@ fn validate(range: &Object, causes: &mut Causes) {
     for (index, limit) in range.map("spec").maps("limits").enumerate() {
         let at = list.index(index);
         let kind = limit.text("type");
-        if kind.is_empty() {
-            causes.needed(&at.field("type"), "");
-        }
-        if !kind.is_empty() && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
+        let errors = crate::names::qualified_name_errors(kind);
+        let qualified = errors.is_empty();
+        causes.each(&at.field("type"), kind, errors);
+        if qualified && !kind.is_empty() && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
             causes.bad(&at.field("type"), kind, "must be a standard limit type or fully qualified");
         }
         if seen.contains(&kind) {
@@ -46,6 +47,15 @@ fn validate(range: &Object, causes: &mut Causes) {
         let mut names: Vec<&String> = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"].iter().flat_map(|field| limit.map(field).keys()).collect();
         names.sort();
         names.dedup();
+        for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            let place = at.field(field);
+            for name in limit.map(field).keys() {
+                match kind {
+                    "Pod" | "Container" => resources::validate_name(name, &place.key(name), causes),
+                    _ => resources::validate_any_name(name, &place.key(name), causes),
+                }
+            }
+        }
         for name in names {
             let get = |field: &str| limit.map(field).quantity(name);
             let mut ordered = |low: &str, high: &str, path_field: &str, text: &str| {

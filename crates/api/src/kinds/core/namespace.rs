@@ -3,8 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::causes::Causes;
+use crate::check::Check;
 use crate::kind::{Clock, Kind, NameRule, Selectable, keep, keep_spec};
+use crate::names;
 use crate::object::Object;
+use crate::path::Path;
 use crate::print;
 use crate::read::{Read, Write};
 use crate::types::Rules;
@@ -21,6 +24,7 @@ pub const fn kind() -> Kind {
             keep(new, old, "spec");
         },
         prepare_status_update: keep_spec,
+        validate,
         validate_status_update,
         selectable: &[Selectable { field: "status.phase", value: |namespace| namespace.text_at(&["status", "phase"]).into() }],
         columns: Some(columns),
@@ -50,6 +54,17 @@ fn prepare_create(namespace: &mut Object) {
         let mut finalizers = spec.list("finalizers").to_vec();
         finalizers.push("kubernetes".into());
         spec.insert("finalizers".into(), finalizers.into());
+    }
+}
+
+fn validate(namespace: &Object, causes: &mut Causes) {
+    let spec = Path::root("spec");
+    let at = spec.field("finalizers");
+    for finalizer in namespace.map("spec").texts("finalizers") {
+        causes.each(&at, finalizer, names::qualified_name_errors(finalizer));
+        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+            causes.bad(&at, finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+        }
     }
 }
 

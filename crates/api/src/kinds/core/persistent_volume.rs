@@ -16,9 +16,8 @@ use crate::types::{Rules, affinity, pod_warnings, volume};
 
 const SPEC: Path<'static> = Path::root("spec");
 const SOURCES: [&str; 22] = [
-    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "fc", "flexVolume", "flocker", "gcePersistentDisk",
-    "glusterfs", "hostPath", "iscsi", "local", "nfs", "photonPersistentDisk", "portworxVolume", "quobyte", "rbd", "scaleIO", "storageos",
-    "vsphereVolume",
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs", "iscsi", "cinder", "fc",
+    "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "scaleIO", "local", "storageos", "csi",
 ];
 
 /// The kind.
@@ -88,6 +87,9 @@ fn validate(volume: &Object, causes: &mut Causes) {
     if let Some(required) = spec.map("nodeAffinity").object("required") {
         let at = SPEC.field("nodeAffinity");
         affinity::validate_node_selector(required, &at.field("required"), causes);
+    } else if spec.has("nodeAffinity") {
+        let at = SPEC.field("nodeAffinity");
+        causes.needed(&at.field("required"), "must specify required node constraints");
     } else if spec.has("local") {
         causes.needed(&SPEC.field("nodeAffinity"), "Local volume requires node affinity");
     }
@@ -97,7 +99,8 @@ fn validate(volume: &Object, causes: &mut Causes) {
         count += 1;
         let at = SPEC.field(source);
         if count > 1 {
-            causes.refused(&at, "may not specify more than 1 volume type");
+            let shown = if source == "cephfs" { "cephFS" } else { source };
+            causes.refused(&SPEC.field(shown), "may not specify more than 1 volume type");
         } else {
             volume::validate_kind(source, as_map(value), &at, causes);
             if source == "csi" {
@@ -116,6 +119,14 @@ fn validate(volume: &Object, causes: &mut Causes) {
         causes.each(&SPEC.field("storageClassName"), class, names::subdomain_errors(class));
     }
     causes.one_of(spec, "volumeMode", &SPEC, &["Block", "Filesystem"]);
+    if spec.has("volumeAttributesClassName") {
+        let class = spec.text("volumeAttributesClassName");
+        if class.is_empty() {
+            causes.needed(&SPEC.field("volumeAttributesClassName"), "an empty string is disallowed");
+        } else {
+            causes.each(&SPEC.field("volumeAttributesClassName"), class, names::subdomain_errors(class));
+        }
+    }
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

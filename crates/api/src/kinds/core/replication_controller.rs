@@ -66,7 +66,8 @@ fn validate(object: &Object, causes: &mut Causes) {
     let labels = template.map("metadata").map("labels");
     if !spec.map("selector").iter().all(|(key, value)| labels.get(key) == Some(value)) {
         let metadata = at.field("metadata");
-        causes.bad(&metadata.field("labels"), Value::Object(labels.clone()), "`selector` does not match template `labels`");
+        let labels = template.map("metadata").some("labels").cloned().unwrap_or(Value::Null);
+        causes.bad(&metadata.field("labels"), labels, "`selector` does not match template `labels`");
     }
     pod_template::validate_always(template, &at, "ReplicationController", causes);
 }

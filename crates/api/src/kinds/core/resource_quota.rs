@@ -54,9 +54,34 @@ fn validate(quota: &Object, causes: &mut Causes) {
             causes.bad(&scopes, spec["scopes"].clone(), "unsupported scope");
         }
     }
+    validate_scope_selector(spec, causes);
     let has = |scope: &str| spec.texts("scopes").any(|one| one == scope);
     if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
         causes.bad(&scopes, spec["scopes"].clone(), "conflicting scopes");
+    }
+}
+
+fn validate_scope_selector(spec: &Map<String, Value>, causes: &mut Causes) {
+    let path = SPEC.field("scopeSelector");
+    let at = path.field("matchExpressions");
+    for one in spec.map("scopeSelector").maps("matchExpressions") {
+        let (scope, operator) = (one.text("scopeName"), one.text("operator"));
+        if !SCOPES.contains(&scope) {
+            causes.bad(&at.field("scopeName"), scope, "unsupported scope");
+        }
+        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope) && operator != "Exists" {
+            causes.bad(&at.field("operator"), operator, "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity");
+        }
+        match operator {
+            "In" | "NotIn" if one.list("values").is_empty() => {
+                causes.needed(&at.field("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
+            }
+            "Exists" | "DoesNotExist" if !one.list("values").is_empty() => {
+                causes.bad(&at.field("values"), one["values"].clone(), "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => causes.bad(&at.field("operator"), other, "not a valid selector operator"),
+        }
     }
 }
 

@@ -231,6 +231,10 @@ fn validate(service: &Object, causes: &mut Causes) {
             causes.refused(&SPEC.field(field), "may only be used when `type` is 'LoadBalancer'");
         }
     }
+    if kind == "LoadBalancer" && spec.has("loadBalancerClass") {
+        let class = spec.text("loadBalancerClass");
+        causes.each(&SPEC.field("loadBalancerClass"), class, names::qualified_name_errors(class));
+    }
     if kind == "LoadBalancer" && !spec.has("allocateLoadBalancerNodePorts") {
         causes.needed(&SPEC.field("allocateLoadBalancerNodePorts"), "");
     }
@@ -256,7 +260,7 @@ fn validate_ports(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         causes.need_one_of(port, "protocol", &at, &["SCTP", "TCP", "UDP"]);
         check::port_or_name(port.some("targetPort").unwrap_or(&Value::Null), &at.field("targetPort"), causes);
         let protocol = port.text("appProtocol");
-        if !protocol.is_empty() {
+        if port.has("appProtocol") {
             causes.each(&at.field("appProtocol"), protocol, names::qualified_name_errors(protocol));
         }
     }
@@ -348,7 +352,7 @@ fn validate_policies(spec: &Map<String, Value>, causes: &mut Causes) {
         causes.bad(&SPEC.field("healthCheckNodePort"), health, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
     }
     causes.one_of(spec, "internalTrafficPolicy", &SPEC, &["Cluster", "Local"]);
-    causes.one_of(spec, "trafficDistribution", &SPEC, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+    causes.one_of(spec, "trafficDistribution", &SPEC, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {

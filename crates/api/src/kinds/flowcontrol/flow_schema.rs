@@ -11,6 +11,7 @@ use crate::print;
 use crate::read::Read;
 
 const SPEC: Path<'static> = Path::root("spec");
+const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -46,8 +47,11 @@ fn validate(object: &Object, causes: &mut Causes) {
         }
     }
     let level = SPEC.field("priorityLevelConfiguration");
-    if spec.map("priorityLevelConfiguration").text("name").is_empty() {
+    let name = spec.map("priorityLevelConfiguration").text("name");
+    if name.is_empty() {
         causes.needed(&level.field("name"), "must reference a priority level");
+    } else {
+        causes.each(&level.field("name"), name, crate::names::subdomain_errors(name));
     }
     let list = SPEC.field("rules");
     for (index, rule) in spec.maps("rules").enumerate() {
@@ -72,7 +76,18 @@ fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
             }
         };
         match subject.object(field) {
-            Some(one) => drop(causes.need_text(one, "name", &at.field(field))),
+            Some(one) => {
+                let place = at.field(field);
+                if causes.need_text(one, "name", &place) && field == "serviceAccount" && one.text("name") != "*" {
+                    causes.each(&place.field("name"), one.text("name"), crate::names::subdomain_errors(one.text("name")));
+                }
+                if field == "serviceAccount" {
+                    match one.text("namespace") {
+                        "" => causes.needed(&place.field("namespace"), "must specify namespace for service account"),
+                        namespace => causes.each(&place.field("namespace"), namespace, crate::names::label_errors(namespace)),
+                    }
+                }
+            }
             None => causes.needed(&at.field(field), &format!("{field} is required when subject kind is '{}'", subject.text("kind"))),
         }
     }
@@ -91,9 +106,35 @@ fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
                 };
                 causes.needed(&at.field(name), &text);
             }
+            let known = |verb: &str| VERBS.contains(&verb) || verb == "*";
+            if !one.texts("verbs").all(known) {
+                causes.unsupported_value(&at.field("verbs"), &one["verbs"], &VERBS);
+            } else if one.list("verbs").len() > 1 && one.texts("verbs").any(|verb| verb == "*") {
+                causes.bad(&at.field("verbs"), one["verbs"].clone(), "if '*' is present, must not specify other verbs");
+            }
+            if field == "nonResourceRules" {
+                validate_urls(one, &at.field("nonResourceURLs"), causes);
+            }
             if field == "resourceRules" && one.list("namespaces").is_empty() && !one.flag("clusterScope") {
                 causes.needed(&at.field("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace");
             }
+        }
+    }
+}
+
+fn validate_urls(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    if rule.list("nonResourceURLs").len() > 1 && rule.texts("nonResourceURLs").any(|url| url == "*") {
+        causes.bad(path, rule["nonResourceURLs"].clone(), "if '*' is present, must not specify other non-resource URLs");
+        return;
+    }
+    for (index, url) in rule.texts("nonResourceURLs").enumerate().filter(|(_, url)| *url != "*") {
+        let at = path.index(index);
+        if url.is_empty() {
+            causes.bad(&at, url, "must not be empty");
+        } else if !url.starts_with('/') {
+            causes.bad(&at, url, "must start with slash");
+        } else if url.contains(' ') {
+            causes.bad(&at, url, "must not contain white-space");
         }
     }
 }

@@ -70,9 +70,11 @@ fn validate(object: &Object, causes: &mut Causes) {
                         causes.bad(&place.field("handSize"), hand, &format!("should not be greater than queues ({queues})"));
                     }
                 }
+                ("", _) => causes.needed(&at.field("type"), ""),
                 (other, _) => causes.unsupported(&at.field("type"), other, &["Queue", "Reject"]),
             }
         }
+        "" => causes.needed(&SPEC.field("type"), ""),
         other => causes.unsupported(&SPEC.field("type"), other, &["Exempt", "Limited"]),
     }
 }

@@ -70,6 +70,10 @@ fn validate_spec(object: &Object, causes: &mut Causes) {
     let tls = SPEC.field("tls");
     for (index, one) in spec.maps("tls").enumerate() {
         let at = tls.index(index);
+        let secret = one.text("secretName");
+        if !secret.is_empty() {
+            causes.each(&at.field("secretName"), secret, names::subdomain_errors(secret));
+        }
         let hosts = at.field("hosts");
         for (index, host) in one.texts("hosts").enumerate() {
             let errors = if host.contains('*') { names::wildcard_subdomain_errors(host) } else { names::subdomain_errors(host) };

@@ -34,8 +34,14 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
     if let Some(parameters) = spec.object("parameters") {
         let at = SPEC.field("parameters");
-        causes.need_text(parameters, "kind", &at);
-        causes.need_text(parameters, "name", &at);
+        if !parameters.text("apiGroup").is_empty() {
+            causes.each(&at.field("apiGroup"), parameters.text("apiGroup"), names::subdomain_errors(parameters.text("apiGroup")));
+        }
+        for field in ["kind", "name"] {
+            if causes.need_text(parameters, field, &at) {
+                causes.each(&at.field(field), parameters.text(field), names::path_segment_errors(parameters.text(field)));
+            }
+        }
         causes.need_one_of(parameters, "scope", &at, &["Cluster", "Namespace"]);
         match (parameters.text("scope"), parameters.text("namespace").is_empty()) {
             ("Namespace", true) => causes.needed(&at.field("namespace"), "`parameters.scope` is set to 'Namespace'"),

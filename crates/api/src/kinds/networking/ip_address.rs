@@ -30,8 +30,15 @@ fn validate(object: &Object, causes: &mut Causes) {
     let at = SPEC.field("parentRef");
     match object.map("spec").object("parentRef") {
         Some(parent) => {
-            causes.need_text(parent, "resource", &at);
-            causes.need_text(parent, "name", &at);
+            if !parent.text("group").is_empty() {
+                causes.each(&at.field("group"), parent.text("group"), crate::names::subdomain_errors(parent.text("group")));
+            }
+            for field in ["resource", "name"] {
+                if causes.need_text(parent, field, &at) {
+                    causes.each(&at.field(field), parent.text(field), crate::names::path_segment_errors(parent.text(field)));
+                }
+            }
+            causes.each(&at.field("namespace"), parent.text("namespace"), crate::names::path_segment_errors(parent.text("namespace")));
         }
         None => causes.needed(&at, ""),
     }

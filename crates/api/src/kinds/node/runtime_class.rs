@@ -27,6 +27,11 @@ fn validate(class: &Object, causes: &mut Causes) {
     causes.each(&Path::root("handler"), class.text("handler"), names::label_errors(class.text("handler")));
     let scheduling = Path::root("scheduling");
     object_meta::validate_labels(class.map("scheduling").map("nodeSelector"), &scheduling.field("nodeSelector"), causes);
+    let list = scheduling.field("tolerations");
+    let tolerations = class.map("scheduling").list("tolerations");
+    for (index, toleration) in tolerations.iter().enumerate().filter(|(index, toleration)| tolerations[..*index].contains(toleration)) {
+        causes.twice(&list.index(index), toleration.clone());
+    }
     affinity::validate_tolerations(class.map("scheduling"), &scheduling.field("tolerations"), causes);
 }
 

@@ -29,6 +29,10 @@ fn validate(role: &Object, causes: &mut Causes) {
         causes.needed(&list, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (index, selector) in aggregation.maps("clusterRoleSelectors").enumerate() {
+        let before = causes.0.len();
         check::label_selector(selector, &list.index(index), causes);
+        if causes.0.len() > before {
+            causes.bad(&list.index(index), serde_json::Value::Null, "invalid label selector.");
+        }
     }
 }

@@ -40,16 +40,12 @@ fn validate(slice: &Object, causes: &mut Causes) {
         let pool = SPEC.field("pool");
         causes.bad(&pool.field("resourceSliceCount"), spec.map("pool").int("resourceSliceCount").unwrap_or(0), "must be greater than zero");
     }
-    let places = ["nodeName", "nodeSelector"].iter().filter(|field| spec.has(field)).count();
-    if spec.map("pool").int("resourceSliceCount").unwrap_or(0) <= 0 {
-        let pool = SPEC.field("pool");
-        causes.bad(&pool.field("resourceSliceCount"), spec.map("pool").int("resourceSliceCount").unwrap_or(0), "must be greater than zero");
-    }
-    let places = places + usize::from(spec.flag("allNodes")) + usize::from(spec.flag("perDeviceNodeSelection"));
-    match places {
+    let mut places: Vec<&str> = ["nodeName", "nodeSelector"].into_iter().filter(|field| spec.has(field)).collect();
+    places.extend(["allNodes", "perDeviceNodeSelection"].into_iter().filter(|field| spec.flag(field)));
+    match places.len() {
         0 => causes.needed(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"),
         1 => {}
-        _ => causes.bad(&SPEC, Value::Null, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"),
+        _ => causes.bad(&SPEC, format!("{{`{}`}}", places.join("`, `")), "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"),
     }
 }
 

@@ -52,6 +52,9 @@ fn validate(driver: &Object, causes: &mut Causes) {
     for mode in spec.texts("volumeLifecycleModes").filter(|mode| !matches!(*mode, "Ephemeral" | "Persistent")) {
         causes.unsupported(&modes, mode, &["Persistent", "Ephemeral"]);
     }
+    if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
+        causes.bad(&SPEC.field("serviceAccountTokenInSecrets"), spec.flag("serviceAccountTokenInSecrets"), "serviceAccountTokenInSecrets is set but no tokenRequests are specified");
+    }
     let requests = SPEC.field("tokenRequests");
     let mut seen: Vec<&str> = Vec::new();
     for (index, request) in spec.maps("tokenRequests").enumerate() {

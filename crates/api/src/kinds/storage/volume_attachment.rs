@@ -34,6 +34,14 @@ fn validate(attachment: &Object, causes: &mut Causes) {
     let (source, at) = (spec.map("source"), SPEC.field("source"));
     match (source.has("inlineVolumeSpec"), source.has("persistentVolumeName")) {
         (true, true) => causes.refused(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (false, true) => {
+            let name = source.text("persistentVolumeName");
+            if name.is_empty() {
+                causes.needed(&at.field("persistentVolumeName"), "must specify non empty persistentVolumeName");
+            } else {
+                causes.each(&at.field("persistentVolumeName"), name, crate::names::subdomain_errors(name));
+            }
+        }
         (false, false) => causes.needed(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
         _ => {}
     }
