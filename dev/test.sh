@@ -21,11 +21,16 @@ account() { # log code
   passed=$((passed + ok)) failed=$((failed + bad))
 }
 
+# Shows a part while it runs. It writes to a file and not to a pipe, so that nothing that it leaves behind keeps us waiting.
 part() { # name command...
-  local name=$1 code; shift
+  local name=$1 code job; shift
   echo "== $name"
-  "$@" 2>&1 | tee "$out/$name.log"
-  code=${PIPESTATUS[0]}
+  : >"$out/$name.log"
+  "$@" >"$out/$name.log" 2>&1 </dev/null &
+  job=$!
+  tail -n +1 -s 0.2 -f --pid="$job" "$out/$name.log"
+  wait "$job"
+  code=$?
   account "$out/$name.log" "$code"
   return "$code"
 }
