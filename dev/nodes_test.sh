@@ -83,6 +83,21 @@ logs_and_commands_reach_the_agent() {
   nodes in n2 ss -tln | grep -q ':10250'
 }
 
+a_pod_of_an_agent_follows_many_objects() {
+  {
+    for number in $(seq 80); do printf -- '---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: part-%d, labels: {set: parts}}\ndata: {"%d": "%d"}\n' "$number" "$number" "$number"; done
+    printf -- '---\napiVersion: v1\nkind: Pod\nmetadata: {name: many}\nspec:\n  nodeName: n2\n  terminationGracePeriodSeconds: 1\n  containers: [{name: main, image: "%s", volumeMounts: [{name: parts, mountPath: /parts}]}]\n  volumes:\n  - name: parts\n    projected:\n      sources:\n' "$image"
+    for number in $(seq 80); do echo "      - configMap: {name: part-$number}"; done
+  } | k apply -f - >/dev/null
+  k wait --for=condition=Ready pod/many --timeout=60s
+  same "$(k exec many -- ls /parts | wc -w)" 80
+  k patch configmap part-80 -p '{"data":{"80":"changed"}}'
+  eventually 90 changed
+  k delete pod many --timeout=60s
+  k delete configmap -l set=parts
+}
+changed() { same "$(k exec many -- cat /parts/80)" changed; }
+
 containers_outlive_an_agent() {
   local before; before=$(field pod on-n2 '{.status.containerStatuses[0].containerID}')
   nodes kill n2
@@ -143,7 +158,7 @@ three_elsewhere() { same "$(k get pods -l app=calm --field-selector spec.nodeNam
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 all="agents_join_by_the_servers_token a_wrong_pin_or_secret_is_refused pods_on_both_nodes_reach_each_other logs_and_commands_reach_the_agent
-  containers_outlive_an_agent an_agent_rides_out_a_restart_of_the_server draining_obeys_a_budget a_lost_node_is_noticed_and_its_pods_are_replaced"
+  a_pod_of_an_agent_follows_many_objects containers_outlive_an_agent an_agent_rides_out_a_restart_of_the_server draining_obeys_a_budget a_lost_node_is_noticed_and_its_pods_are_replaced"
 ok=0 bad=0
 run() { # name
   local begin=$EPOCHREALTIME output word
