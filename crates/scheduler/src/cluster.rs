@@ -105,7 +105,7 @@ impl Cluster {
         let mut compiler = Compiler { symbols: &mut self.symbols, resources: &mut self.resources, nodes: &self.nodes, topology: &mut self.topology, fresh: Vec::new() };
         let shape = Arc::new(compiler.compile(Arc::new(key), pod_name));
         let fresh = compiler.fresh;
-        self.nodes.widen(self.resources.len());
+        self.nodes.widen(self.resources.columns());
         self.fill(&fresh);
         self.shapes.insert(shape.clone());
         shape
@@ -196,10 +196,16 @@ impl Cluster {
 
     /// Binds a pod to a node by name; it counts there as soon as the node is known.
     pub(crate) fn bind(&mut self, index: PodIndex, node: &Arc<str>) {
-        self.pod_mut(index).bound = Some(node.clone());
         match self.nodes.find(node) {
-            Some(node) => self.place(index, node),
-            None => self.orphans.entry(node.clone()).or_default().push(index),
+            Some(node) => {
+                // Records share the name with the node.
+                self.pod_mut(index).bound = Some(self.nodes.name(node).clone());
+                self.place(index, node);
+            }
+            None => {
+                self.pod_mut(index).bound = Some(node.clone());
+                self.orphans.entry(node.clone()).or_default().push(index);
+            }
         }
     }
 
@@ -224,6 +230,7 @@ impl Cluster {
         self.nodes.request(node, &pod.shape.requests, 1);
         self.nodes.ports[node.at()].extend(&pod.shape.ports);
         self.nodes.pods[node.at()].push(index);
+        self.volumes.count_users(&pod.shape.key.namespace, &pod.shape.claims, 1);
         self.topology.count(node, pod.shape.group, &pod.shape.holds, !pod.terminating, 1);
     }
 
@@ -240,6 +247,7 @@ impl Cluster {
             }
         }
         self.nodes.pods[node.at()].retain(|one| *one != index);
+        self.volumes.count_users(&pod.shape.key.namespace, &pod.shape.claims, -1);
         self.topology.count(node, pod.shape.group, &pod.shape.holds, !pod.terminating, -1);
         true
     }

@@ -64,7 +64,7 @@ impl Decider {
         let shape = cluster.pod(pod).shape.clone();
         let nodes = cluster.nodes.alive().len();
         if nodes == 0 {
-            return Decision::Nowhere(Refusal { message: "no nodes available to schedule pods".into(), plugins: u32::MAX, ..Refusal::default() });
+            return Decision::Nowhere(Refusal { message: "no nodes available to schedule pods".into(), ..Refusal::default() });
         }
         let nominated = cluster.pod(pod).nominated.as_ref().and_then(|name| cluster.nodes.find(name));
         if let Some(node) = nominated.filter(|node| self.fits(cluster, pod, &shape, *node).is_ok()) {

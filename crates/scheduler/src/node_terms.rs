@@ -64,8 +64,8 @@ impl Term {
 
     /// Compiles exact labels; no labels match everything, unlike an empty term.
     pub fn exact(symbols: &mut Symbols, labels: &Texts) -> Option<Term> {
-        let need = |(key, value): (&Box<str>, &Box<str>)| Need::In(symbols.intern(key), vec![symbols.intern(value)]);
-        (!labels.is_empty()).then(|| Term(labels.iter().map(need).collect()))
+        let needs: Vec<Need> = labels.iter().map(|(key, value)| Need::In(symbols.intern(key), vec![symbols.intern(value)])).collect();
+        (!needs.is_empty()).then_some(Term(needs))
     }
 
     /// Whether all requirements hold for a node.

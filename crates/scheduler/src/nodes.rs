@@ -256,7 +256,7 @@ impl Nodes {
                 (resource, Resources::count(resource, amount.0))
             })
             .collect();
-        self.widen(resources.len());
+        self.widen(resources.columns());
         for (number, column) in self.allocatable.iter_mut().enumerate() {
             let amount = offered.iter().find(|(resource, _)| resource.0 as usize == number).map_or(0, |(_, amount)| *amount);
             change.resources |= column[node.at()] != amount;

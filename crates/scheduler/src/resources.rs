@@ -56,8 +56,8 @@ impl Resources {
         &self.names[resource.0 as usize]
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// How many columns that takes.
+    pub fn columns(&self) -> usize {
         self.names.len()
     }
 

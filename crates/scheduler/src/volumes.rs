@@ -77,6 +77,8 @@ pub struct Volumes {
     claims: HashMap<Text, Claim>,
     volumes: HashMap<Text, Volume>,
     classes: HashMap<Text, Class>,
+    /// Running pods by the claim that they use, as `namespace/name`.
+    users: HashMap<Text, u32>,
 }
 
 /// How a claim stands to nodes.
@@ -286,6 +288,23 @@ impl Volumes {
                 }
             }
         }
+    }
+
+    /// Counts a pod that uses claims.
+    pub(crate) fn count_users(&mut self, namespace: &str, claims: &[Text], sign: i32) {
+        for name in claims {
+            let key: Text = format!("{namespace}/{name}").into();
+            let users = self.users.entry(key.clone()).or_insert(0);
+            *users = users.wrapping_add_signed(sign);
+            if *users == 0 {
+                self.users.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a claim is for one pod only and a pod has it.
+    pub fn is_taken(&self, key: &str) -> bool {
+        self.users.contains_key(key) && self.claims.get(key).is_some_and(|claim| claim.modes.iter().any(|mode| &**mode == "ReadWriteOncePod"))
     }
 
     /// Whether a provisioner took back the node of a claim.

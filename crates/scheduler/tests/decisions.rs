@@ -182,4 +182,10 @@ fn volumes() {
         &format!("{class}{nodes}volume v {{\"spec\": {{\"storageClassName\": \"local\", \"capacity\": {{\"storage\": \"2Gi\"}}, {on_b}}}}}\nclaim x {{\"spec\": {{\"storageClassName\": \"local\", \"resources\": {{\"requests\": {{\"storage\": \"1Gi\"}}}}}}}}\npod p claim=x"),
         "p -> b",
     );
+    let once = "claim x {\"spec\": {\"volumeName\": \"v\", \"accessModes\": [\"ReadWriteOncePod\"]}, \"status\": {\"phase\": \"Bound\"}}\nvolume v\n";
+    check(
+        &format!("{nodes}{once}pod x on=a claim=x\npod p claim=x"),
+        "p: 0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.",
+    );
+    check(&format!("{once}node a\npod p claim=x"), "p -> a");
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PODS: ResourceId = ResourceId::new("", "v1", "pods");
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
+const CLAIMS: ResourceId = ResourceId::new("", "v1", "persistentvolumeclaims");
 const EVENTS: ResourceId = ResourceId::new("", "v1", "events");
 
 struct World {
@@ -119,7 +120,7 @@ impl World {
     }
 }
 
-fn scheduled<'a>(pod: &'a Value) -> &'a Value {
+fn scheduled(pod: &Value) -> &Value {
     pod["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "PodScheduled").unwrap_or(&Value::Null)
 }
 
@@ -189,4 +190,27 @@ async fn many_pods_fill_nodes_evenly() {
     for name in ["a", "b", "c", "d"] {
         assert_eq!(pods.iter().filter(|pod| pod["spec"]["nodeName"] == name).count(), 20);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_made_where_the_pod_goes() {
+    let world = World::start().await;
+    world.node("a", "1").await;
+    world.create("/apis/storage.k8s.io/v1/storageclasses", json!({"metadata": {"name": "late"}, "provisioner": "example.com", "volumeBindingMode": "WaitForFirstConsumer"})).await;
+    let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    world.pod("p", "100m", volumes).await;
+    let missing = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    world.until_pod("the claim is missed", "p", |pod| scheduled(pod)["message"] == missing).await;
+    let size = json!({"requests": {"storage": "1Gi"}});
+    world.create("/api/v1/namespaces/default/persistentvolumeclaims", json!({"metadata": {"name": "data"}, "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"], "resources": size}})).await;
+    world.until("the provisioner is told", &CLAIMS, |claims| claims.iter().any(|claim| claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] == "a")).await;
+    // What the provisioner and the controller of volumes do.
+    let volume = json!({
+        "metadata": {"name": "made"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "late", "hostPath": {"path": "/data"}, "claimRef": {"namespace": "default", "name": "data"}},
+    });
+    world.create("/api/v1/persistentvolumes", volume).await;
+    let bind = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "made"}});
+    world.admin.patch(&CLAIMS, "default", "data", "", &PatchKind::Merge, &bind).await.unwrap();
+    world.until_pod("it is bound", "p", |pod| pod["spec"]["nodeName"] == "a").await;
 }

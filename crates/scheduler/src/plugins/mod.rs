@@ -11,6 +11,7 @@ pub mod node_unschedulable;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
 pub mod volume_binding;
+pub mod volume_restrictions;
 
 use crate::plugin::Plugin;
 
@@ -28,5 +29,6 @@ pub fn all() -> Vec<Plugin> {
         pod_topology_spread::plugin(),
         taint_toleration::plugin(),
         volume_binding::plugin(),
+        volume_restrictions::plugin(),
     ]
 }
