@@ -7,16 +7,17 @@ use api::{Reason, Status};
 use bytes::Bytes;
 use http::Response;
 
-use crate::attributes::{self, Classified};
+use crate::attributes::{self, Attributes, Classified};
 use crate::authenticate::Connection;
 use crate::body::{RequestBody, ResponseBody};
+use crate::catalog::Served;
 use crate::endpoints;
 use crate::failure;
 use crate::query::Query;
 use crate::request::{Call, Caller, Reply, Request, header};
 use crate::server::Server;
 use crate::steps::admit::is_long_running;
-use crate::steps::encode::{self, Media};
+use crate::steps::encode::{self, Forms, Media};
 use crate::steps::{authorize, identify};
 use crate::user::User;
 use crate::{aggregate, reviews, subresources, verbs};
@@ -104,7 +105,7 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     }
     let streams = is_long_running(attributes, crate::attributes::Verb::Get);
     let (accept, agent) = (header(&call.parts, "accept"), header(&call.parts, "user-agent"));
-    let negotiated = match encode::negotiate(accept, &query, agent, served.custom.is_some()) {
+    let negotiated = match encode::negotiate(accept, &query, agent, forms(served, attributes)) {
         Ok(negotiated) => negotiated,
         Err(_) if streams => encode::Negotiated::JSON,
         Err(status) => return Err(status),
@@ -119,6 +120,12 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
         return subresource.serve(server, request).await;
     }
     verbs::serve(server, request).await
+}
+
+/// What the kind of a request can be sent as.
+fn forms(served: &Served, attributes: &Attributes) -> Forms {
+    let stored = served.def.has_verb("get") || served.def.has_verb("list");
+    Forms { protobuf: served.custom.is_none(), shapes: stored && matches!(attributes.subresource.as_str(), "" | "status") }
 }
 
 /// A call from the same process. Failures come as a Status.

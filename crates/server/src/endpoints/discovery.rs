@@ -15,7 +15,7 @@ use crate::failure;
 use crate::query::Query;
 use crate::request::{Call, Reply, header, reply};
 use crate::server::Server;
-use crate::steps::encode::{self, Negotiated};
+use crate::steps::encode::{self, Forms, Negotiated};
 
 /// Answers a discovery path.
 ///
@@ -49,7 +49,7 @@ pub fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Sta
         _ => return Err(failure::no_such_resource()),
     };
     let agent = header(&call.parts, "user-agent");
-    let negotiated = encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, true).unwrap_or(Negotiated::JSON);
+    let negotiated = encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false }).unwrap_or(Negotiated::JSON);
     encode::value_reply(&negotiated, StatusCode::OK, &document)
 }
 

@@ -66,11 +66,20 @@ impl Negotiated {
     pub const JSON: Negotiated = Negotiated { media: Media::Json, shape: Shape::Object, pretty: false };
 }
 
-/// Reads `Accept`. `custom` resources have no protobuf form.
+/// What a resource can be sent as, beside JSON and YAML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forms {
+    /// Protobuf.
+    pub protobuf: bool,
+    /// Tables and metadata: kinds that are answered and never stored have neither.
+    pub shapes: bool,
+}
+
+/// Reads `Accept`.
 ///
 /// # Errors
 /// 406 where nothing fits.
-pub fn negotiate(accept: &str, query: &Query, agent: &str, custom: bool) -> Result<Negotiated, Status> {
+pub fn negotiate(accept: &str, query: &Query, agent: &str, forms: Forms) -> Result<Negotiated, Status> {
     let pretty = query.tristate("pretty").unwrap_or_else(|| ["curl", "Wget", "Mozilla/5.0"].iter().any(|one| agent.starts_with(one)));
     if accept.trim().is_empty() {
         return Ok(Negotiated { pretty, ..Negotiated::JSON });
@@ -84,7 +93,7 @@ pub fn negotiate(accept: &str, query: &Query, agent: &str, custom: bool) -> Resu
             Some(("PartialObjectMetadata" | "PartialObjectMetadataList", Some("meta.k8s.io"), Some("v1"))) => Shape::Metadata,
             Some(_) => continue,
         };
-        if media == Media::Protobuf && custom && shape == Shape::Object {
+        if (media == Media::Protobuf && !forms.protobuf && shape == Shape::Object) || (!forms.shapes && shape != Shape::Object) {
             continue;
         }
         return Ok(Negotiated { media, shape, pretty });
@@ -268,7 +277,7 @@ mod tests {
 
     #[track_caller]
     fn check(accept: &str, custom: bool, expected: Option<(Media, Shape)>) {
-        let found = negotiate(accept, &Query::default(), "", custom).ok().map(|found| (found.media, found.shape));
+        let found = negotiate(accept, &Query::default(), "", Forms { protobuf: !custom, shapes: true }).ok().map(|found| (found.media, found.shape));
         assert_eq!(found, expected, "{accept}");
     }
 

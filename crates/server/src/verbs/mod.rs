@@ -1,5 +1,6 @@
 //! The verbs, one file each: a recipe that calls the steps from top to bottom.
 
+mod apply_yaml;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;

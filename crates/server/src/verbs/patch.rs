@@ -14,6 +14,7 @@ use crate::steps::commit::Written;
 use crate::steps::encode;
 use crate::steps::options::WriteOptions;
 use crate::steps::update::{Changed, guaranteed_update};
+use crate::verbs::apply_yaml::duplicate_keys;
 use crate::verbs::create;
 use crate::write::Write;
 
@@ -180,10 +181,10 @@ async fn apply(server: &Arc<Server>, request: &Request, write: &Write<'_>, body:
 fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, Status> {
     let served = write.served;
     let value = codec::yaml::parse(body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    let strictness = if write.options.strictness == Strictness::Ignore { Strictness::Ignore } else { write.options.strictness };
-    let decoded = codec::json::decode_value(value, served.schema(), strictness)
+    strict_yaml(write, body)?;
+    let decoded = codec::json::decode_value(value, served.schema(), Strictness::Warn)
         .map_err(|error| error.status(&served.def.version, &served.def.kind))?;
-    write.warn_all(decoded.problems);
+    declared(write, &decoded.problems, name)?;
     let mut object = decoded.object;
     if object.api_version() != served.api_version || object.kind() != &*served.def.kind {
         return Err(Status::bad_request(format!(
@@ -207,4 +208,42 @@ fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, 
         object.set_meta("namespace", namespace);
     }
     Ok(object)
+}
+
+/// Keys that come twice are refused or told of, as the caller wants it.
+fn strict_yaml(write: &Write<'_>, body: &Bytes) -> Result<(), Status> {
+    if write.options.strictness == Strictness::Ignore {
+        return Ok(());
+    }
+    let twice = std::str::from_utf8(body).map(duplicate_keys).unwrap_or_default();
+    if twice.is_empty() {
+        return Ok(());
+    }
+    let text = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", twice.join("\n  "));
+    if write.options.strictness == Strictness::Strict {
+        return Err(Status::bad_request(format!("error strict decoding YAML: {text}")));
+    }
+    write.warn(text);
+    Ok(())
+}
+
+/// Nobody can own a field that the schema does not know, so an apply is strict about them always.
+fn declared(write: &Write<'_>, problems: &[String], name: &str) -> Result<(), Status> {
+    let field = |problem: &String| {
+        let path = problem.strip_prefix("unknown field \"")?.strip_suffix('"')?.to_owned();
+        Some(format!(".{path}: field not declared in schema"))
+    };
+    let unknown: Vec<String> = problems.iter().filter_map(field).collect();
+    let texts = match unknown.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let place = if write.namespace().is_empty() { format!("/{name}") } else { format!("{}/{name}", write.namespace()) };
+    let kind = &write.served.def.kind;
+    let mut status = Status::internal("");
+    status.message = format!("failed to create typed patch object ({place}; {}, Kind={kind}): {texts}", write.served.api_version);
+    status.reason = Reason::Unknown;
+    status.details = Value::Null;
+    Err(status)
 }
