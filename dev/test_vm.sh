@@ -1,0 +1,97 @@
+#!/bin/bash
+# `make test-vm`: a stock Debian kernel with cgroup v2 only, in a virtual machine in software: `knarr server` runs a pod with
+# limits, and one that is killed for memory. Takes minutes; needs no /dev/kvm. Log: target/vm/console.log
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dev/packages.sh build node vm
+knarr=${KNARR:-}
+if [ -z "$knarr" ]; then dev/release.sh; knarr=target/$(uname -m)-unknown-linux-gnu/release/knarr; fi
+out=target/vm root=target/vm/root; rm -rf "$root"; mkdir -p "$out" "$root"/{bin,etc,proc,sys,dev,tmp,run,var/lib,var/log,lib/modules}
+
+# The kernel of the distribution, unpacked and not installed.
+if ! ls "$out"/kernel/boot/vmlinuz-* >/dev/null 2>&1; then
+  package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+  (cd "$out" && apt-get download -qq "$package" && dpkg-deb -x linux-image-*.deb kernel)
+fi
+kernel=$(ls "$out"/kernel/boot/vmlinuz-*)
+version=${kernel##*/vmlinuz-}
+# Modules that a node needs, with what they need.
+wanted="overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
+  nft_reject_inet nft_objref nft_limit nft_log nf_conntrack nf_conntrack_netlink nf_nat"
+moddir=$out/kernel/lib/modules/$version
+[ -s "$moddir/modules.dep" ] || depmod -b "$out/kernel" "$version"
+for module in $wanted; do
+  line=$(grep -E "/${module//_/[-_]}\.ko[^:]*:" "$moddir/modules.dep" || true)
+  for file in ${line//:/ }; do install -D "$moddir/$file" "$root/lib/modules/$version/$file"; done
+done
+cp "$moddir"/modules.{order,builtin} "$root/lib/modules/$version/" 2>/dev/null || true
+depmod -b "$root" "$version"
+
+cp /bin/busybox "$root/bin/busybox"
+mkdir -p "$out/image/bin"; cp /bin/busybox "$out/image/bin/busybox"; ln -sf busybox "$out/image/bin/dd"
+(cd "$out" && rm -rf blobs && python3 ../../conformance/mkimage.py local/busybox:1 image busybox.tar >/dev/null)
+cp "$out/busybox.tar" "$root/etc/busybox.tar"
+for name in sh mount mkdir ip modprobe sleep cat grep poweroff ln echo date head tail seq mountpoint; do ln -s busybox "$root/bin/$name"; done
+install "$knarr" "$root/bin/knarr"
+if ! file=$(ldd "$knarr" 2>&1) || [[ $file == *"=>"* ]]; then
+  # A program that is not static brings its libraries.
+  ldd "$knarr" | grep -o '/[^ ]*' | while read -r library; do install -D "$library" "$root$library"; done
+fi
+cat >"$root/etc/pods.yaml" <<'Y'
+apiVersion: v1
+kind: Pod
+metadata: {name: limited}
+spec:
+  containers:
+  - {name: demo, image: "knarr.io/demo:1", resources: {limits: {cpu: 100m, memory: 32Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: demo
+    image: local/busybox:1
+    # The buffer is larger than the limit, and is filled.
+    command: [dd, if=/dev/zero, of=/dev/null, bs=64M, count=1]
+    resources: {limits: {memory: 16Mi}}
+Y
+cat >"$root/init" <<'I'
+#!/bin/sh
+export PATH=/bin HOME=/
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts
+mount -t tmpfs none /run; mount -t tmpfs none /tmp; mount -t tmpfs none /var/lib; mount -t cgroup2 none /sys/fs/cgroup
+for module in $(cat /etc/modules); do modprobe $module || echo "no module $module"; done
+ip link set lo up; ip link add up0 type dummy; ip addr add 192.0.2.10/24 dev up0; ip link set up0 up; ip route add default dev up0
+echo "nameserver 192.0.2.1" >/etc/resolv.conf
+knarr check
+knarr server --node-name vm >/var/log/knarr.log 2>&1 &
+verdict() { echo "test vm::$1 ... $2"; }
+if knarr status --wait --timeout 300; then verdict node_is_ready ok; else verdict node_is_ready FAILED; tail -n 30 /var/log/knarr.log; fi
+knarr image import --demo /etc/busybox.tar
+knarr apply -f /etc/pods.yaml
+if knarr wait --for=condition=Ready --timeout=120s pod/limited; then verdict a_limited_pod_runs ok; else verdict a_limited_pod_runs FAILED; knarr describe pod limited; fi
+if [ -n "$(cat $(find_max memory.max 33554432) 2>/dev/null)" ]; then :; fi
+limits=$(grep -rlx 33554432 --include=memory.max /sys/fs/cgroup 2>/dev/null | head -n 1)
+if [ -n "$limits" ] && grep -q '^10000 100000' "$(echo "$limits" | sed 's/memory.max/cpu.max/')"; then verdict limits_are_in_the_kernel ok; else verdict limits_are_in_the_kernel FAILED; fi
+knarr wait --for=jsonpath={.status.phase}=Failed --timeout=120s pod/greedy
+reason=$(knarr get pod greedy -o json | grep '"reason": "OOMKilled"')
+if [ -n "$reason" ]; then verdict a_greedy_pod_is_killed ok; else verdict a_greedy_pod_is_killed FAILED; knarr describe pod greedy; fi
+echo "the machine is done"
+poweroff -f
+I
+sed -i '/find_max/d' "$root/init"
+for name in sed find; do ln -s busybox "$root/bin/$name"; done
+echo "$wanted" | tr -s ' \n' '\n' >"$root/etc/modules"
+chmod +x "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initramfs.gz"
+acceleration=tcg; [ -w /dev/kvm ] && acceleration=kvm
+echo "starting Linux $version with cgroup v2 only ($acceleration)"
+timeout 1500 qemu-system-x86_64 -accel $acceleration -m 2048 -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$out/initramfs.gz" \
+  -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all" </dev/null >"$out/console.log" 2>&1 || true
+grep -a '^test vm::' "$out/console.log" || true
+ok=$(grep -ac '^test vm::.*\.\.\. ok' "$out/console.log" || true) bad=$(grep -ac '^test vm::.*FAILED' "$out/console.log" || true)
+grep -aq 'the machine is done' "$out/console.log" || { bad=$((bad + 1)); tail -n 20 "$out/console.log"; }
+echo "$ok passed, $bad failed on Linux $version with cgroup v2"
+[ "$bad" = 0 ] && [ "$ok" -gt 0 ]
