@@ -551,7 +551,7 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
 fn the_node_answers_on_its_own_service_address() {
     let scene = Scene::new();
     let node = &scene.node.space;
-    let before = node.command("ip addr");
+    let before = node.command("ip -4 -o addr");
     let dns = "10.43.0.53".parse().unwrap();
     let own = node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
     node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
@@ -578,7 +578,7 @@ fn the_node_answers_on_its_own_service_address() {
         ErrorKind::ConnectionRefused
     );
     node.run(|| own.remove().unwrap());
-    assert_eq!(node.command("ip addr"), before);
+    assert_eq!(node.command("ip -4 -o addr"), before);
 }
 
 #[test]
