@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 mod certificate_approval;
 mod certificate_cleaner;
 mod certificate_signing;
+mod clusterrole_aggregation;
 mod cron_job;
 mod daemon_plan;
 mod daemon_set;
@@ -39,6 +40,7 @@ pub mod pods;
 mod replica_set;
 mod replicas;
 mod replication_controller;
+mod resource_quota;
 mod revisions;
 mod rollout;
 mod root_ca;
@@ -47,6 +49,7 @@ mod slices;
 mod stateful_plan;
 mod stateful_set;
 mod taint_eviction;
+mod ttl;
 mod ttl_after_finished;
 
 /// Configuration of the controllers.

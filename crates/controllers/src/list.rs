@@ -8,6 +8,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::certificate_approval::controller(config),
         crate::certificate_cleaner::controller(config),
         crate::certificate_signing::controller(config),
+        crate::clusterrole_aggregation::controller(config),
         crate::cron_job::controller(config),
         crate::daemon_set::controller(config),
         crate::deployment::controller(config),
@@ -23,10 +24,12 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::pod_gc::controller(config),
         crate::replica_set::controller(config),
         crate::replication_controller::controller(config),
+        crate::resource_quota::controller(config),
         crate::root_ca::controller(config),
         crate::service_account::controller(config),
         crate::stateful_set::controller(config),
         crate::taint_eviction::controller(config),
+        crate::ttl::controller(config),
         crate::ttl_after_finished::controller(config),
     ]
 }

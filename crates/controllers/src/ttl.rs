@@ -1,0 +1,75 @@
+//! TTL: tells kubelets by an annotation of their node how long they may trust cached Secrets and ConfigMaps.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use client::{PatchKind, ResourceId, Selection};
+use k8s_openapi::api::core::v1::Node;
+use reconcile::{Context, Controller, Next, ObjectKey, Watch};
+use serde_json::json;
+
+use crate::{Config, Entry};
+
+const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
+const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
+
+/// The controller.
+pub fn controller(_: &Config) -> Entry {
+    Entry { account: "ttl-controller", controller: Arc::new(Ttl) }
+}
+
+struct Ttl;
+
+#[async_trait]
+impl Controller for Ttl {
+    fn name(&self) -> &'static str {
+        "ttl-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        // The number of nodes decides for all, and changes when one comes or goes.
+        vec![Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
+            if old.is_none() || new.is_none() {
+                context.cache::<Node>().list().iter().for_each(|node| add(ObjectKey::of(node)));
+            }
+        })]
+    }
+
+    async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
+        let cache = context.cache::<Node>();
+        let Some(node) = cache.read::<Node>("", &key.name) else {
+            return Ok(Next::Done);
+        };
+        let known = node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).and_then(|text| text.parse().ok());
+        let wanted = seconds(cache.len(), known);
+        if known != Some(wanted) {
+            let patch = json!({"metadata": {"annotations": {ANNOTATION: wanted.to_string()}}});
+            match context.client.patch(&NODES, "", &key.name, "", &PatchKind::Strategic, &patch).await {
+                Err(status) if !status.is_not_found() => return Err(status.into()),
+                _ => {}
+            }
+        }
+        Ok(Next::Done)
+    }
+}
+
+/// Steps by the size of the cluster; a step is left downwards a little later than upwards.
+fn seconds(nodes: usize, known: Option<u32>) -> u32 {
+    const STEPS: [(usize, usize, u32); 5] = [(0, 100, 0), (90, 500, 15), (450, 1000, 30), (900, 2000, 60), (1800, 10_000, 300)];
+    let stays = STEPS.iter().find(|(least, most, seconds)| known == Some(*seconds) && (*least..=*most).contains(&nodes));
+    let fits = STEPS.iter().find(|(_, most, _)| nodes <= *most);
+    stays.or(fits).map_or(300, |(_, _, seconds)| *seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_clusters_trust_longer() {
+        for (nodes, known, wanted) in [(1, None, 0), (100, Some(0), 0), (101, Some(0), 15), (95, Some(15), 15), (89, Some(15), 0), (5000, None, 300)] {
+            assert_eq!(seconds(nodes, known), wanted, "{nodes} {known:?}");
+        }
+    }
+}
