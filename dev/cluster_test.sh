@@ -79,10 +79,15 @@ kubectl_scales_and_rolls_without_a_failed_request() {
   k rollout status deployment/web --timeout=90s
   rm "$WORLD/go-on"; wait "$loop"
   same "$(cat "$WORLD/failures")" ""
-  like "$(fetch "http://$address/")" "version 2"
+  eventually 10 serves_version "$address" 2
   k rollout undo deployment/web
   k rollout status deployment/web --timeout=90s
-  like "$(fetch "http://$address/")" "version 1"
+  eventually 10 serves_version "$address" 1
+}
+
+# Endpoints of pods that are leaving go a moment after the rollout is over.
+serves_version() { # address version
+  fetch "http://$1/" | grep -q "version $2"
 }
 
 kubectl_looks_into_pods() {
