@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8], schema: &Type, strictness: Strictness) -> Result<Dec
 }
 
 /// The first key that stands twice in a mapping, as a problem.
-fn duplicate(bytes: &[u8]) -> Option<String> {
+pub fn duplicate(bytes: &[u8]) -> Option<String> {
     let error = read(bytes, DuplicateKeyPolicy::Error).err()?;
     let Error::DuplicateMappingKey { key, location, .. } = error.without_snippet() else { return None };
     let key = key.as_deref().unwrap_or_default();

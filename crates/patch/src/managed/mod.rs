@@ -135,12 +135,12 @@ pub fn update(live: Option<&Object>, new: &mut Object, by: &ManagedBy, kind: &dy
         new.metadata_mut().remove("managedFields");
         return;
     }
-    let empty = empty_object(kind, by.api_version);
-    let mut old = live.unwrap_or(&empty).clone();
-    old.metadata_mut().remove("managedFields");
-    new.metadata_mut().remove("managedFields");
     let mut owners = owners;
-    record_update(&old, new, &mut owners, &Owner::new(Operation::Update, by), by, kind);
+    let me = Owner::new(Operation::Update, by);
+    match live {
+        Some(live) => record_update(live, new, &mut owners, &me, by, kind),
+        None => record_update(&empty_object(kind, by.api_version), new, &mut owners, &me, by, kind),
+    }
     entries::cap(&mut owners);
     entries::write(new, &owners);
     keep_times(live, new);
@@ -276,6 +276,21 @@ pub fn merge_configuration(object: &Object, config: &Object, schema: &api::Type)
     Ok(Object(combine::merge(&object.0, &config.0, node)))
 }
 
+/// Whether a configuration fits its type as it was sent, before anything is dropped from it: unknown fields are an error
+/// here however strict the request is.
+///
+/// # Errors
+/// 500 with every place that does not fit, as the real server answers.
+pub fn validate_configuration(config: &Object, api_version: &str, schema: &api::Type) -> Result<(), Status> {
+    let errors = validate::validate(&config.0, schema);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let (namespace, name, kind) = (config.namespace(), config.name(), config.kind());
+    let what = format!("failed to create typed patch object ({namespace}/{name}; {api_version}, Kind={kind})");
+    Err(Status::new(Reason::Unknown, format!("{what}: {}", validate::joined(&errors))))
+}
+
 fn check(config: &Object, by: &ManagedBy, kind: &dyn Managed) -> Result<TypeRef, ApplyError> {
     let refused = |status: Status| ApplyError::Refused(Box::new(status));
     if config.api_version() != by.api_version {
@@ -291,20 +306,7 @@ fn check(config: &Object, by: &ManagedBy, kind: &dyn Managed) -> Result<TypeRef,
     let Some(schema) = kind.schema(by.api_version) else {
         return Err(refused(Status::bad_request(format!("{} is not served", by.api_version))));
     };
-    let errors = validate::validate(&config.0, &schema);
-    if !errors.is_empty() {
-        return Err(refused(Status::new(
-            Reason::Unknown,
-            format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
-                config.namespace(),
-                config.name(),
-                by.api_version,
-                config.kind(),
-                validate::joined(&errors)
-            ),
-        )));
-    }
+    validate_configuration(config, by.api_version, &schema).map_err(refused)?;
     Ok(schema)
 }
 
@@ -418,22 +420,39 @@ fn unowned() -> FieldSet {
 /// Gives `new` the live managed fields when the objects differ in nothing but their times.
 fn keep_times(live: Option<&Object>, new: &mut Object) {
     let Some(live) = live else { return };
-    let without_times = |object: &Object| {
-        let mut object = object.clone();
-        if let Some(Value::Array(entries)) = object.metadata_mut().get_mut("managedFields") {
-            entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
-            entries.sort_by_key(Value::to_string);
-        }
-        object
-    };
-    let (old, mut changed) = (without_times(live), without_times(new));
-    if changed.resource_version().is_empty() {
-        changed.set_meta("resourceVersion", live.resource_version());
-    }
-    if old == changed
-        && let Some(fields) = live.metadata().and_then(|metadata| metadata.get("managedFields"))
+    if same_owners(live, new)
+        && same_but(&live.0, &new.0, &["metadata"])
+        && let (Some(old), Some(changed)) = (live.metadata(), new.metadata())
+        && (changed.get("resourceVersion").is_none_or(|version| version == "") || old.get("resourceVersion") == changed.get("resourceVersion"))
+        && same_but(old, changed, &["managedFields", "resourceVersion"])
+        && let Some(fields) = old.get("managedFields")
     {
         new.set_meta("managedFields", fields.clone());
+    }
+}
+
+/// Whether two maps are equal in all but some fields.
+fn same_but(left: &Map<String, Value>, right: &Map<String, Value>, but: &[&str]) -> bool {
+    let rest = |map: &Map<String, Value>| map.keys().filter(|name| !but.contains(&name.as_str())).count();
+    rest(left) == rest(right) && left.iter().filter(|(name, _)| !but.contains(&name.as_str())).all(|(name, value)| right.get(name) == Some(value))
+}
+
+/// Whether two objects have the same owners with the same fields.
+fn same_owners(left: &Object, right: &Object) -> bool {
+    let entries = |object: &Object| -> usize {
+        object.metadata().and_then(|metadata| metadata.get("managedFields")).and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    if entries(left) != entries(right) {
+        return false;
+    }
+    match (entries::read(left), entries::read(right)) {
+        (Some(left), Some(right)) => {
+            left.len() == right.len()
+                && left.iter().zip(&right).all(|((owner, owned), (other, other_owned))| {
+                    owner == other && owned.fields == other_owned.fields && owned.api_version == other_owned.api_version
+                })
+        }
+        _ => false,
     }
 }
 
