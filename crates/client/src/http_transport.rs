@@ -1,4 +1,5 @@
-//! Calls over TLS: one HTTP/2 connection to the server, made when first needed and again when it broke.
+//! Calls over TLS: one HTTP/2 connection to the server, made when first needed and again when it broke, and further ones
+//! for many watches, since a server allows only so many streams of one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,8 @@ use crate::{Change, ListWatch, ResourceId, Selection, Transport, header};
 const MAX_ANSWER: usize = 512 << 20;
 /// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Watches of one connection; servers allow a hundred streams and more, and calls need room beside them.
+const WATCHES: usize = 60;
 /// Objects a page of a list.
 const PAGE: u32 = 500;
 
@@ -56,8 +59,26 @@ struct Shared {
     connect: Connect,
     authority: String,
     host: ServerName<'static>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    lanes: Mutex<Vec<Lane>>,
     stale: AtomicBool,
+}
+
+/// One connection. The first carries calls, and watches until it is full of them.
+#[derive(Clone)]
+struct Lane {
+    sender: SendRequest<Full<Bytes>>,
+    /// Every watch on this connection holds one.
+    watches: Arc<()>,
+}
+
+impl Lane {
+    fn new(sender: SendRequest<Full<Bytes>>) -> Lane {
+        Lane { sender, watches: Arc::default() }
+    }
+
+    fn has_room(&self) -> bool {
+        Arc::strong_count(&self.watches) <= WATCHES
+    }
 }
 
 impl HttpTransport {
@@ -75,7 +96,7 @@ impl HttpTransport {
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(443));
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let host = ServerName::try_from(bare).map_err(|error| bad(format!("{error}")))?;
-        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, connection: Mutex::new(None), stale: AtomicBool::new(false) }) })
+        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, lanes: Mutex::default(), stale: AtomicBool::new(false) }) })
     }
 
     /// Makes the next call use a new connection, which shows the client certificate of that moment. What runs goes on
@@ -86,16 +107,21 @@ impl HttpTransport {
 }
 
 impl Shared {
-    async fn connection(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
-        let mut slot = self.connection.lock().await;
-        let stale = self.stale.swap(false, Ordering::AcqRel);
-        if let Some(sender) = slot.as_ref().filter(|sender| !stale && !sender.is_closed()) {
-            return Ok(sender.clone());
+    /// A connection for a call, or for a watch.
+    async fn lane(&self, watch: bool) -> Result<Lane, Status> {
+        let mut lanes = self.lanes.lock().await;
+        if self.stale.swap(false, Ordering::AcqRel) {
+            lanes.clear();
+        }
+        lanes.retain(|lane| !lane.sender.is_closed());
+        if let Some(lane) = lanes.iter().find(|lane| !watch || lane.has_room()) {
+            return Ok(lane.clone());
         }
         let dialled = tokio::time::timeout(PATIENCE, self.dial()).await;
         let sender = dialled.unwrap_or_else(|_| Err(unavailable(format!("connect to {}: no answer in {PATIENCE:?}", self.authority))))?;
-        *slot = Some(sender.clone());
-        Ok(sender)
+        let lane = Lane::new(sender);
+        lanes.push(lane.clone());
+        Ok(lane)
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
@@ -121,7 +147,8 @@ impl Shared {
         Ok(sender)
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Status> {
+    /// Sends a request. What comes with the answer is held for as long as a watch runs.
+    async fn send(&self, request: Request<Bytes>, watch: bool) -> Result<(Response<Incoming>, Arc<()>), Status> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         parts.uri = format!("https://{}{path}", self.authority).parse().map_err(|error| Status::bad_request(format!("path {path:?}: {error}")))?;
@@ -132,8 +159,9 @@ impl Shared {
         let (mut request, mut attempts) = (Request::from_parts(parts, Full::new(body)), 0);
         loop {
             // A connection that ended since its last use gives back what it never sent; that goes over a new one.
-            let mut failed = match self.connection().await?.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+            let Lane { mut sender, watches } = self.lane(watch).await?;
+            let mut failed = match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, watches)),
                 Err(failed) => failed,
             };
             attempts += 1;
@@ -145,7 +173,9 @@ impl Shared {
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
-        let (parts, body) = self.send(request).await?.into_parts();
+        let (response, watches) = self.send(request, false).await?;
+        drop(watches);
+        let (parts, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| unavailable(format!("answer of {}: {error}", self.authority)))?;
         let bytes = body.to_bytes();
         if parts.status.is_success() {
@@ -178,13 +208,14 @@ impl Shared {
         }
     }
 
-    async fn watch(&self, selection: &Selection, after: Revision) -> Result<Incoming, Status> {
+    async fn watch(&self, selection: &Selection, after: Revision) -> Result<(Incoming, Arc<()>), Status> {
         let path = format!("{}watch=1&allowWatchBookmarks=true&resourceVersion={after}", query(selection));
         let request = Request::builder().method(Method::GET).uri(path).header(ACCEPT, "application/json").body(Bytes::new());
-        let response = self.send(request.map_err(|error| Status::bad_request(error.to_string()))?).await?;
+        let request = request.map_err(|error| Status::bad_request(error.to_string()))?;
+        let (response, watches) = self.send(request, true).await?;
         let code = response.status();
         if code.is_success() {
-            return Ok(response.into_body());
+            return Ok((response.into_body(), watches));
         }
         let body = Limited::new(response.into_body(), 1 << 20).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         Err(status_of(code.as_u16(), &body))
@@ -218,7 +249,7 @@ struct Cursor {
     shared: Arc<Shared>,
     selection: Selection,
     at: Revision,
-    body: Option<Incoming>,
+    body: Option<(Incoming, Arc<()>)>,
     buffer: BytesMut,
 }
 
@@ -232,12 +263,16 @@ impl Cursor {
                 }
                 continue;
             }
-            let Some(body) = &mut self.body else {
+            let Some((body, _)) = &mut self.body else {
+                // A server that ends watches at once is not asked in a circle.
+                if attempts > 0 {
+                    tokio::time::sleep(backoff(attempts)).await;
+                }
                 attempts += 1;
                 match self.shared.watch(&self.selection, self.at).await {
                     Ok(body) => self.body = Some(body),
                     Err(status) if status.is_gone() || attempts > 8 => return Err(status),
-                    Err(_) => tokio::time::sleep(backoff(attempts)).await,
+                    Err(_) => {}
                 }
                 continue;
             };

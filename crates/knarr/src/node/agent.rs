@@ -62,11 +62,13 @@ pub fn run(flags: AgentFlags) -> Result<()> {
 
 async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Supervisor) -> Result<()> {
     let token = token(&flags)?;
-    let machine = Machine::open(&flags.node)?;
+    let name = super::node_name(&flags.node)?;
     let dir = flags.node.data_dir.join("agent");
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let wanted = Wanted::client(&machine.name, &dir);
+    let wanted = Wanted::client(&name, &dir);
+    // A machine that the cluster does not let in stays as it was.
     let joined = join(&flags.server, token.as_ref(), &wanted, &dir).await?;
+    let machine = Machine::open(&flags.node)?;
     let transport = Arc::new(transport(&flags.server, &joined.trust, Some(&joined.cert), None)?);
     let client = Client::new(transport.clone());
     let facts = joined.facts(&client).await?;
