@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use parking_lot::Mutex;
 
+use crate::spec::SandboxSpec;
+
 /// First argument of the process that keepers are forked from.
 const KEEPERS: &str = "keeper";
 /// Room in the command line for the names that keepers give themselves there.
@@ -46,16 +48,16 @@ impl Zygote {
     }
 
     /// Starts a keeper for the sandbox in `dir` and returns our end of the conversation with it.
-    pub(crate) fn keeper(&self, dir: &Path) -> io::Result<OwnedFd> {
+    pub(crate) fn keeper(&self, spec: &SandboxSpec, dir: &Path) -> io::Result<OwnedFd> {
         let (ours, theirs) = crate::sys::socket::pair()?;
         let mut requests = self.requests.lock();
         if let Some(socket) = requests.as_ref()
-            && crate::keeper::ask_zygote(socket.as_fd(), dir, &theirs).is_ok()
+            && crate::keeper::ask_zygote(socket.as_fd(), spec, dir, &theirs).is_ok()
         {
             return Ok(ours);
         }
         let socket = self.start()?;
-        crate::keeper::ask_zygote(socket.as_fd(), dir, &theirs)?;
+        crate::keeper::ask_zygote(socket.as_fd(), spec, dir, &theirs)?;
         *requests = Some(socket);
         Ok(ours)
     }

@@ -151,9 +151,12 @@ impl Runtime {
     /// Ends keepers whose folders are gone, as after a loss of `/run`; their containers end with them.
     fn end_strays(&self, known: &[Sandbox]) {
         for pid in self.inner.keepers.pids().unwrap_or_default() {
-            if known.iter().all(|sandbox| sandbox.pid() != pid) && let Some(stray) = rustix::process::Pid::from_raw(pid) {
+            // Processes that were forked ahead have no name of their own yet.
+            let keeps = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"knarr keeper "));
+            let stray = keeps && known.iter().all(|sandbox| sandbox.pid() != pid);
+            if stray && let Some(process) = rustix::process::Pid::from_raw(pid) {
                 tracing::warn!(pid, "keeper without a sandbox is ended");
-                let _gone = rustix::process::kill_process(stray, rustix::process::Signal::KILL);
+                let _gone = rustix::process::kill_process(process, rustix::process::Signal::KILL);
             }
         }
     }
@@ -185,7 +188,7 @@ impl Runtime {
         let parent = self.inner.root.child(&spec.cgroup_parent).map_err(CreateSandboxError::Cgroup)?;
         parent.create().map_err(CreateSandboxError::Cgroup)?;
         state::write_sandbox(files, spec, parent.path()).map_err(|e| failed(files.dir(), e))?;
-        let socket = self.inner.zygote.keeper(files.dir()).map_err(CreateSandboxError::Spawn)?;
+        let socket = self.inner.zygote.keeper(spec, files.dir()).map_err(CreateSandboxError::Spawn)?;
         Ok((parent, socket))
     }
 

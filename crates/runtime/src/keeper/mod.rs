@@ -33,7 +33,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use self::attach::Attach;
 use self::container::Container;
 use self::exec::Exec;
-use self::sandbox::PodMemory;
+use self::sandbox::{Ground, PodMemory};
 use self::state::{Files, Journal, KeeperSpec};
 use crate::protocol::{self, Failure, Message, Notice, Packet, Reply, Request};
 use crate::spec::ContainerId;
@@ -112,8 +112,10 @@ struct Keeper {
 }
 
 /// Lives as the keeper of the sandbox in `dir`. `first` is the conversation with whoever asked for it.
-pub(super) fn run(dir: PathBuf, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) -> ! {
-    match begin(Files::new(dir), first, layout, join).and_then(|mut keeper| keeper.serve()) {
+fn run(dir: PathBuf, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles, ground: Ground) -> ! {
+    // A process forked ahead has entered the cgroup already.
+    let entered = if ground == Ground::Bare { enter_cgroup(join) } else { Ok(()) };
+    match entered.and_then(|()| begin(Files::new(dir), first, layout, ground)).and_then(|mut keeper| keeper.serve()) {
         Ok(()) => {}
         Err(error) => eprintln!("keeper: {error:#}"),
     }
@@ -121,10 +123,10 @@ pub(super) fn run(dir: PathBuf, first: OwnedFd, layout: Arc<Layout>, join: &Join
 }
 
 /// Sets the pod up, or tells why not.
-fn begin(files: Files, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) -> anyhow::Result<Keeper> {
+fn begin(files: Files, first: OwnedFd, layout: Arc<Layout>, ground: Ground) -> anyhow::Result<Keeper> {
     let prepared = state::read_keeper(&files).context("read description of the sandbox").and_then(|spec| {
         let group = Group::new(layout, &spec.cgroup)?;
-        prepare(&files, &spec, group, join)
+        prepare(&files, &spec, group, ground)
     });
     match prepared {
         Ok(mut keeper) => {
@@ -138,8 +140,11 @@ fn begin(files: Files, first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles) 
     }
 }
 
-fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: &JoinHandles) -> anyhow::Result<Keeper> {
-    join.join_current().context("enter the keepers' cgroup")?;
+fn enter_cgroup(join: &JoinHandles) -> anyhow::Result<()> {
+    join.join_current().context("enter the keepers' cgroup")
+}
+
+fn prepare(files: &Files, spec: &KeeperSpec, group: Group, ground: Ground) -> anyhow::Result<Keeper> {
     let log = rustix::fs::open(files.log(), OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
     rustix::stdio::dup2_stderr(&log.context("open keeper.log")?)?;
     crate::sys::process::set_title(format!("knarr keeper {}", spec.sandbox.id).as_bytes());
@@ -149,7 +154,7 @@ fn prepare(files: &Files, spec: &KeeperSpec, group: Group, join: &JoinHandles) -
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context("hide from the containers")?;
     // Not allowed everywhere; then the kernel may choose us like any other.
     let _not_allowed = std::fs::write("/proc/self/oom_score_adj", "-999");
-    let memory = sandbox::set_up(&spec.sandbox, files)?;
+    let memory = sandbox::set_up(&spec.sandbox, files, ground)?;
     let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
     let signals = crate::sys::process::signal_fd(&signals).context("receive signals")?;
     let listener = crate::sys::socket::listen(&files.socket()).context("listen")?;

@@ -23,8 +23,48 @@ pub(crate) enum PodMemory {
     Mounted(PathBuf),
 }
 
+/// What a process has when it becomes a keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// The name spaces of the main process.
+    Bare,
+    /// Those that [`make_ordinary`] makes.
+    Ordinary,
+}
+
+/// Whether a sandbox wants what [`make_ordinary`] makes.
+pub(super) fn is_ordinary(spec: &SandboxSpec) -> bool {
+    spec.net == NetNs::New && spec.uts == NameSpace::Pod && spec.ipc == NameSpace::Pod
+}
+
+/// Makes the name spaces of an ordinary pod, with loopback up.
+pub(super) fn make_ordinary() -> anyhow::Result<()> {
+    let all = UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+    crate::sys::clone::unshare(all).context("make name spaces")?;
+    crate::sys::process::loopback_up().context("bring loopback up")
+}
+
 /// Makes all of it.
-pub(super) fn set_up(spec: &SandboxSpec, files: &Files) -> anyhow::Result<PodMemory> {
+pub(super) fn set_up(spec: &SandboxSpec, files: &Files, ground: Ground) -> anyhow::Result<PodMemory> {
+    if is_ordinary(spec) && ground == Ground::Bare {
+        make_ordinary()?;
+    } else if !is_ordinary(spec) {
+        make_special(spec)?;
+    }
+    if spec.uts == NameSpace::Pod && !spec.hostname.is_empty() {
+        rustix::system::sethostname(spec.hostname.as_bytes()).context("set host name")?;
+    }
+    for (name, value) in &with_defaults(spec) {
+        set_sysctl(spec, name, value)?;
+    }
+    match spec.ipc {
+        NameSpace::Host => Ok(PodMemory::Host),
+        NameSpace::Pod => shared_memory(spec.shm_size, files),
+    }
+}
+
+/// Makes or enters name spaces one by one.
+fn make_special(spec: &SandboxSpec) -> anyhow::Result<()> {
     match &spec.net {
         NetNs::New => {
             crate::sys::clone::unshare(UnshareFlags::NEWNET).context("make network name space")?;
@@ -39,21 +79,11 @@ pub(super) fn set_up(spec: &SandboxSpec, files: &Files) -> anyhow::Result<PodMem
     }
     if spec.uts == NameSpace::Pod {
         crate::sys::clone::unshare(UnshareFlags::NEWUTS).context("make UTS name space")?;
-        if !spec.hostname.is_empty() {
-            rustix::system::sethostname(spec.hostname.as_bytes()).context("set host name")?;
-        }
     }
     if spec.ipc == NameSpace::Pod {
         crate::sys::clone::unshare(UnshareFlags::NEWIPC).context("make IPC name space")?;
     }
-    let sysctls = with_defaults(spec);
-    for (name, value) in &sysctls {
-        set_sysctl(spec, name, value)?;
-    }
-    match spec.ipc {
-        NameSpace::Host => Ok(PodMemory::Host),
-        NameSpace::Pod => shared_memory(spec.shm_size, files),
-    }
+    Ok(())
 }
 
 /// A pod with a network of its own may use low ports and ping without privileges, as with other runtimes.

@@ -4,7 +4,11 @@
 //! kilobytes that are the same in each. Instead one copy starts with us, single-threaded, and forks a keeper for every
 //! request; keepers share its memory until they change it. It ends with us, keepers do not.
 //!
-//! A request is one packet: the sandbox's folder, and beside it the keeper's end of the first conversation.
+//! Most pods want the same name spaces, and making them takes longer than all the rest. So one *spare* is always forked
+//! ahead: it has made them and waits to be told whose keeper it is.
+//!
+//! A request is one packet: a letter for the kind, the sandbox's folder, and beside it the keeper's end of the first
+//! conversation. What the spare is told looks the same.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,14 +22,22 @@ use cgroup::{Group, JoinHandles, Layout};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 
+use super::sandbox::{self, Ground};
+use crate::spec::SandboxSpec;
 use crate::sys::clone::Side;
 
 /// Longest path of a sandbox's folder.
 const LONGEST: usize = 4096;
 
+/// Letter of a sandbox with the usual name spaces, and of any other.
+const ORDINARY: u8 = b'o';
+const SPECIAL: u8 = b's';
+
 /// Asks for a keeper.
-pub(crate) fn ask(zygote: BorrowedFd<'_>, dir: &Path, first: &OwnedFd) -> io::Result<()> {
-    crate::sys::socket::send(zygote, dir.as_os_str().as_bytes(), &[first.as_fd()])
+pub(crate) fn ask(zygote: BorrowedFd<'_>, spec: &SandboxSpec, dir: &Path, first: &OwnedFd) -> io::Result<()> {
+    let mut packet = vec![if sandbox::is_ordinary(spec) { ORDINARY } else { SPECIAL }];
+    packet.extend_from_slice(dir.as_os_str().as_bytes());
+    crate::sys::socket::send(zygote, &packet, &[first.as_fd()])
 }
 
 /// Lives as the process that keepers are forked from; `keepers` is their cgroup below the visible root.
@@ -58,30 +70,77 @@ fn serve(keepers: &str) -> anyhow::Result<()> {
     }
     let layout = Arc::new(Layout::detect()?);
     let join = Group::new(layout.clone(), keepers)?.join_handles()?;
-    let mut buffer = vec![0; LONGEST];
+    let mut spare = fork_spare(&requests, &layout, &join);
     loop {
-        let _ready = poll(&mut [PollFd::new(&requests, PollFlags::IN)], None);
-        let (size, mut fds) = match crate::sys::socket::receive(requests.as_fd(), &mut buffer) {
-            Ok((0, _)) => return Ok(()),
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error).context("receive request"),
-        };
-        let Some(first) = fds.pop() else { continue };
-        let dir = PathBuf::from(OsStr::from_bytes(&buffer[..size]));
-        match fork(&join) {
+        let Some((packet, first)) = receive(&requests)? else { return Ok(()) };
+        let ready = spare.as_ref().filter(|_| packet[0] == ORDINARY);
+        if ready.is_some_and(|spare| crate::sys::socket::send(spare.as_fd(), &packet, &[first.as_fd()]).is_ok()) {
+            drop(first);
+            spare = fork_spare(&requests, &layout, &join);
+            continue;
+        }
+        match crate::sys::clone::fork(0, join.unified()) {
             // Dropping our copy of the conversation tells the other side that nobody will answer.
             Err(error) => eprintln!("keepers: fork: {error}"),
             Ok(Side::Parent(_)) => {}
             Ok(Side::Child) => {
-                drop(requests);
-                crate::sys::process::default_signal(libc::SIGCHLD);
-                super::run(dir, first, layout, &join)
+                drop((requests, spare));
+                become_keeper(&packet, first, layout, &join, Ground::Bare)
+            }
+        }
+        if packet[0] == ORDINARY {
+            spare = fork_spare(&requests, &layout, &join);
+        }
+    }
+}
+
+/// The next packet with its descriptor; none at the end of the conversation.
+fn receive(socket: &OwnedFd) -> anyhow::Result<Option<(Vec<u8>, OwnedFd)>> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let _ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], None);
+        match crate::sys::socket::receive(socket.as_fd(), &mut buffer) {
+            Ok((0, _)) => return Ok(None),
+            Ok((size, mut fds)) => {
+                if let Some(fd) = fds.pop() {
+                    buffer.truncate(size);
+                    return Ok(Some((buffer, fd)));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("receive request"),
+        }
+    }
+}
+
+/// Forks a process that makes the usual name spaces and waits. Without one, keepers are forked when they are asked for.
+fn fork_spare(requests: &OwnedFd, layout: &Arc<Layout>, join: &JoinHandles) -> Option<OwnedFd> {
+    let (ours, theirs) = crate::sys::socket::pair().ok()?;
+    match crate::sys::clone::fork(0, join.unified()).ok()? {
+        Side::Parent(_) => Some(ours),
+        Side::Child => {
+            // Kept open here, they would hide the end of the conversations from the others.
+            crate::sys::process::close_one(requests);
+            drop(ours);
+            let prepared = super::enter_cgroup(join).and_then(|()| sandbox::make_ordinary());
+            let told = prepared.and_then(|()| receive(&theirs));
+            match told {
+                Ok(Some((packet, first))) => {
+                    drop(theirs);
+                    become_keeper(&packet, first, layout.clone(), join, Ground::Ordinary)
+                }
+                Ok(None) => crate::sys::clone::exit_now(0),
+                Err(error) => {
+                    eprintln!("keepers: prepare a keeper: {error:#}");
+                    crate::sys::clone::exit_now(1)
+                }
             }
         }
     }
 }
 
-fn fork(join: &JoinHandles) -> io::Result<Side> {
-    crate::sys::clone::fork(0, join.unified())
+fn become_keeper(packet: &[u8], first: OwnedFd, layout: Arc<Layout>, join: &JoinHandles, ground: Ground) -> ! {
+    crate::sys::process::default_signal(libc::SIGCHLD);
+    let dir = PathBuf::from(OsStr::from_bytes(&packet[1..]));
+    super::run(dir, first, layout, join, ground)
 }

@@ -50,7 +50,18 @@ pub(crate) fn run(launch: &Launch<'_>) -> ! {
         Err(error) => give_up(socket, Report::Failed(format!("{error:#}"))),
     };
     let fds: Vec<BorrowedFd<'_>> = ready.terminal.iter().map(|terminal| terminal.ours.as_fd()).collect();
-    if Report::Ready(ready.user.clone()).send(socket, &fds).is_err() || !wait_for_go(launch.socket) {
+    if Report::Ready(ready.user.clone()).send(socket, &fds).is_err() {
+        crate::sys::clone::exit_now(0);
+    }
+    // While this process waits it must not hold open what belongs to the keeper's other children: an input whose writer
+    // it shares would never end.
+    let mut keep = vec![socket];
+    keep.extend(ready.terminal.iter().map(|terminal| terminal.theirs.as_fd()));
+    if let Streams::Files { input, output, error } = launch.streams {
+        keep.extend([input.as_fd(), output.as_fd(), error.as_fd()]);
+    }
+    crate::sys::process::close_all_but(&keep);
+    if !wait_for_go(launch.socket) {
         crate::sys::clone::exit_now(0);
     }
     let why = match take_over(launch, &ready) {

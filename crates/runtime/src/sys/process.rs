@@ -95,6 +95,32 @@ pub(crate) fn close_on_exec_all() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor from 3 up but these. The process must not use any other that it still has a value for.
+pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|number| *number > 2).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for number in numbers.into_iter().chain([u32::MAX]) {
+        if number > first {
+            let last = if number == u32::MAX { number } else { number - 1 };
+            // SAFETY: close_range has no memory arguments. The values of the closed descriptors are never used or
+            // dropped again, because the caller ends in execve or exit.
+            unsafe {
+                libc::syscall(libc::SYS_close_range, first, last, 0);
+            }
+        }
+        first = number.saturating_add(1);
+    }
+}
+
+/// Closes a descriptor whose value stays with a caller that never returns to it.
+pub(crate) fn close_one(fd: &impl AsRawFd) {
+    // SAFETY: this copy of the process diverges before the value is used or dropped.
+    unsafe {
+        libc::close(fd.as_raw_fd());
+    }
+}
+
 /// Closes every descriptor from 3 up; for a process that has just begun and owns none of them.
 pub(crate) fn close_inherited() {
     // SAFETY: called before any descriptor is wrapped in an owning type.

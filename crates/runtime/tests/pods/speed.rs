@@ -76,9 +76,8 @@ pub async fn keepers_are_small(mut node: Node) {
 
 pub async fn many_at_once(mut node: Node) {
     let runtime = node.runtime();
-    let specs: Vec<_> = (0..MANY)
-        .map(|n| (node.sandbox_spec(&format!("pod{n}")), node.program(&format!("main{n}"), &["sleep", "1000"])))
-        .collect();
+    let specs: Vec<_> =
+        (0..MANY).map(|n| (node.sandbox_spec(&format!("pod{n}")), node.program(&format!("main{n}"), &["sleep", "1000"]))).collect();
     let at = Instant::now();
     let mut tasks = Vec::new();
     for (sandbox, container) in specs {

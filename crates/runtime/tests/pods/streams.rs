@@ -169,6 +169,8 @@ pub async fn stdin_once_ends_with_its_session(mut node: Node) {
     start(&sandbox, spec).await;
     let (stdout, stdout_write) = pipe();
     let spec = AttachSpec { stdin: true, stdout: Some(stdout_write), stderr: None };
+    // One that waits to be started must not hold the input of another open.
+    sandbox.create_container(node.container("waiting", "true")).await.expect("created");
     let mut handle = sandbox.attach(&id("main"), spec).await.expect("attached");
     let mut stdin = std::fs::File::from(handle.take_stdin().expect("its input"));
     stdin.write_all(b"text\n").expect("written");
