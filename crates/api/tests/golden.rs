@@ -86,6 +86,7 @@ fn mask(value: &mut Value) {
             }
         }
         "PersistentVolume" | "PersistentVolumeClaim" => {
+            remove(value, &["spec", "claimRef", "resourceVersion"]);
             remove(value, &["metadata", "finalizers"]);
             remove(value, &["status", "lastPhaseTransitionTime"]);
         }

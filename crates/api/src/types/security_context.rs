@@ -23,7 +23,7 @@ fn profile(context: &Map<String, Value>, field: &str, word: &str, path: &Path, c
     let (kind, local) = (profile.text("type"), profile.text("localhostProfile"));
     match kind {
         "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-        "" => causes.needed(&at.field("type"), "type is required when seccompProfile is set"),
+        "" => causes.needed(&at.field("type"), &format!("type is required when {field} is set")),
         other => causes.unsupported(&at.field("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
     }
     let place = at.field("localhostProfile");

@@ -59,7 +59,14 @@ fn validate_spec(object: &Object, causes: &mut Causes) {
     causes.need_one_of(spec, "concurrencyPolicy", &SPEC, &["Allow", "Forbid", "Replace"]);
     let template = SPEC.field("jobTemplate");
     object_meta::validate_template_meta(spec.map("jobTemplate").map("metadata"), &template.field("metadata"), causes);
-    job_spec::validate(spec.map("jobTemplate").map("spec"), &template.field("spec"), causes);
+    let (job, job_path) = (spec.map("jobTemplate").map("spec"), template.field("spec"));
+    job_spec::validate(job, &job_path, causes);
+    if let Some(selector) = job.some("selector") {
+        causes.bad(&job_path.field("selector"), selector.clone(), "`selector` will be auto-generated");
+    }
+    if job.flag("manualSelector") {
+        causes.unsupported_value(&job_path.field("manualSelector"), &true.into(), &["nil", "false"]);
+    }
     check::non_negative_field(spec, "successfulJobsHistoryLimit", &SPEC, causes);
     check::non_negative_field(spec, "failedJobsHistoryLimit", &SPEC, causes);
 }

@@ -120,6 +120,9 @@ fn validate(volume: &Object, causes: &mut Causes) {
     }
     causes.one_of(spec, "volumeMode", &SPEC, &["Block", "Filesystem"]);
     if spec.has("volumeAttributesClassName") {
+        if !spec.has("csi") {
+            causes.needed(&SPEC.field("csi"), "has to be specified when using volumeAttributesClassName");
+        }
         let class = spec.text("volumeAttributesClassName");
         if class.is_empty() {
             causes.needed(&SPEC.field("volumeAttributesClassName"), "an empty string is disallowed");

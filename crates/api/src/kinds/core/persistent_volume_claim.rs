@@ -18,7 +18,10 @@ const SPEC: Path<'static> = Path::root("spec");
 pub const fn kind() -> Kind {
     Kind {
         prepare_create,
-        prepare_update: keep_status,
+        prepare_update: |new, old| {
+            keep_status(new, old);
+            drop_foreign_source(new.map_at_mut(&["spec"]));
+        },
         prepare_status_update: keep_spec,
         validate: |claim, causes| persistent_volume_claim_spec::validate(claim.map("spec"), &SPEC, causes),
         validate_update,
@@ -37,6 +40,13 @@ fn default(claim: &mut Map<String, Value>) {
     claim.object_made("status").default_text("phase", "Pending");
 }
 
+/// Sources in other namespaces are off by default.
+fn drop_foreign_source(spec: &mut Map<String, Value>) {
+    if spec.object("dataSourceRef").is_some_and(|source| !source.text("namespace").is_empty()) {
+        spec.remove("dataSourceRef");
+    }
+}
+
 fn prepare_create(claim: &mut Object) {
     claim.0.insert("status".into(), json!({"phase": "Pending"}));
     // The two fields for the source are one as long as no other namespace is meant.
@@ -48,6 +58,7 @@ fn prepare_create(claim: &mut Object) {
     if !known {
         spec.remove("dataSource");
     }
+    drop_foreign_source(spec);
     match (spec.object("dataSource").cloned(), spec.object("dataSourceRef").cloned()) {
         (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source.into())),
         (None, Some(source)) if source.text("namespace").is_empty() => drop(spec.insert("dataSource".into(), source.into())),
@@ -86,7 +97,7 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let resources = SPEC.field("resources");
     let requests = resources.field("requests");
     let status_size = old.map("status").map("capacity").quantity("storage");
-    if bound && size < old_size && status_size.is_none_or(|capacity| size < capacity) {
+    if size < old_size && status_size.is_none_or(|capacity| size < capacity) {
         causes.refused(&requests.field("storage"), "field can not be less than status.capacity");
     }
 }

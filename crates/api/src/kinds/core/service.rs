@@ -77,6 +77,7 @@ fn default(service: &mut Map<String, Value>) {
 fn prepare_create(service: &mut Object) {
     reset_status_of(service, "core.v1.Service");
     let spec = service.map_at_mut(&["spec"]);
+    drop_internal_policy(spec);
     let ip = spec.text("clusterIP").to_owned();
     if !ip.is_empty() && spec.list("clusterIPs").is_empty() {
         spec.insert("clusterIPs".into(), json!([ip]));
@@ -114,6 +115,14 @@ fn prepare_update(new: &mut Object, old: &Object) {
     normalize_ips(spec, before);
     keep_allocated(spec, before);
     drop_unused(spec, before);
+    drop_internal_policy(spec);
+}
+
+/// Names elsewhere have no endpoints to choose from.
+fn drop_internal_policy(spec: &mut Map<String, Value>) {
+    if spec.text("type") == "ExternalName" {
+        spec.remove("internalTrafficPolicy");
+    }
 }
 
 /// Old clients know only `clusterIP`: where they changed it alone, the list follows.
@@ -290,8 +299,8 @@ fn validate_ips(spec: &Map<String, Value>, causes: &mut Causes) {
     if !ips.is_empty() && first.is_empty() && needs_cluster_ip(spec) {
         causes.bad(&at, spec["clusterIPs"].clone(), "clusterIP must be set when clusterIPs is set");
     }
-    if let Some(ip) = ips.first().filter(|ip| !first.is_empty() && **ip != first) {
-        causes.bad(&at, (*ip).to_owned(), "first value must match `clusterIP`");
+    if ips.first().is_some_and(|ip| !first.is_empty() && *ip != first) {
+        causes.bad(&at, spec["clusterIPs"].clone(), "first value must match `clusterIP`");
     }
     for (index, ip) in ips.iter().enumerate() {
         if *ip == "None" && ips.len() > 1 {
@@ -360,7 +369,8 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     if needs_cluster_ip(spec) && needs_cluster_ip(before) {
         let first = |spec: &Map<String, Value>| spec.texts("clusterIPs").next().unwrap_or(spec.text("clusterIP")).to_owned();
         let (ip, old_ip) = (first(spec), first(before));
-        if !old_ip.is_empty() && ip != old_ip {
+        let consistent = ip == spec.text("clusterIP");
+        if !old_ip.is_empty() && ip != old_ip && consistent {
             let at = SPEC.field("clusterIPs");
             let shown = spec.get("clusterIPs").cloned().unwrap_or(Value::Null);
             let text = if ip.is_empty() { "primary clusterIP can not be unset" } else { "may not change once set" };

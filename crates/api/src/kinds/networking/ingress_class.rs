@@ -17,7 +17,10 @@ const SPEC: Path<'static> = Path::root("spec");
 pub const fn kind() -> Kind {
     Kind {
         validate,
-        validate_update: |new, old, causes| check::immutable_field(new.map("spec"), old.map("spec"), "controller", &SPEC, causes),
+        validate_update: |new, old, causes| {
+            validate(new, causes);
+            check::immutable_field(new.map("spec"), old.map("spec"), "controller", &SPEC, causes);
+        },
         columns: Some(columns),
         generation: Generation::Spec,
         ..Kind::plain("networking.k8s.io", "IngressClass")

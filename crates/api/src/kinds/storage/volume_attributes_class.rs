@@ -29,6 +29,7 @@ fn validate(class: &Object, causes: &mut Causes) {
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
+    validate(new, causes);
     for field in ["driverName", "parameters"] {
         if new.get(field) != old.get(field) {
             causes.forbidden(field, &format!("updates to {field} are forbidden."));
