@@ -13,6 +13,7 @@ pub mod table;
 pub mod yaml;
 
 
+mod octets;
 mod time;
 
 pub use json::{DecodeError, Decoded, Strictness};

@@ -2,12 +2,11 @@
 
 use api::Quantity;
 use api::schema::{Form, Scalar, Shape, Type};
-use base64::Engine;
 use serde_json::{Map, Value};
 
 use super::scan::{Scanner, number_value};
 use super::{DecodeError, Strictness};
-use crate::{MAX_DEPTH, time};
+use crate::{MAX_DEPTH, octets, time};
 
 /// Most problems that are reported.
 const MAX_PROBLEMS: usize = 100;
@@ -221,7 +220,7 @@ impl<'b, 't> Reader<'b, 't> {
             Want::Any | Want::Shape(Shape::Scalar(Scalar::String), _) => Ok(text.into()),
             Want::Shape(Shape::Ref(type_ref), _) => self.text(text, Want::Type(type_ref)),
             Want::Shape(_, true) => Ok(text.into()),
-            Want::Shape(Shape::Scalar(Scalar::Bytes), false) => bytes_text(text),
+            Want::Shape(Shape::Scalar(Scalar::Bytes), false) => bytes_text(&text),
             Want::Shape(shape, false) => Err(self.mismatch("string", &go_shape(shape))),
             Want::Type(schema) => match schema.form {
                 _ if schema.structural.is_some() => Ok(text.into()),
@@ -398,14 +397,10 @@ fn bool_or_schema() -> DecodeError {
     DecodeError::Type("boolean or JSON schema expected".into())
 }
 
-/// Base64 as Go reads it: line ends inside are skipped.
-fn bytes_text(text: String) -> Result<Value, DecodeError> {
-    let compact: String = text.chars().filter(|letter| !matches!(letter, '\n' | '\r')).collect();
-    match base64::engine::general_purpose::STANDARD.decode(&compact) {
-        Ok(_) => Ok(compact.into()),
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
-            Err(DecodeError::Type(format!("illegal base64 data at input byte {at}")))
-        }
-        Err(_) => Err(DecodeError::Type(format!("illegal base64 data at input byte {}", compact.len() / 4 * 4))),
+/// Base64 in its canonical spelling.
+fn bytes_text(text: &str) -> Result<Value, DecodeError> {
+    match octets::decode(text) {
+        Ok(bytes) => Ok(octets::encode(&bytes).into()),
+        Err(at) => Err(DecodeError::Type(format!("illegal base64 data at input byte {at}"))),
     }
 }

@@ -1,13 +1,12 @@
 //! Messages to JSON values by the field numbers of the schema table.
 
 use api::schema::{Field, Form, Scalar, Shape, Type};
-use base64::Engine;
 use serde_json::{Map, Value};
 
 use super::ProtobufError;
 use super::wire::{Fields, Wire, varint};
 use crate::time::{self, Instant};
-use crate::{MAX_DEPTH, json};
+use crate::{MAX_DEPTH, json, octets};
 
 /// Decodes a message of a type that has fields; fields that the table does not know are skipped.
 pub(super) fn message(bytes: &[u8], schema: &Type, depth: usize) -> Result<Map<String, Value>, ProtobufError> {
@@ -101,7 +100,7 @@ fn value(shape: &Shape, wire: Wire, depth: usize) -> Result<Value, ProtobufError
             Wire::Fixed64(bits) => json::float_value(f64::from_bits(bits)).ok_or(ProtobufError::Malformed("unsupported value: NaN or infinite"))?,
             _ => return Err(ProtobufError::Malformed("proto: wrong wireType")),
         },
-        Shape::Scalar(Scalar::Bytes) => base64::engine::general_purpose::STANDARD.encode(wire.bytes()?).into(),
+        Shape::Scalar(Scalar::Bytes) => octets::encode(wire.bytes()?).into(),
         Shape::Ref(type_ref) => typed(wire.bytes()?, type_ref, depth)?,
         // A list inside a map or list is a message with the items in field 1.
         Shape::List(inner) => {

@@ -2,12 +2,11 @@
 //! fields always, pointers only when set, map entries by key.
 
 use api::schema::{Field, Form, Scalar, Shape, Type};
-use base64::Engine;
 use serde_json::{Map, Value};
 
 use super::ProtobufError;
 use super::wire::{put_bytes, put_double, put_message, put_number};
-use crate::time;
+use crate::{octets, time};
 
 /// What stands behind a field number of a message.
 enum Slot<'t> {
@@ -86,7 +85,7 @@ fn put_value(out: &mut Vec<u8>, number: u32, shape: &Shape, value: &Value) -> Re
         (Shape::Scalar(Scalar::Float64), Value::Number(amount)) => put_double(out, number, amount.as_f64().ok_or(WRONG)?),
         (Shape::Scalar(Scalar::Float64), Value::Null) => put_double(out, number, 0.0),
         (Shape::Scalar(Scalar::Bytes), Value::String(text)) => {
-            put_bytes(out, number, &base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| WRONG)?);
+            put_bytes(out, number, &octets::decode(text).map_err(|_| WRONG)?);
         }
         (Shape::Scalar(Scalar::Bytes), Value::Null) => put_bytes(out, number, b""),
         (Shape::Ref(type_ref), value) => return put_message(out, number, |out| typed(out, type_ref, value)),
