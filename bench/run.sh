@@ -54,15 +54,16 @@ side_down() {
   side=
 }
 
-# Processes of the side: the control plane, and with `all` what holds pods, too.
-processes() { # control|all
-  if [ "$side" = go ]; then
-    if [ "$1" = control ]; then cat "$REF_DIR"/run/{etcd,apiserver}.pid; else cat "$REF_DIR"/run/*.pid; pgrep -f "containerd-shim-runc-v2.*$REF_DIR" || true; pgrep -x pause || true; fi
-  elif [ "$1" = control ]; then
-    cat "$WORLD/a/pid"
-  else
-    cat "$WORLD/a/pid"; find /sys/fs/cgroup -path "*/$WORLD_ID"a'*/keepers*' -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u
-  fi
+# Processes of the side: those that answer API calls, all, or what holds pods (shims, keepers, and the pods themselves).
+processes() { # control|all|pods
+  case $side-$1 in
+    go-control) cat "$REF_DIR"/run/{etcd,apiserver}.pid ;;
+    go-all) cat "$REF_DIR"/run/*.pid; processes pods ;;
+    go-pods) pgrep -f "containerd-shim-runc-v2.*$REF_DIR"; pgrep -x pause ;;
+    knarr-control) cat "$WORLD/a/pid" ;;
+    knarr-all) cat "$WORLD/a/pid"; processes pods ;;
+    knarr-pods) find /sys/fs/cgroup -path "*/${WORLD_ID}a*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u ;;
+  esac
 }
 
 # Microseconds of CPU that the processes have used.
@@ -75,9 +76,9 @@ cpu() { # control|all
 }
 
 # KiB of memory, shared pages counted by share.
-pss() {
+pss() { # control|all|pods
   local pid
-  for pid in $(processes all | sort -u); do awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null; done | awk '{ n += $1 } END { print n + 0 }'
+  for pid in $(processes "$1" | sort -u); do awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null; done | awk '{ n += $1 } END { print n + 0 }'
 }
 
 # --- The rows -------------------------------------------------------------------------------------------------------
@@ -101,23 +102,22 @@ idle() {
   local before after
   before=$(cpu all); sleep "$IDLE"; after=$(cpu all)
   note percent_of_core "$(awk "BEGIN { print ($after - $before) / $IDLE / 1e4 }")"
-  note pss_mib "$(awk "BEGIN { print $(pss) / 1024 }")"
+  note pss_mib "$(awk "BEGIN { print $(pss all) / 1024 }")"
 }
 
 pods() {
-  local before answer
+  local answer
   row=pod
   if wanted pod; then
     answer=$(on a "$LOAD" "$config" pod 20 1) && { note p50_ms "$(jq .p50_ms <<<"$answer")"; note p99_ms "$(jq .p99_ms <<<"$answer")"; } || echo "$side: pod failed" >&2
   fi
   row=pods
   wanted pods || return 0
-  before=$(pss)
   answer=$(on a "$LOAD" "$config" pods "$PODS" 1) || { echo "$side: pods failed" >&2; return 0; }
   note per_second "$(jq '.done / .seconds' <<<"$answer")"
   note p50_ms "$(jq .p50_ms <<<"$answer")"
   sleep 5
-  note mib_per_pod "$(awk "BEGIN { print ($(pss) - $before) / 1024 / $PODS }")"
+  note mib_per_pod "$(awk "BEGIN { print $(pss pods) / 1024 / $PODS }")"
 }
 
 for round in $(seq "$ROUNDS"); do
