@@ -21,6 +21,9 @@ use crate::protocol::{self, Message, Notice, Packet, Reply, Request};
 use crate::spec::SandboxId;
 use crate::status::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExitStatus};
 
+/// Tells the end of a command or a session, once.
+type EndSender = watch::Sender<Option<ExitStatus>>;
+
 /// The socket with what waits for answers on it.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -33,7 +36,7 @@ pub(crate) struct Link {
     /// Requests without a reply. Cleared once and for all when the keeper is gone.
     waiting: Mutex<Option<HashMap<u32, oneshot::Sender<Answer>>>>,
     /// Execs and attached sessions that have not ended, by the keeper's number.
-    ends: Mutex<HashMap<(Kind, u64), watch::Sender<Option<ExitStatus>>>>,
+    ends: Mutex<HashMap<(Kind, u64), EndSender>>,
     gone: watch::Sender<bool>,
 }
 

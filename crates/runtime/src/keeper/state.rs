@@ -146,6 +146,7 @@ pub(crate) fn container_ids(files: &Files) -> Vec<String> {
 }
 
 /// One line of the journal.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack, for as long as a line is written or read")]
 #[derive(Serialize, Deserialize)]
 enum Entry<'a> {
     /// A container is like this now.

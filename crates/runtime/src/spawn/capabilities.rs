@@ -111,7 +111,7 @@ pub(crate) fn drop_bounding(prepared: &Prepared) -> io::Result<()> {
 
 /// Sets what is in force; comes after the user changed, with the permitted set kept.
 pub(crate) fn apply(prepared: &Prepared) -> io::Result<()> {
-    set_capabilities(None, prepared.sets.clone())?;
+    set_capabilities(None, prepared.sets)?;
     let _old_kernel = clear_ambient_capability_set();
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
