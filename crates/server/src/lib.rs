@@ -13,6 +13,7 @@ mod allocate;
 mod attributes;
 mod authenticate;
 mod authorize;
+mod availability;
 mod body;
 mod bootstrap;
 mod catalog;

@@ -87,6 +87,7 @@ impl Server {
         });
         bootstrap::ensure(&server).await?;
         crate::definitions::start(&server);
+        crate::availability::start(&server);
         server.ready.send_replace(Readiness::Ready);
         Ok(server)
     }

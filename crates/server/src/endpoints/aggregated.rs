@@ -47,13 +47,18 @@ pub fn wanted(accept: &str) -> Option<Form> {
 ///
 /// # Errors
 /// 500 when the document cannot be written.
-pub fn serve(server: &Arc<Server>, catalog: &Catalog, call: &Call, path: &str, form: Form) -> Result<Reply, Status> {
+pub async fn serve(server: &Arc<Server>, catalog: &Catalog, call: &Call, path: &str, form: Form) -> Result<Reply, Status> {
     let items: Vec<Value> = if path == "/api" {
-        vec![group(catalog, "", &["v1".to_owned()], None)]
+        vec![group(catalog, "", &["v1".to_owned()], &[])]
     } else {
-        let others = crate::aggregate::group_versions(server);
-        let groups = groups(server, catalog);
-        groups.iter().map(|(name, versions)| group(catalog, name, versions, Some((server, &others)))).collect()
+        let mut others = Vec::new();
+        for (group, version) in crate::aggregate::group_versions(server) {
+            let part = crate::aggregate::discovery(server, &group, &version).await;
+            // A server that does not answer keeps its place, so that clients know that something is missing.
+            let part = part.unwrap_or_else(|_| json!({"version": version, "freshness": "Stale"}));
+            others.push((group, version, part));
+        }
+        groups(server, catalog).iter().map(|(name, versions)| group(catalog, name, versions, &others)).collect()
     };
     let document = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{}", form.version), "metadata": {}, "items": items,
@@ -71,22 +76,21 @@ pub fn serve(server: &Arc<Server>, catalog: &Catalog, call: &Call, path: &str, f
     Ok(tagged(answer, &etag))
 }
 
-type Others<'a> = Option<(&'a Arc<Server>, &'a [(String, String)])>;
+/// Group, version and document of what other servers serve.
+type Others = (String, String, Value);
 
-fn group(catalog: &Catalog, name: &str, versions: &[String], others: Others<'_>) -> Value {
+fn group(catalog: &Catalog, name: &str, versions: &[String], others: &[Others]) -> Value {
     let versions: Vec<Value> = versions.iter().map(|version| one_version(catalog, name, version, others)).collect();
     let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn one_version(catalog: &Catalog, group: &str, version: &str, others: Others<'_>) -> Value {
+fn one_version(catalog: &Catalog, group: &str, version: &str, others: &[Others]) -> Value {
+    if let Some((.., document)) = others.iter().find(|(one, two, _)| one == group && two == version) {
+        return document.clone();
+    }
     let here = catalog.all.iter().filter(|served| &*served.def.group == group && &*served.def.version == version);
     let resources: Vec<Value> = here.map(|served| resource(&served.def)).collect();
-    if let Some((server, list)) = others.filter(|_| resources.is_empty()) {
-        if list.iter().any(|(one, two)| one == group && two == version) {
-            return crate::aggregate::discovery(server, group, version);
-        }
-    }
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 

@@ -21,12 +21,12 @@ use crate::steps::encode::{self, Forms, Negotiated};
 ///
 /// # Errors
 /// 404 for groups and versions that are not served.
-pub fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Status> {
+pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Status> {
     let catalog = server.catalog();
     let accept = header(&call.parts, "accept");
     if matches!(path, "/api" | "/apis") {
         if let Some(form) = aggregated::wanted(accept) {
-            return aggregated::serve(server, &catalog, call, path, form);
+            return aggregated::serve(server, &catalog, call, path, form).await;
         }
     }
     let parts: Vec<&str> = path.split('/').skip(1).collect();

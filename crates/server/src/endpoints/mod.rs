@@ -30,7 +30,7 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
     match parts.as_slice() {
         [] => discovery::paths(server),
         ["version"] => discovery::version(),
-        ["api"] | ["apis"] | ["api", "v1"] | ["apis", _] | ["apis", _, _] => discovery::serve(server, &call, path),
+        ["api"] | ["apis"] | ["api", "v1"] | ["apis", _] | ["apis", _, _] => discovery::serve(server, &call, path).await,
         ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", ..] => health::serve(server, path, &query),
         ["openapi", ..] => openapi::serve(server, &call, path).await,
         ["openid", "v1", "jwks"] => Ok(identity::keys(server)),

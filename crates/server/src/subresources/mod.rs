@@ -11,7 +11,7 @@ mod service_account_token;
 mod proxy;
 mod streams;
 
-pub use proxy::endpoint;
+pub use proxy::{endpoint, strip};
 
 use std::sync::Arc;
 
