@@ -111,6 +111,19 @@ impl Layout {
         self.controllers.get(name).map(PathBuf::as_path)
     }
 
+    /// Every version 1 mount point, each once, whether we use it or not.
+    pub fn v1_mounts(&self) -> Vec<&Path> {
+        let mut mounts: Vec<&Path> = self.controllers.values().map(PathBuf::as_path).collect();
+        mounts.sort_unstable();
+        mounts.dedup();
+        mounts
+    }
+
+    /// Whether a controller limits and counts anything here.
+    pub fn has(&self, name: &str) -> bool {
+        self.is_v1(name) || self.offered.contains(&name)
+    }
+
     /// Version 1 mount points that hold our groups, each once.
     pub fn hierarchies(&self) -> &[PathBuf] {
         &self.hierarchies

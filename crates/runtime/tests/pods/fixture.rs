@@ -46,6 +46,17 @@ impl Node {
         self.runtime.clone().expect("just opened")
     }
 
+    /// Whether memory, processors and processes can be limited here.
+    pub fn has_controllers(&mut self) -> bool {
+        let runtime = self.runtime();
+        let layout = runtime.cgroup_root().layout();
+        let all = ["cpu", "memory", "pids"].iter().all(|name| layout.has(name));
+        if !all {
+            println!("  without limits: the hierarchy has no controllers for them");
+        }
+        all
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

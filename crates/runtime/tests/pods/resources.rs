@@ -5,6 +5,9 @@ use cgroup::Limits;
 use crate::fixture::{Node, id, run, start, words};
 
 pub async fn limits_are_applied_and_updated(mut node: Node) {
+    if !node.has_controllers() {
+        return;
+    }
     let sandbox = node.sandbox("pod").await;
     let mut spec = node.container("main", "sleep 1000");
     spec.limits = Limits {
@@ -45,6 +48,9 @@ pub async fn limits_are_applied_and_updated(mut node: Node) {
 }
 
 pub async fn memory_hogs_are_flagged(mut node: Node) {
+    if !node.has_controllers() {
+        return;
+    }
     let sandbox = node.sandbox("pod").await;
     let mut spec = node.program("hog", &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]);
     spec.limits.memory_limit = Some(32 << 20);
