@@ -24,12 +24,14 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod job;
 mod job_indexes;
 mod job_plan;
 mod job_policy;
 mod list;
+mod local_path;
 mod moment;
 mod namespace;
 mod node_fit;
@@ -37,6 +39,9 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 pub mod pods;
+mod pv_binder;
+mod pv_protection;
+mod pvc_protection;
 mod replica_set;
 mod replicas;
 mod replication_controller;
@@ -51,6 +56,7 @@ mod stateful_set;
 mod taint_eviction;
 mod ttl;
 mod ttl_after_finished;
+mod volume_match;
 
 /// Configuration of the controllers.
 #[derive(Clone)]
@@ -67,6 +73,8 @@ pub struct Config {
     pub signer: Option<Arc<dyn Signer>>,
     /// Time without a heartbeat after which a node is unknown.
     pub node_monitor_grace: std::time::Duration,
+    /// Folder for volumes of the class `local-path`, the same on all nodes; `None` makes none.
+    pub local_path_dir: Option<std::path::PathBuf>,
 }
 
 /// Signs certificate requests; the keys stay with whoever implements it.

@@ -198,3 +198,58 @@ async fn services_have_endpoints_and_budgets_count() {
     let status = world.until("disruptions are allowed", &budgets, "default", "web", |one| one["status"]["disruptionsAllowed"] == 2).await["status"].clone();
     assert_eq!((&status["expectedPods"], &status["desiredHealthy"], &status["currentHealthy"]), (&json!(3), &json!(1), &json!(3)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_get_volumes() {
+    let world = World::start().await;
+    let volumes = ResourceId::new("", "v1", "persistentvolumes");
+    let claims = ResourceId::new("", "v1", "persistentvolumeclaims");
+    let size = json!({"storage": "1Gi"});
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"capacity": size, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/nowhere"}, "persistentVolumeReclaimPolicy": "Retain"},
+    });
+    world.create("/api/v1/persistentvolumes", volume).await;
+    world.until("it is available", &volumes, "", "v", |one| one["status"]["phase"] == "Available").await;
+    let claim = |name: &str, class: &str| json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "storageClassName": class},
+    });
+    let path = "/api/v1/namespaces/default/persistentvolumeclaims";
+    world.create(path, claim("static", "")).await;
+    let bound = world.until("the claim is bound", &claims, "default", "static", |one| one["status"]["phase"] == "Bound").await;
+    assert_eq!((&bound["spec"]["volumeName"], &bound["status"]["capacity"]), (&json!("v"), &size));
+    world.until("the volume is bound", &volumes, "", "v", |one| one["status"]["phase"] == "Bound").await;
+    world.admin.delete(&claims, "default", "static", &DeleteOptions::default()).await.unwrap();
+    world.until("the volume is released", &volumes, "", "v", |one| one["status"]["phase"] == "Released").await;
+    world.admin.delete(&volumes, "", "v", &DeleteOptions::default()).await.unwrap();
+    world.until_list("the volume is gone", &volumes, "", |all| all.is_empty()).await;
+
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "here"}, "provisioner": "knarr.io/local-path", "volumeBindingMode": "WaitForFirstConsumer"});
+    world.create("/apis/storage.k8s.io/v1/storageclasses", class).await;
+    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": {"kubernetes.io/hostname": "one"}}})).await;
+    world.create(path, claim("dynamic", "here")).await;
+    world.until("it waits", &claims, "default", "dynamic", |one| one["status"]["phase"] == "Pending").await;
+    world.merge(&claims, "default", "dynamic", "", json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "one"}}})).await;
+    world.until("the claim is bound", &claims, "default", "dynamic", |one| one["status"]["phase"] == "Bound").await;
+    world.admin.delete(&claims, "default", "dynamic", &DeleteOptions::default()).await.unwrap();
+    world.until_list("the volume is gone too", &volumes, "", |all| all.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_and_roles_are_kept_up() {
+    let world = World::start().await;
+    let quotas = ResourceId::new("", "v1", "resourcequotas");
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "9", "pods": "3", "count/deployments.apps": "4"}}});
+    world.create("/api/v1/namespaces/default/resourcequotas", quota).await;
+    world.until("the root certificate counts", &quotas, "default", "q", |one| one["status"]["used"]["configmaps"] == "1" && one["status"]["used"]["pods"] == "0").await;
+    world.create("/apis/apps/v1/namespaces/default/deployments", deployment("web", 2)).await;
+    world.until("pods count", &quotas, "default", "q", |one| one["status"]["used"]["pods"] == "2" && one["status"]["used"]["count/deployments.apps"] == "1").await;
+    let roles = ResourceId::new("rbac.authorization.k8s.io", "v1", "clusterroles");
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let sum = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "sum"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"part": "yes"}}]}, "rules": []});
+    world.create(path, sum).await;
+    let part = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "part", "labels": {"part": "yes"}}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    world.create(path, part).await;
+    world.until("the rules are summed up", &roles, "", "sum", |one| one["rules"][0]["resources"][0] == "pods").await;
+}

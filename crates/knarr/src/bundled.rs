@@ -38,6 +38,19 @@ pub async fn dns(client: &Client, address: IpAddr, nodes: &[IpAddr]) -> Result<(
     ensure(client, "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", &slice).await
 }
 
+/// Makes the default storage class: folders on the node of the first pod that uses the volume.
+///
+/// # Errors
+/// The Status of the answer.
+pub async fn storage(client: &Client) -> Result<()> {
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "knarr.io/local-path", "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    ensure(client, "/apis/storage.k8s.io/v1/storageclasses", &class).await
+}
+
 /// Lets nodes read what their DNS and proxy serve: nodes act as themselves there, whether they are in this process or not.
 ///
 /// # Errors

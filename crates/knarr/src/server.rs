@@ -65,6 +65,9 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
         Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
         None => None,
     };
+    if !flags.disabled("local-storage") {
+        bundled::storage(&admin_client).await.context("make the storage class for volumes of this machine")?;
+    }
     if !flags.disabled("dns") {
         bundled::dns(&admin_client, cluster.dns, &ips).await.context("make the Service of the cluster DNS")?;
     }
@@ -201,6 +204,7 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             root_ca: pki.server_ca.cert_pem().to_owned(),
             signer: Some(Arc::new(ClusterSigner::new(pki.clone()))),
             node_monitor_grace: Duration::from_secs(50),
+            local_path_dir: (!flags.disabled("local-storage")).then(|| flags.node.data_dir.join("storage")),
         };
         let server = server.clone();
         supervisor.run("controllers", move || {

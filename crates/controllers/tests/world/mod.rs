@@ -73,6 +73,7 @@ impl World {
             root_ca,
             signer: None,
             node_monitor_grace: Duration::from_secs(50),
+            local_path_dir: Some("/var/lib/knarr-test/volumes".into()),
         };
         let accounts = server.clone();
         let deps = controllers::Deps {
