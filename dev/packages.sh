@@ -11,7 +11,7 @@ test="skopeo:skopeo docker-registry:docker-registry nft:nftables ip:iproute2 bus
 images="debootstrap:debootstrap busybox:busybox-static bash-static:bash-static skopeo:skopeo openssl:openssl python3:python3"
 release="cc:gcc"
 bench="ip:iproute2 jq:jq python3:python3 iptables:iptables nft:nftables conntrack:conntrack ipset:ipset"
-vm="qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static"
+vm="depmod:kmod qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static"
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for group in "$@"; do

@@ -3,6 +3,7 @@
 # limits, and one that is killed for memory. Takes minutes; needs no /dev/kvm. Log: target/vm/console.log
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
 dev/packages.sh build node vm
 knarr=${KNARR:-}
 if [ -z "$knarr" ]; then dev/release.sh; knarr=target/$(uname -m)-unknown-linux-gnu/release/knarr; fi
@@ -11,12 +12,12 @@ out=target/vm root=target/vm/root; rm -rf "$root"; mkdir -p "$out" "$root"/{bin,
 # The kernel of the distribution, unpacked and not installed.
 if ! ls "$out"/kernel/boot/vmlinuz-* >/dev/null 2>&1; then
   package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-  (cd "$out" && apt-get download -qq "$package" && dpkg-deb -x linux-image-*.deb kernel)
+  (cd "$out" && apt-get download -qq "$package" 2>/dev/null && dpkg-deb -x linux-image-*.deb kernel)
 fi
 kernel=$(ls "$out"/kernel/boot/vmlinuz-*)
 version=${kernel##*/vmlinuz-}
 # Modules that a node needs, with what they need.
-wanted="overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
+wanted="crc32c_generic overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
   nft_reject_inet nft_objref nft_limit nft_log nf_conntrack nf_conntrack_netlink nf_nat"
 moddir=$out/kernel/lib/modules/$version
 [ -s "$moddir/modules.dep" ] || depmod -b "$out/kernel" "$version"
@@ -63,7 +64,7 @@ export PATH=/bin HOME=/
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts
 mount -t tmpfs none /run; mount -t tmpfs none /tmp; mount -t tmpfs none /var/lib; mount -t cgroup2 none /sys/fs/cgroup
 for module in $(cat /etc/modules); do modprobe $module || echo "no module $module"; done
-ip link set lo up; ip link add up0 type dummy; ip addr add 192.0.2.10/24 dev up0; ip link set up0 up; ip route add default dev up0
+ulimit -Hn 65536; ip link set lo up; ip link add up0 type dummy; ip addr add 192.0.2.10/24 dev up0; ip link set up0 up; ip route add default dev up0
 echo "nameserver 192.0.2.1" >/etc/resolv.conf
 knarr check
 knarr server --node-name vm >/var/log/knarr.log 2>&1 &
@@ -86,7 +87,8 @@ for name in sed find; do ln -s busybox "$root/bin/$name"; done
 echo "$wanted" | tr -s ' \n' '\n' >"$root/etc/modules"
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initramfs.gz"
-acceleration=tcg; [ -w /dev/kvm ] && acceleration=kvm
+# Software emulation runs everywhere; a /dev/kvm may be there and not work.
+acceleration=${ACCELERATION:-tcg}
 echo "starting Linux $version with cgroup v2 only ($acceleration)"
 timeout 1500 qemu-system-x86_64 -accel $acceleration -m 2048 -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$out/initramfs.gz" \
   -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all" </dev/null >"$out/console.log" 2>&1 || true
