@@ -97,11 +97,6 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// No bytes.
-    pub fn empty() -> ResponseBody {
-        ResponseBody::Full(Bytes::new())
-    }
-
     /// Bytes if they are there without waiting.
     pub fn into_ready(self) -> Result<Bytes, ResponseBody> {
         match self {

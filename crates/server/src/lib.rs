@@ -25,6 +25,7 @@ mod endpoints;
 mod expressions;
 mod failure;
 mod follow;
+mod gzip;
 mod metrics;
 mod pipeline;
 mod query;

@@ -39,6 +39,15 @@ pub struct Metrics {
     pub in_flight: AtomicI64,
 }
 
+/// A request that is being served; also one whose caller goes away is counted out.
+pub struct InFlight<'a>(&'a Metrics);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Most different label sets that are kept: paths that clients invent must not fill the memory.
 const MAX_SERIES: usize = 4000;
 
@@ -66,7 +75,6 @@ impl Metrics {
             "deletecollection" => "DELETECOLLECTION",
             _ => "OTHER",
         };
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
         Labels {
             verb,
             group: attributes.group.as_str().into(),
@@ -77,9 +85,14 @@ impl Metrics {
         }
     }
 
+    /// Counts a request as being served for as long as the value lives.
+    pub fn enter(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
     /// Counts an answered request.
     pub fn observe(&self, labels: &Labels, code: u16, took: Duration, long_running: bool) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         {
             let series = self.series.read();
             if let Some(one) = series.get(labels) {

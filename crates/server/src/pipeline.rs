@@ -1,10 +1,12 @@
 //! The way of every request, whether it comes over the network or from a component in the same process.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use api::{Reason, Status};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Response;
 
 use crate::attributes::{self, Attributes, Classified};
@@ -13,6 +15,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::catalog::Served;
 use crate::endpoints;
 use crate::failure;
+use crate::gzip;
 use crate::query::Query;
 use crate::request::{Call, Caller, Reply, Request, header};
 use crate::server::Server;
@@ -28,6 +31,7 @@ const MAX_URI: usize = 16 << 10;
 /// Answers a request. Failures are answers, too.
 pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let started = Instant::now();
+    let _in_flight = server.metrics.enter();
     let media = failure_media(header(&call.parts, "accept"));
     let query = Query::parse(call.parts.uri.query());
     let mut classified = attributes::classify(&call.parts.method, call.parts.uri.path(), query.flag("watch"));
@@ -158,6 +162,15 @@ async fn ready_bytes(body: ResponseBody) -> Result<Bytes, Status> {
 /// A request from the network.
 pub async fn call_from_network(server: &Arc<Server>, connection: &Arc<Connection>, request: http::Request<hyper::body::Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
+    let (path, encoding) = (parts.uri.path().to_owned(), gzip::accepts(&parts.headers) && gzip::pays_off(connection.peer));
     let call = Call { parts, body: RequestBody::Network(body), caller: Caller::Connection(connection.clone()) };
-    answer(server, call).await
+    // A request that panics must not take the other requests of its connection with it.
+    let reply = match AssertUnwindSafe(answer(server, call)).catch_unwind().await {
+        Ok(reply) => reply,
+        Err(_) => {
+            tracing::error!(%path, "a request panicked");
+            failure::answer(&Status::internal("the request could not be served"), Media::Json)
+        }
+    };
+    if encoding { gzip::compressed(reply) } else { reply }
 }

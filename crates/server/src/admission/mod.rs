@@ -177,7 +177,8 @@ impl Chain {
     /// The first refusal.
     pub async fn mutate(&self, server: &Arc<Server>, admission: &mut Admission) -> Result<(), Status> {
         for plugin in &self.plugins {
-            plugin.mutate(server, admission).await?;
+            let result = plugin.mutate(server, admission).await;
+            result.inspect_err(|status| tracing::debug!(plugin = plugin.name(), %status, "refused"))?;
         }
         Ok(())
     }
@@ -188,7 +189,8 @@ impl Chain {
     /// The first refusal.
     pub async fn validate(&self, server: &Arc<Server>, admission: &mut Admission) -> Result<(), Status> {
         for plugin in &self.plugins {
-            plugin.validate(server, admission).await?;
+            let result = plugin.validate(server, admission).await;
+            result.inspect_err(|status| tracing::debug!(plugin = plugin.name(), %status, "refused"))?;
         }
         Ok(())
     }

@@ -107,9 +107,9 @@ impl Reserved<'_> {
     /// The write is stored: the addresses get objects of their own.
     pub async fn keep(self, server: &Arc<Server>) {
         for address in &self.addresses {
-            let object = address_object(*address, &self.service.0, &self.service.1);
+            let mut object = address_object(*address, &self.service.0, &self.service.1);
             let Some(served) = server.catalog().find("networking.k8s.io", "v1", "ipaddresses").cloned() else { return };
-            let Ok(raw) = crate::steps::commit::raw(&served, &object) else { return };
+            let Ok(raw) = crate::steps::commit::raw(&served, &mut object) else { return };
             if let Err(error) = server.store.commit(Change::create(served.store.key(object.name()), raw)).await {
                 tracing::warn!(%address, %error, "the address object of a service could not be made");
             }

@@ -39,11 +39,6 @@ impl Queue {
         Queue { places: Arc::new(Semaphore::new(places)), per_flow: (places / 2).max(1), flows: Mutex::default() }
     }
 
-    /// Free places.
-    pub fn free(&self) -> usize {
-        self.places.available_permits()
-    }
-
     /// Waits for a place.
     ///
     /// # Errors

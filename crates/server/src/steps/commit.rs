@@ -43,7 +43,7 @@ pub async fn create(write: &Write<'_>, valid: Valid, generated: bool) -> Result<
                 None => Ok(Written::DryRun(object)),
             };
         }
-        let mut change = Change::create(key, raw(write.served, &object)?);
+        let mut change = Change::create(key, raw(write.served, &mut object)?);
         if &*write.served.store == "/registry/events/" {
             change = change.with_ttl(write.server.config.event_ttl);
         }
@@ -68,11 +68,11 @@ fn taken(served: &Served, object: &Object) -> Status {
 /// # Errors
 /// What the store reports.
 pub async fn replace(write: &Write<'_>, valid: Valid, old: &Entry) -> Result<Option<Written>, Status> {
-    let object = valid.0;
+    let mut object = valid.0;
     if write.options.dry_run {
         return Ok(Some(Written::DryRun(object)));
     }
-    let mut change = Change::replace(old.key.clone(), old.revision, raw(write.served, &object)?);
+    let mut change = Change::replace(old.key.clone(), old.revision, raw(write.served, &mut object)?);
     if &*write.served.store == "/registry/events/" {
         change = change.with_ttl(write.server.config.event_ttl);
     }
@@ -90,16 +90,14 @@ pub async fn remove(write: &Write<'_>, key: &Key, revision: Revision) -> Result<
     Ok(outcome.committed())
 }
 
-/// The bytes of an object as they are stored: in the stored version, without revision.
+/// The bytes of an object as they are stored: in the stored version, without revision (which the object loses).
 ///
 /// # Errors
 /// 500 where it cannot be converted.
-pub fn raw(served: &Served, object: &Object) -> Result<Bytes, Status> {
-    let mut stored = if object.api_version() == served.storage_version {
-        object.clone()
-    } else {
-        convert::convert(served, object, &served.storage_version)?
-    };
-    stored.metadata_mut().remove("resourceVersion");
-    Ok(Bytes::from(codec::json::encode(&stored)))
+pub fn raw(served: &Served, object: &mut Object) -> Result<Bytes, Status> {
+    object.metadata_mut().remove("resourceVersion");
+    if object.api_version() == served.storage_version {
+        return Ok(Bytes::from(codec::json::encode(object)));
+    }
+    Ok(Bytes::from(codec::json::encode(&convert::convert(served, object, &served.storage_version)?)))
 }

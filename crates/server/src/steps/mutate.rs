@@ -9,13 +9,6 @@ use crate::write::Write;
 /// An object that mutating admission let through, with defaults again.
 pub struct Mutated(pub(super) Object);
 
-impl Mutated {
-    /// The object.
-    pub fn object(&self) -> &Object {
-        &self.0
-    }
-}
-
 /// Runs mutating admission for a create or update.
 ///
 /// # Errors

@@ -59,7 +59,9 @@ impl Subresource for Proxy {
         let attributes = request.allowed.attributes().clone();
         let place = Place::read(&attributes.name).ok_or_else(|| Status::bad_request(format!("invalid {} request {:?}", attributes.resource, attributes.name)))?;
         let path = request.parts.uri.path().to_owned();
-        let rest = path.split_once("/proxy").map_or("", |(_, rest)| rest);
+        // What follows `/api/v1[/namespaces/NAMESPACE]/RESOURCE/NAME/proxy`, counted in slashes: names may begin with "proxy" too.
+        let slashes = if attributes.namespace.is_empty() { 5 } else { 7 };
+        let rest = path.match_indices('/').nth(slashes).map_or("", |(at, _)| &path[at..]);
         if rest.is_empty() && matches!(request.parts.method, Method::GET | Method::HEAD) {
             return redirect(&request);
         }

@@ -13,7 +13,6 @@ use store::{At, Entry, Form, Key, Limit, Page, Range, ReadError, Revision};
 
 use crate::body::{ListBody, ResponseBody};
 use crate::failure;
-use crate::query::Query;
 use crate::request::{Reply, Request, reply};
 use crate::selection::Selected;
 use crate::server::Server;
@@ -233,9 +232,4 @@ fn metadata_list(request: &Request, head: &ListHead, entries: &[Arc<Entry>]) -> 
     let items: Vec<Value> = items.iter().map(|item| codec::json::parse(item).map_err(Status::internal)).collect::<Result<_, _>>()?;
     let list = json!({"kind": head.kind, "apiVersion": head.api_version, "metadata": head.metadata(), "items": items});
     Ok(reply(StatusCode::OK, negotiated.media.content_type(), encode::value_bytes(negotiated, &list)?))
-}
-
-/// Whether a query asks for a watch in place of a list.
-pub fn wants_watch(query: &Query) -> bool {
-    query.flag("watch")
 }
