@@ -173,6 +173,49 @@ fn items(list: &Json) -> impl Iterator<Item = &Json> {
     list.as_array().into_iter().flatten()
 }
 
+/// What is doubtful about a policy when its objects are of a kind: the path and the error of each expression, in the
+/// order of the policy. Nothing of it keeps the policy from being used, since the kind may not be the only one.
+pub fn type_check(spec: &Json, object: &Type, params: Option<&Type>) -> Vec<(String, String)> {
+    let typed = |types: &[(String, Type)]| {
+        let mut env = env(spec.get("paramKind").is_some_and(|kind| !kind.is_null()), types.to_vec());
+        for (name, declared) in &mut env.names {
+            match name.as_str() {
+                "object" | "oldObject" => *declared = object.clone(),
+                "params" => *declared = params.cloned().unwrap_or(Type::Dyn),
+                _ => {}
+            }
+        }
+        env
+    };
+    let mut warnings = Vec::new();
+    let mut check = |env: &Env, path: String, expression: &str| match Program::compile(expression, env) {
+        _ if expression.trim().is_empty() => Type::Dyn,
+        Ok(program) => program.result,
+        Err(error) => {
+            warnings.push((path, error));
+            Type::Dyn
+        }
+    };
+    let mut types: Vec<(String, Type)> = Vec::new();
+    for (index, variable) in items(&spec["variables"]).enumerate() {
+        let result = check(&typed(&types), format!("spec.variables[{index}].expression"), text(variable, "expression"));
+        types.push((text(variable, "name").to_owned(), result));
+    }
+    let env = typed(&types);
+    for (index, validation) in items(&spec["validations"]).enumerate() {
+        for field in ["expression", "messageExpression"] {
+            check(&env, format!("spec.validations[{index}].{field}"), text(validation, field));
+        }
+    }
+    for (index, condition) in items(&spec["matchConditions"]).enumerate() {
+        check(&env, format!("spec.matchConditions[{index}].expression"), text(condition, "expression"));
+    }
+    for (index, annotation) in items(&spec["auditAnnotations"]).enumerate() {
+        check(&env, format!("spec.auditAnnotations[{index}].valueExpression"), text(annotation, "valueExpression"));
+    }
+    warnings
+}
+
 fn text<'j>(value: &'j Json, field: &str) -> &'j str {
     value.get(field).and_then(Json::as_str).unwrap_or("")
 }
@@ -437,6 +480,26 @@ mod tests {
         let facts = facts(&object, &request, None);
         assert_eq!(policy.mutate(0, &facts), Ok(Change::Apply(json!({"metadata": {"labels": {"a": "b"}}}))));
         assert_eq!(policy.mutate(1, &facts), Ok(Change::JsonPatch(json!([{"op": "add", "path": "/metadata/labels/x~1y", "value": "n"}]))));
+    }
+
+    #[test]
+    fn types_of_kinds() {
+        let deployment = crate::types::of_schema(&api::schema::builtin("apps.v1.Deployment").expect("the table has deployments"));
+        let spec = json!({
+            "variables": [{"name": "r", "expression": "object.spec.replicas"}],
+            "validations": [
+                {"expression": "object.spec.replicas > '1'", "messageExpression": "'wants replicas > 1, got ' + object.spec.replicas"},
+                {"expression": "variables.r > 1 && object.spec.template.spec.containers.all(c, c.image.startsWith('x'))"},
+                {"expression": "object.spec.nope == 1"},
+            ],
+        });
+        let found = type_check(&spec, &deployment, None);
+        let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["spec.validations[0].expression", "spec.validations[0].messageExpression", "spec.validations[2].expression"]);
+        assert!(found[0].1.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{}", found[0].1);
+        assert!(found[1].1.contains("found no matching overload for '_+_' applied to '(string, int)'"), "{}", found[1].1);
+        // Types that hold themselves end.
+        crate::types::of_schema(&api::schema::builtin("apiextensions-apiserver.apiextensions.v1.CustomResourceDefinition").expect("in the table"));
     }
 
     #[test]

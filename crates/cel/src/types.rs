@@ -1,7 +1,10 @@
 //! Types as far as they are known before evaluation. `Dyn` fits everything.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
+use api::schema::{Form, Scalar, Shape};
 
 /// A static type.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +87,52 @@ impl Type {
     /// Whether it is a number.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self, Type::Int | Type::Uint | Type::Double)
+    }
+}
+
+/// The static type of values of a type of the schema table, or of a custom resource. A type inside itself is `Dyn`.
+pub fn of_schema(schema: &api::Type) -> Type {
+    let mut known = HashMap::new();
+    schema_type(schema, &mut known)
+}
+
+/// Types that were made already; `None` while they are being made.
+type Known = HashMap<*const api::Type, Option<Type>>;
+
+fn schema_type(schema: &api::Type, known: &mut Known) -> Type {
+    match schema.form {
+        Form::Struct => {}
+        Form::Quantity => return Type::String,
+        Form::Time | Form::MicroTime => return Type::Timestamp,
+        Form::Duration => return Type::Duration,
+        _ => return Type::Dyn,
+    }
+    if let Some(structural) = &schema.structural {
+        return crate::rules::type_of(&structural.schema);
+    }
+    match known.get(&std::ptr::from_ref(schema)) {
+        Some(Some(made)) => return made.clone(),
+        Some(None) => return Type::Dyn,
+        None => {}
+    }
+    known.insert(schema, None);
+    let fields = schema.fields.iter().map(|field| (field.name.to_string(), shape_type(&field.shape, known))).collect();
+    let name = schema.name.to_string();
+    let made = Type::Object(Arc::new(ObjectType { name, fields, open: false }));
+    known.insert(schema, Some(made.clone()));
+    made
+}
+
+fn shape_type(shape: &Shape, known: &mut Known) -> Type {
+    match shape {
+        Shape::Scalar(Scalar::String) => Type::String,
+        Shape::Scalar(Scalar::Bool) => Type::Bool,
+        Shape::Scalar(Scalar::Int32 | Scalar::Int64) => Type::Int,
+        Shape::Scalar(Scalar::Float64) => Type::Double,
+        Shape::Scalar(Scalar::Bytes) => Type::Bytes,
+        Shape::Ref(type_ref) => schema_type(type_ref, known),
+        Shape::List(inner) => Type::list(shape_type(inner, known)),
+        Shape::Map(inner) => Type::map(shape_type(inner, known)),
     }
 }
 
