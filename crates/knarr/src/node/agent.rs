@@ -102,16 +102,18 @@ fn token(flags: &AgentFlags) -> Result<Option<ServerToken>> {
 }
 
 /// A node that the cluster knows.
-struct Joined {
-    trust: ServerTrust,
-    cert: Arc<HotCert>,
+pub(super) struct Joined {
+    /// Whom to believe as the server.
+    pub(super) trust: ServerTrust,
+    /// The node's own certificate.
+    pub(super) cert: Arc<HotCert>,
     file: PathBuf,
     remembered: Option<Facts>,
 }
 
 impl Joined {
     /// Fresh facts, or those of the last start while the server is away.
-    async fn facts(&self, client: &Client) -> Result<Facts> {
+    pub(super) async fn facts(&self, client: &Client) -> Result<Facts> {
         let asked = async { Facts::read(&client.call(Method::GET, Facts::PATH, &Value::Null).await?) };
         let facts = match (tokio::time::timeout(FRESH, asked).await, &self.remembered) {
             (Ok(Ok(facts)), _) => facts,
@@ -128,7 +130,7 @@ impl Joined {
 }
 
 /// Uses what is stored if it still fits the token, else shows the token and asks for a certificate.
-async fn join(server: &str, token: Option<&ServerToken>, wanted: &Wanted, dir: &Path) -> Result<Joined> {
+pub(super) async fn join(server: &str, token: Option<&ServerToken>, wanted: &Wanted, dir: &Path) -> Result<Joined> {
     let file = dir.join("cluster.json");
     let remembered = remembered(&file)?.filter(|facts| token.is_none_or(|token| token.accepts(&facts.server_ca)));
     if let (Some(facts), Some(issued)) = (&remembered, wanted.load()) {
@@ -179,7 +181,7 @@ async fn persist<T, F: Future<Output = Result<T, Status>>>(what: &str, attempt: 
     }
 }
 
-fn transport(server: &str, trust: &ServerTrust, cert: Option<&Arc<HotCert>>, credential: Option<String>) -> Result<HttpTransport> {
+pub(super) fn transport(server: &str, trust: &ServerTrust, cert: Option<&Arc<HotCert>>, credential: Option<String>) -> Result<HttpTransport> {
     let tls = pki::client_config(trust, cert, &["h2"])?;
     let token = credential.map(|credential| -> client::Token { Arc::new(move || credential.clone()) });
     Ok(HttpTransport::new(Connect { server: server.to_owned(), tls: Arc::new(tls), token })?)

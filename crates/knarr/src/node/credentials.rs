@@ -58,7 +58,9 @@ impl Wanted {
     /// The stored pair, if it is still what is wanted and valid.
     pub fn load(&self) -> Option<Issued> {
         let text = std::fs::read_to_string(&self.file).ok()?;
-        let issued = Issued::from_pem(&text, &text).ok()?;
+        // The key is the last block, as it was written.
+        let (chain, key) = text.split_at(text.rfind("-----BEGIN ")?);
+        let issued = Issued::from_pem(chain, key).ok()?;
         let mut sans = issued.sans().ok()?;
         sans.sort();
         let wanted = issued.subject().ok()? == self.subject && sans == self.sans && issued.not_after > Timestamp::now();

@@ -1,6 +1,8 @@
 //! The parts of a node: kubelet, proxy and DNS, the same for a server and an agent; only the clients differ.
 
 pub mod agent;
+#[cfg(test)]
+mod agent_test;
 pub mod credentials;
 pub mod facts;
 
