@@ -153,6 +153,9 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
         let (Some(kubelet), Some(node)) = (weak.upgrade(), new.and_then(|entry| cache::decode::<Node>(entry))) else {
             return;
         };
+        if crate::node::status::lacks_extended(&node) {
+            kubelet.status_changed.notify_one();
+        }
         let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
         if let Some(range) = range {
             let before = kubelet.network.is_ready();

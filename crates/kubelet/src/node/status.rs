@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::facts::to_api;
 use crate::Kubelet;
+
+type Resources = std::collections::BTreeMap<String, Quantity>;
 
 /// Images listed in the status at most, as upstream's default.
 const MAX_IMAGES: usize = 50;
@@ -20,8 +23,8 @@ pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
     addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.config.node_name.clone() });
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(to_api(&kubelet.node.capacity())),
-        allocatable: Some(to_api(&kubelet.node.allocatable())),
+        capacity: Some(with_extended(to_api(&kubelet.node.capacity()), old)),
+        allocatable: Some(with_extended(to_api(&kubelet.node.allocatable()), old)),
         conditions: Some(conditions(kubelet, old, &now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }) }),
         node_info: Some(kubelet.node.info().clone()),
@@ -32,6 +35,24 @@ pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
         }]),
         ..NodeStatus::default()
     }
+}
+
+/// Adds the extended resources that somebody else wrote into the capacity: all of them may be used.
+fn with_extended(mut list: Resources, old: Option<&Node>) -> Resources {
+    list.extend(extended(old));
+    list
+}
+
+/// Extended resources of a node's capacity: those with a domain that is not Kubernetes' own.
+fn extended(node: Option<&Node>) -> Resources {
+    let capacity = node.and_then(|node| node.status.as_ref()).and_then(|status| status.capacity.clone()).unwrap_or_default();
+    capacity.into_iter().filter(|(name, _)| name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))).collect()
+}
+
+/// Whether a node has extended resources that nobody may use yet.
+pub fn lacks_extended(node: &Node) -> bool {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
+    extended(Some(node)).iter().any(|(name, amount)| allocatable.get(name) != Some(amount))
 }
 
 fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {

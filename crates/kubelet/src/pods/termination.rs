@@ -24,13 +24,19 @@ pub fn message(container: &Container, file: &Path, log: &Path, code: i32) -> Str
     // Each line of the log begins with time, stream and tag.
     let lines = read_end(log, MAX_LOG * 4, false).unwrap_or_default();
     let text = String::from_utf8_lossy(&lines).into_owned();
-    let contents: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let last = &contents[contents.len().saturating_sub(MAX_LINES)..];
-    let mut message = last.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let contents: Vec<String> = text.lines().filter_map(said_in).collect();
+    let mut message = contents[contents.len().saturating_sub(MAX_LINES)..].concat();
     while message.len() as u64 > MAX_LOG {
         message.remove(0);
     }
     message
+}
+
+/// What the container wrote for one line of the log; a line that it did not end (tag P) has no line feed.
+fn said_in(line: &str) -> Option<String> {
+    let mut parts = line.splitn(4, ' ').skip(2);
+    let (tag, text) = (parts.next()?, parts.next()?);
+    Some(if tag.starts_with('P') { text.to_owned() } else { format!("{text}\n") })
 }
 
 fn read_end(path: &Path, most: u64, from_start: bool) -> std::io::Result<Vec<u8>> {

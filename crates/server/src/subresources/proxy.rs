@@ -57,7 +57,8 @@ impl Subresource for Proxy {
 
     async fn serve(&self, server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
         let attributes = request.allowed.attributes().clone();
-        let place = Place::read(&attributes.name).ok_or_else(|| Status::bad_request(format!("invalid {} request {:?}", attributes.resource, attributes.name)))?;
+        let place = Place::read(&attributes.name)
+            .ok_or_else(|| Status::bad_request(format!("invalid {} request {:?}", attributes.resource, attributes.name)))?;
         let path = request.parts.uri.path().to_owned();
         // What follows `/api/v1[/namespaces/NAMESPACE]/RESOURCE/NAME/proxy`, counted in slashes: names may begin with "proxy" too.
         let slashes = if attributes.namespace.is_empty() { 5 } else { 7 };
@@ -131,7 +132,9 @@ pub fn endpoint(server: &Server, service: &Object, wanted: &str) -> Result<(Stri
         "" => ports.iter().find(|port| port["name"].as_str().unwrap_or("").is_empty()).or_else(|| ports.first()),
         text => ports.iter().find(|port| port["name"] == text || text.parse::<u64>().ok() == port["port"].as_u64()),
     };
-    let port = port.ok_or_else(|| Status::new(Reason::ServiceUnavailable, format!("no service port {wanted:?} found for service {:?}", service.name())))?;
+    let port = port.ok_or_else(|| {
+        Status::new(Reason::ServiceUnavailable, format!("no service port {wanted:?} found for service {:?}", service.name()))
+    })?;
     let name = port["name"].as_str().unwrap_or("");
     if service.text_at(&["spec", "type"]) == "ExternalName" {
         return Ok((service.text_at(&["spec", "externalName"]).to_owned(), port["port"].as_u64().unwrap_or(80) as u16));
