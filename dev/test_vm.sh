@@ -61,6 +61,13 @@ Y
 cat >"$root/init" <<'I'
 #!/bin/sh
 export PATH=/bin HOME=/
+if [ ! -e /switched ]; then
+  # The kernel's first root cannot be pivoted away from; a machine never runs on it.
+  mkdir /new; mount -t tmpfs -o size=1500m none /new
+  for part in /*; do [ "$part" = /new ] || cp -a "$part" /new/; done
+  touch /new/switched
+  exec switch_root /new /init
+fi
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts
 mount -t tmpfs none /run; mount -t tmpfs none /tmp; mount -t tmpfs none /var/lib; mount -t cgroup2 none /sys/fs/cgroup
 for module in $(cat /etc/modules); do modprobe $module || echo "no module $module"; done
@@ -83,7 +90,7 @@ echo "the machine is done"
 poweroff -f
 I
 sed -i '/find_max/d' "$root/init"
-for name in sed find; do ln -s busybox "$root/bin/$name"; done
+for name in sed find cp touch switch_root; do ln -s busybox "$root/bin/$name"; done
 echo "$wanted" | tr -s ' \n' '\n' >"$root/etc/modules"
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initramfs.gz"
