@@ -325,5 +325,10 @@ mod tests {
             assert_eq!(next.to_string(), expected, "{text} after {after}");
         }
         assert_eq!(Schedule::parse("0 0 31 2 *").unwrap().next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let daily = Schedule::parse("30 2 * * *").unwrap();
+        // On the day when clocks jump from 2 to 3 there is no half past two.
+        let next = daily.next("2026-03-28T12:00:00Z".parse().unwrap(), &berlin).unwrap();
+        assert_eq!(next.to_string(), "2026-03-30T00:30:00Z");
     }
 }

@@ -52,7 +52,16 @@ pub fn validate_node_selector(selector: &Map<String, Value>, path: &Path, causes
         causes.needed(&list, "must have at least one node selector term");
     }
     for (index, term) in selector.maps("nodeSelectorTerms").enumerate() {
-        validate_node_term(term, &list.index(index), causes);
+        let at = list.index(index);
+        validate_node_term(term, &at, causes);
+        let expressions = at.field("matchExpressions");
+        for (index, one) in term.maps("matchExpressions").enumerate() {
+            let at = expressions.index(index);
+            let values = at.field("values");
+            for (index, value) in one.texts("values").enumerate() {
+                causes.each(&values.index(index), value, names::label_value_errors(value));
+            }
+        }
     }
 }
 
@@ -125,6 +134,7 @@ pub fn validate_tolerations(spec: &Map<String, Value>, path: &Path, causes: &mut
                     causes.bad(&at.field("operator"), value, "value must be empty when `operator` is 'Exists'");
                 }
             }
+            "Lt" | "Gt" => causes.unsupported(&at.field("operator"), operator, &["Equal", "Exists", "Lt", "Gt"]),
             other => causes.unsupported(&at.field("operator"), other, &["Equal", "Exists"]),
         }
         if !one.text("effect").is_empty() {

@@ -51,7 +51,7 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         other => causes.unsupported(&at, other, &["OnFailure", "Never"]),
     }
     if let Some(policy) = spec.object("podFailurePolicy") {
-        if restart != "Never" {
+        if !matches!(restart, "Never" | "Always") {
             causes.bad(&at, restart, "only \"Never\" is supported when podFailurePolicy is specified");
         }
         validate_failure_policy(policy, indexed, &path.field("podFailurePolicy"), causes);

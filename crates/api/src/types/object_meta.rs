@@ -154,7 +154,8 @@ pub fn validate_meta_update(new: &Object, old: &Object, causes: &mut Causes) {
         let known: Vec<&str> = old.texts("finalizers").collect();
         let added: Vec<&str> = new.texts("finalizers").filter(|one| !known.contains(one)).collect();
         if !added.is_empty() {
-            let text = format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+            let added = format!("{added:?}").replace('[', "{").replace(']', "}");
+            let text = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{added}");
             causes.forbidden(&META.field("finalizers").text(), &text);
         }
     }

@@ -72,7 +72,7 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     }
     if let Some(resources) = spec.object("resources") {
         let at = path.field("resources");
-        resources::validate(resources, &at, causes);
+        resources::validate_pod(resources, &at, causes);
         if !resources.list("claims").is_empty() {
             causes.refused(&at.field("claims"), "claims may not be set for Resources at pod-level");
         }

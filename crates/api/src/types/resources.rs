@@ -77,6 +77,21 @@ pub fn validate_amount(name: &str, amount: Quantity, path: &Path, causes: &mut C
 
 /// Validates `resources` of a container.
 pub fn validate(resources: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    validate_with(validate_name, resources, path, causes);
+}
+
+/// Validates `resources` of a whole pod, which knows fewer of them.
+pub fn validate_pod(resources: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let name = |name: &str, path: &Path, causes: &mut Causes| {
+        validate_any_name(name, path, causes);
+        if !matches!(name, "cpu" | "memory") && !is_hugepages(name) {
+            causes.unsupported(path, name, &["cpu", "hugepages-", "memory"]);
+        }
+    };
+    validate_with(name, resources, path, causes);
+}
+
+fn validate_with(name_rule: impl Fn(&str, &Path, &mut Causes), resources: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let (limits, requests) = (resources.map("limits"), resources.map("requests"));
     let (limits_path, requests_path) = (path.field("limits"), path.field("requests"));
     let (mut compute, mut huge) = (false, false);
@@ -86,14 +101,14 @@ pub fn validate(resources: &Map<String, Value>, path: &Path, causes: &mut Causes
     };
     for (name, value) in limits {
         let at = limits_path.key(name);
-        validate_name(name, &at, causes);
+        name_rule(name, &at, causes);
         validate_amount(name, Quantity::from_json(value).unwrap_or_default(), &at, causes);
         seen(name);
     }
     for (name, value) in requests {
         let at = requests_path.key(name);
         let amount = Quantity::from_json(value).unwrap_or_default();
-        validate_name(name, &at, causes);
+        name_rule(name, &at, causes);
         validate_amount(name, amount, &at, causes);
         seen(name);
         match limits.quantity(name) {

@@ -115,11 +115,10 @@ pub fn validate_client(client: &Map<String, Value>, path: &Path, causes: &mut Ca
                 }
                 Some(("https", _)) => causes.bad(&at, "", "host must be specified; desired format: https://host[/path]"),
                 Some((scheme, _)) => causes.bad(&at, scheme, "'https' is the only allowed URL scheme; desired format: https://host[/path]"),
-                None if url.is_empty() => {
+                None => {
                     causes.bad(&at, "", "host must be specified; desired format: https://host[/path]");
                     causes.bad(&at, "", "'https' is the only allowed URL scheme; desired format: https://host[/path]");
                 }
-                None => causes.bad(&at, "", "'https' is the only allowed URL scheme; desired format: https://host[/path]"),
             }
         }
         (None, Some(service)) => {

@@ -35,6 +35,17 @@ const SELECTABLE: &[Selectable] = &[
 ];
 
 fn validate(event: &Object, causes: &mut Causes) {
+    // Events with a time of their own are of the newer form and must say who reports what.
+    if !event.text("eventTime").is_empty() {
+        for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
+            if event.text(field).is_empty() {
+                causes.required(field, "");
+            }
+        }
+        for error in crate::names::qualified_name_errors(event.text("reportingComponent")) {
+            causes.invalid("reportingComponent", &event.text("reportingComponent").into(), &error);
+        }
+    }
     let involved = event.map("involvedObject");
     let namespace = involved.text("namespace");
     let expected = if namespace.is_empty() { "default" } else { namespace };

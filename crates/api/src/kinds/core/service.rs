@@ -297,7 +297,8 @@ fn validate_ips(spec: &Map<String, Value>, causes: &mut Causes) {
     let ips: Vec<&str> = spec.texts("clusterIPs").collect();
     let first = spec.text("clusterIP");
     if !ips.is_empty() && first.is_empty() && needs_cluster_ip(spec) {
-        causes.bad(&at, spec["clusterIPs"].clone(), "clusterIP must be set when clusterIPs is set");
+        causes.bad(&at, spec["clusterIPs"].clone(), "must be empty when `clusterIP` is not specified");
+        return;
     }
     if ips.first().is_some_and(|ip| !first.is_empty() && *ip != first) {
         causes.bad(&at, spec["clusterIPs"].clone(), "first value must match `clusterIP`");
@@ -357,6 +358,9 @@ fn validate_policies(spec: &Map<String, Value>, causes: &mut Causes) {
         causes.bad(&at, policy, "may only be set for externally-accessible services");
     }
     let health = spec.int("healthCheckNodePort").unwrap_or(0);
+    if health != 0 && needs_health_port(spec) {
+        check::port(health, &SPEC.field("healthCheckNodePort"), causes);
+    }
     if !needs_health_port(spec) && health != 0 {
         causes.bad(&SPEC.field("healthCheckNodePort"), health, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
     }

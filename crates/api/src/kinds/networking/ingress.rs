@@ -119,6 +119,9 @@ fn validate_backend(backend: &Map<String, Value>, path: &Path, causes: &mut Caus
         (Some(_), Some(_)) => causes.bad(path, "", "cannot set both resource and service backends"),
         (None, Some(resource)) => {
             let at = path.field("resource");
+            if !resource.text("apiGroup").is_empty() {
+                causes.each(&at.field("apiGroup"), resource.text("apiGroup"), names::subdomain_errors(resource.text("apiGroup")));
+            }
             for field in ["kind", "name"] {
                 causes.need_text(resource, field, &at);
             }
