@@ -1,5 +1,5 @@
 # Everything that a person does with this tree. Each target makes its own set-up, missing Debian packages included.
-.PHONY: up down build release test test-vm images kit conformance conformance-one bench fuzz tidy gen fmt
+.PHONY: up down build release test test-vm images kit conformance conformance-one bench fuzz tidy gen
 
 up:          ## A cluster of one node on this machine (needs Rust only).
 	@dev/up.sh
