@@ -7,7 +7,7 @@ use client::{Client, Selection};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::{BY_NODE, BY_OWNER, Cache, Index};
+use crate::{BY_NODE, BY_OWNER, Cache, Index, ORPHANS};
 
 /// Starts a cache when somebody first asks for its selection. Dropping it ends all of them.
 pub struct Caches {
@@ -35,7 +35,7 @@ impl Caches {
         }
         let mut indexes: Vec<Index> = vec![BY_OWNER];
         if selection.resource.group.is_empty() && selection.resource.plural == "pods" {
-            indexes.push(BY_NODE);
+            indexes.extend([BY_NODE, ORPHANS]);
         }
         let cache = Arc::new(Cache::new(selection.clone(), indexes));
         let (client, follower) = (self.client.clone(), cache.clone());

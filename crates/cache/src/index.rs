@@ -19,3 +19,13 @@ pub const BY_OWNER: Index = Index {
 
 /// By `spec.nodeName`.
 pub const BY_NODE: Index = Index { name: "node", keys: |entry, add| add(entry.header.field("spec.nodeName")) };
+
+/// By namespace, of objects without controller: those that somebody may adopt.
+pub const ORPHANS: Index = Index {
+    name: "orphans",
+    keys: |entry, add| {
+        if entry.header.controller().is_none() {
+            add(&entry.header.namespace);
+        }
+    },
+};

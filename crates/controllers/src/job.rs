@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
-use cache::{BY_OWNER, Cache};
+use cache::{BY_OWNER, Cache, ORPHANS};
 use client::{EventKind, PatchKind, PodLite, Selection};
 use futures_util::future::{join_all, try_join_all};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
@@ -162,7 +162,7 @@ async fn claim(context: &Context, job: &Job, uid: &str) -> Result<Vec<Owned>> {
         return Ok(mine);
     }
     let owner = pods::controller_ref("batch/v1", "Job", &job.metadata);
-    for entry in cache.list_namespace(job.metadata.namespace.as_deref().unwrap_or("")) {
+    for entry in cache.by(&ORPHANS, job.metadata.namespace.as_deref().unwrap_or("")) {
         let orphan = entry.header.controller().is_none() && entry.header.deletion_timestamp.is_none();
         let finished = entry.header.project::<PodLite>().is_some_and(PodLite::is_finished);
         if orphan && !finished && selector.matches_sorted(&entry.header.labels) {

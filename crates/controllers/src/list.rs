@@ -5,6 +5,7 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::bootstrap_signer::controller(config),
         crate::certificate_approval::controller(config),
         crate::certificate_cleaner::controller(config),
         crate::certificate_signing::controller(config),
@@ -18,6 +19,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::endpointslice_mirroring::controller(config),
         crate::ephemeral_volume::controller(config),
         crate::garbage_collector::controller(config),
+        crate::horizontal_pod_autoscaler::controller(config),
         crate::job::controller(config),
         crate::local_path::controller(config),
         crate::namespace::controller(config),
@@ -32,8 +34,10 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::resource_quota::controller(config),
         crate::root_ca::controller(config),
         crate::service_account::controller(config),
+        crate::service_cidrs::controller(config),
         crate::stateful_set::controller(config),
         crate::taint_eviction::controller(config),
+        crate::token_cleaner::controller(config),
         crate::ttl::controller(config),
         crate::ttl_after_finished::controller(config),
     ]

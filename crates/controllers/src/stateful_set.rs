@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
+use cache::ORPHANS;
 use client::{EventKind, Selection};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
@@ -154,7 +155,7 @@ async fn claim(context: &Context, set: &StatefulSet, selector: &LabelSelector, o
     if leaving {
         return Ok(mine);
     }
-    for entry in cache.list_namespace(set.metadata.namespace.as_deref().unwrap_or("")) {
+    for entry in cache.by(&ORPHANS, set.metadata.namespace.as_deref().unwrap_or("")) {
         let orphan = entry.header.controller().is_none() && entry.header.deletion_timestamp.is_none();
         if orphan && ordinal(&owner.name, &entry.header.name).is_some() && selector.matches_sorted(&entry.header.labels) {
             pods::adopt(&context.client, &pods::PODS, &entry, owner).await?;

@@ -1,7 +1,7 @@
 //! The work queue: every key at most once waiting and at most once running.
 //!
 //! `waiting` keys are due in order; `running` keys are being worked on; a key added while it runs is
-//! `again` and becomes due when it is done; `later` keys become due at a time.
+//! `again` and becomes due when it is done; `later` keys become due at a time, each key at one time only.
 
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::cmp::Reverse;
@@ -24,6 +24,8 @@ struct State<K> {
     again: HashSet<K>,
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     later_keys: HashMap<u64, K>,
+    /// The one entry of `later` that counts for a key; others are passed over.
+    planned: HashMap<K, u64>,
     failures: HashMap<K, u32>,
     sequence: u64,
 }
@@ -38,6 +40,7 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
                 again: HashSet::new(),
                 later: BinaryHeap::new(),
                 later_keys: HashMap::new(),
+                planned: HashMap::new(),
                 failures: HashMap::new(),
                 sequence: 0,
             }),
@@ -54,15 +57,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Adds a key after a while.
+    /// Adds a key after a while, in place of any later time that it had.
     pub fn add_after(&self, key: K, after: Duration) {
         let mut state = self.state.lock();
+        state.cancel(&key);
         state.sequence += 1;
         let sequence = state.sequence;
         state.later.push(Reverse((Instant::now() + after, sequence)));
+        state.planned.insert(key.clone(), sequence);
         state.later_keys.insert(sequence, key);
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// Takes back the later time of a key.
+    pub fn cancel(&self, key: &K) {
+        self.state.lock().cancel(key);
     }
 
     /// Adds a key after a failure: 5 ms, doubling up to 16 minutes.
@@ -124,6 +134,17 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
+    fn cancel(&mut self, key: &K) {
+        if let Some(sequence) = self.planned.remove(key) {
+            self.later_keys.remove(&sequence);
+        }
+        // Entries that nobody waits for any more must not pile up.
+        if self.later.len() > 64 && self.later.len() > 2 * self.later_keys.len() {
+            let keys = &self.later_keys;
+            self.later.retain(|Reverse((_, sequence))| keys.contains_key(sequence));
+        }
+    }
+
     fn add(&mut self, key: K) -> bool {
         if self.running.contains(&key) {
             self.again.insert(key);
@@ -145,6 +166,7 @@ impl<K: Clone + Eq + Hash> State<K> {
             }
             self.later.pop();
             if let Some(key) = self.later_keys.remove(&sequence) {
+                self.planned.remove(&key);
                 self.add(key);
             }
         }
@@ -156,5 +178,26 @@ impl<K: Clone + Eq + Hash> State<K> {
         self.waiting.remove(&key);
         self.running.insert(key.clone());
         Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_has_one_later_time() {
+        let queue: Queue<&str> = Queue::default();
+        for _ in 0..1000 {
+            queue.add_after("a", Duration::from_secs(3600));
+        }
+        assert!(queue.state.lock().later.len() < 100);
+        queue.add_after("a", Duration::ZERO);
+        assert_eq!(queue.next().await, "a");
+        queue.done(&"a");
+        queue.add_after("b", Duration::ZERO);
+        queue.cancel(&"b");
+        queue.add("c");
+        assert_eq!(queue.next().await, "c");
     }
 }

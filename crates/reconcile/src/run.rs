@@ -76,8 +76,9 @@ async fn work(running: Arc<Running>) {
             Ok(next) => {
                 running.metrics.succeeded.fetch_add(1, Ordering::Relaxed);
                 running.queue.succeeded(&key);
-                if let Next::After(delay) = next {
-                    running.queue.add_after(key.clone(), delay);
+                match next {
+                    Next::After(delay) => running.queue.add_after(key.clone(), delay),
+                    Next::Done => running.queue.cancel(&key),
                 }
             }
             Err(error) => {
