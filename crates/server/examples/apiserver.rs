@@ -11,7 +11,8 @@ use server::{Config, Deps, Server};
 async fn main() -> anyhow::Result<()> {
     pki::install_provider();
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
-    let dir = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join(format!("knarr-apiserver-{}", std::process::id())), Into::into);
+    let dir =
+        std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join(format!("knarr-apiserver-{}", std::process::id())), Into::into);
     std::fs::create_dir_all(&dir)?;
     let pki = Arc::new(ClusterPki::load_or_create(&dir.join("pki"))?);
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -146,7 +146,8 @@ pub async fn relay(server: &Arc<Server>, call: Call, allowed: &Allowed, service:
 pub async fn fetch(server: &Server, service: &Service, user: &User, path: &str) -> Result<Value, Status> {
     let (stream, name) = service.connect(server).await?;
     let fail = |error: String| service.unavailable(&error);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
     let driver = tokio::spawn(connection);
     let mut request = Request::builder()
         .method(Method::GET)

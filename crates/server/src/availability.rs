@@ -68,11 +68,8 @@ async fn check_all(server: &Arc<Server>, user: &Arc<User>) -> Option<Instant> {
     for entry in snapshot.iter() {
         let Some(object) = codec::json::parse(&entry.bytes).ok().and_then(Object::from_value) else { continue };
         let local = !object.at(&["spec", "service"]).is_some_and(Value::is_object);
-        let (status, reason, message) = if local {
-            ("True", "Local", "Local APIServices are always available".to_owned())
-        } else {
-            ask(server, user, &object).await
-        };
+        let (status, reason, message) =
+            if local { ("True", "Local", "Local APIServices are always available".to_owned()) } else { ask(server, user, &object).await };
         if !local {
             let next = Instant::now() + if status == "True" { RECHECK } else { RETRY };
             due = Some(due.map_or(next, |due| due.min(next)));

@@ -65,11 +65,7 @@ async fn follow_from(server: &Arc<Server>, user: &Arc<User>, after: Revision) {
 async fn settle(server: &Arc<Server>, user: &Arc<User>, entry: &Arc<Entry>) {
     let Some(current) = server.store.mvcc().get(&entry.key).value else { return };
     let Some(object) = codec::json::parse(&current.bytes).ok().and_then(Object::from_value) else { return };
-    let result = if object.deletion_timestamp().is_some() {
-        clean(server, user, object).await
-    } else {
-        accept(server, user, object).await
-    };
+    let result = if object.deletion_timestamp().is_some() { clean(server, user, object).await } else { accept(server, user, object).await };
     if let Err(status) = result.or_else(|status| if status.is_conflict() || status.is_not_found() { Ok(()) } else { Err(status) }) {
         tracing::warn!(definition = %entry.header.name, %status, "a custom resource definition could not be settled");
     }
@@ -90,7 +86,9 @@ async fn put(server: &Arc<Server>, user: &Arc<User>, path: &str, object: &Object
 /// Accepts the names of a definition unless others have them.
 async fn accept(server: &Arc<Server>, user: &Arc<User>, mut object: Object) -> Result<(), Status> {
     let wanted = object.at(&["spec", "names"]).cloned().unwrap_or_default();
-    let settled = object.at(&["status", "acceptedNames"]) == Some(&wanted) && condition(&object, "NamesAccepted") && condition(&object, "Established");
+    let settled = object.at(&["status", "acceptedNames"]) == Some(&wanted)
+        && condition(&object, "NamesAccepted")
+        && condition(&object, "Established");
     if settled {
         return Ok(());
     }
@@ -110,7 +108,8 @@ async fn accept(server: &Arc<Server>, user: &Arc<User>, mut object: Object) -> R
     }
     if object.0.get("status").is_some_and(|status| status["storedVersions"].is_null()) {
         let versions = object.at(&["spec", "versions"]).and_then(Value::as_array).cloned().unwrap_or_default();
-        let stored: Vec<Value> = versions.iter().filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
+        let stored: Vec<Value> =
+            versions.iter().filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
         object.map_at_mut(&["status"]).insert("storedVersions".into(), stored.into());
     }
     if object == before {
@@ -201,7 +200,8 @@ async fn clean(server: &Arc<Server>, user: &Arc<User>, mut object: Object) -> Re
     let plural = object.text_at(&["spec", "names", "plural"]).to_owned();
     let objects = Kind::new(api::resources::storage_prefix(&group, &plural, true));
     let version = object.at(&["spec", "versions"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    let version = version.iter().find(|version| version["served"] == true).and_then(|version| version["name"].as_str()).unwrap_or("").to_owned();
+    let version =
+        version.iter().find(|version| version["served"] == true).and_then(|version| version["name"].as_str()).unwrap_or("").to_owned();
     let established = condition(&object, "Established");
     if established && !version.is_empty() {
         delete_all(server, user, &format!("{group}/{version}"), &plural, &objects).await?;

@@ -39,7 +39,8 @@ fn definition(object: &Object, causes: &mut Causes) {
     let schemas: Vec<&Value> = versions.iter().map(|version| &version["schema"]["openAPIV3Schema"]).collect();
     let shared = schemas.windows(2).all(|pair| pair[0] == pair[1]);
     for (index, schema) in schemas.into_iter().enumerate().filter(|(index, _)| !shared || *index == 0) {
-        let path = if shared { "spec.validation.openAPIV3Schema".to_owned() } else { format!("spec.versions[{index}].schema.openAPIV3Schema") };
+        let path =
+            if shared { "spec.validation.openAPIV3Schema".to_owned() } else { format!("spec.versions[{index}].schema.openAPIV3Schema") };
         for one in cel::rules::check(schema, &path) {
             fault(&one.path, &one.text, &one.message, causes);
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MappedMutexGuard, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use store::{Changes, Entry, Event, EventKind, Filter, Kind, Store, WatchError};
 
 /// What is made of the objects of some kinds.

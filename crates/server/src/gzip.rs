@@ -22,7 +22,9 @@ const SMALLEST: u64 = 128 << 10;
 /// Whether the caller takes gzip.
 pub fn accepts(headers: &HeaderMap) -> bool {
     let value = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
-    value.split(',').any(|one| one.split(';').next().is_some_and(|name| name.trim() == "gzip") && !one.contains("q=0,") && !one.ends_with("q=0"))
+    value
+        .split(',')
+        .any(|one| one.split(';').next().is_some_and(|name| name.trim() == "gzip") && !one.contains("q=0,") && !one.ends_with("q=0"))
 }
 
 /// Whether the caller is on another machine.

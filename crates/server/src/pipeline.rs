@@ -98,7 +98,13 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     }
     let catalog = server.catalog();
     let served = catalog.find(&attributes.group, &attributes.version, &attributes.resource).ok_or_else(failure::no_such_resource)?;
-    if served.def.namespaced() && attributes.namespace.is_empty() && !attributes.name.is_empty() && attributes.verb != "list" && attributes.verb != "watch" && attributes.verb != "deletecollection" {
+    if served.def.namespaced()
+        && attributes.namespace.is_empty()
+        && !attributes.name.is_empty()
+        && attributes.verb != "list"
+        && attributes.verb != "watch"
+        && attributes.verb != "deletecollection"
+    {
         return Err(failure::no_such_resource());
     }
     if !served.def.namespaced() && !attributes.namespace.is_empty() && attributes.resource != "namespaces" {

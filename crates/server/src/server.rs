@@ -135,7 +135,11 @@ impl Server {
     ///
     /// # Errors
     /// The Status of the answer.
-    pub async fn call(self: &Arc<Self>, user: &Arc<User>, request: http::Request<bytes::Bytes>) -> Result<http::Response<bytes::Bytes>, Status> {
+    pub async fn call(
+        self: &Arc<Self>,
+        user: &Arc<User>,
+        request: http::Request<bytes::Bytes>,
+    ) -> Result<http::Response<bytes::Bytes>, Status> {
         pipeline::call_in_process(self, user, request).await
     }
 }

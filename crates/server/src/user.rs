@@ -27,11 +27,7 @@ pub const MASTERS: &str = "system:masters";
 impl User {
     /// A user with groups; `system:authenticated` is added.
     pub fn new(name: impl Into<String>, groups: &[&str]) -> User {
-        let mut user = User {
-            name: name.into(),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            ..User::default()
-        };
+        let mut user = User { name: name.into(), groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..User::default() };
         user.mark_authenticated();
         user
     }

@@ -35,7 +35,14 @@ impl<'a> Write<'a> {
     /// 422 for bad options.
     pub fn new(server: &'a Arc<Server>, request: &'a Request, options: &str) -> Result<Write<'a>, api::Status> {
         let options = WriteOptions::read(request, options)?;
-        Ok(Write { server, allowed: &request.allowed, served: &request.served, options, warnings: Mutex::default(), holds: Mutex::default() })
+        Ok(Write {
+            server,
+            allowed: &request.allowed,
+            served: &request.served,
+            options,
+            warnings: Mutex::default(),
+            holds: Mutex::default(),
+        })
     }
 
     /// A write with options of its own.

@@ -7,12 +7,23 @@ mod server_under_test;
 
 use server_under_test::UnderTest;
 
-const MASKED: [&str; 8] = ["lastPhaseTransitionTime", "uid", "resourceVersion", "creationTimestamp", "time", "lastHeartbeatTime", "lastTransitionTime", "retryAfterSeconds"];
+const MASKED: [&str; 8] = [
+    "lastPhaseTransitionTime",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "time",
+    "lastHeartbeatTime",
+    "lastTransitionTime",
+    "retryAfterSeconds",
+];
 
 /// Masks what differs from server to server, as the recording did.
 fn masked(value: &Value) -> Value {
     match value {
-        Value::Object(map) => Value::Object(map.iter().map(|(name, value)| (name.clone(), masked_field(name, value))).collect::<Map<_, _>>()),
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(name, value)| (name.clone(), masked_field(name, value))).collect::<Map<_, _>>())
+        }
         Value::Array(items) => items.iter().map(masked).collect(),
         Value::String(text) if text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4 => "MASK".into(),
         Value::String(text) => match text.find("kube-api-access-") {
@@ -111,7 +122,8 @@ async fn invalid_objects_are_refused_as_recorded() {
             fields
         };
         let wanted = &case["response"];
-        let same = u64::from(code) == case["code"].as_u64().unwrap() && body["reason"] == wanted["reason"] && fields(&body) == fields(wanted);
+        let same =
+            u64::from(code) == case["code"].as_u64().unwrap() && body["reason"] == wanted["reason"] && fields(&body) == fields(wanted);
         if !same {
             failures.push(format!("{}: {code} {body}\n   in place of {} {}", name(&case["request"]), case["code"], wanted));
         }

@@ -49,7 +49,8 @@ async fn patches_of_all_sorts_change_what_they_say() {
         assert_eq!(code, 200, "{content_type}: {body}");
     }
     let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"e": "5"}});
-    let (code, body) = test.call(Method::PATCH, &format!("{path}?fieldManager=me"), "application/apply-patch+yaml", applied.to_string()).await;
+    let (code, body) =
+        test.call(Method::PATCH, &format!("{path}?fieldManager=me"), "application/apply-patch+yaml", applied.to_string()).await;
     assert_eq!(code, 200, "{body}");
     assert_eq!(test.get(&path).await["data"], json!({"a": "1", "b": "2", "c": "3", "d": "4", "e": "5"}));
     let (code, _) = test.call(Method::PATCH, &path, "text/plain", "x").await;
@@ -196,7 +197,8 @@ async fn custom_resources_are_served_validated_and_cleaned_up() {
 async fn services_get_addresses_and_ports_and_give_them_back() {
     let test = UnderTest::start().await;
     let services = "/api/v1/namespaces/default/services";
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
     let made = test.create(services, &service).await;
     let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
     assert!(address.starts_with("10.96."));

@@ -37,7 +37,12 @@ fn is_request(admission: &Admission) -> bool {
 }
 
 fn signer(admission: &Admission) -> String {
-    admission.old.as_ref().or(admission.object.as_ref()).map(|request| request.text_at(&["spec", "signerName"]).to_owned()).unwrap_or_default()
+    admission
+        .old
+        .as_ref()
+        .or(admission.object.as_ref())
+        .map(|request| request.text_at(&["spec", "signerName"]).to_owned())
+        .unwrap_or_default()
 }
 
 fn check(server: &Server, admission: &Admission, verb: &'static str) -> Result<(), Status> {
@@ -107,9 +112,9 @@ impl Plugin for CertificateSubjectRestriction {
         let pem = base64::engine::general_purpose::STANDARD.decode(request).unwrap_or_default();
         let masters = pki::ParsedCsr::from_pem(&pem).is_ok_and(|csr| csr.subject.organizations.iter().any(|group| group == MASTERS));
         if masters {
-            return Err(admission.forbidden(&format!(
-                "use of kubernetes.io/kube-apiserver-client signer with {MASTERS} group is not allowed"
-            )));
+            return Err(
+                admission.forbidden(&format!("use of kubernetes.io/kube-apiserver-client signer with {MASTERS} group is not allowed"))
+            );
         }
         Ok(())
     }

@@ -34,7 +34,8 @@ impl Plugin for DefaultIngressClass {
         if named {
             return Ok(());
         }
-        let snapshot = server.store.mvcc().snapshot(&Kind::new(api::resources::storage_prefix("networking.k8s.io", "ingressclasses", false)));
+        let snapshot =
+            server.store.mvcc().snapshot(&Kind::new(api::resources::storage_prefix("networking.k8s.io", "ingressclasses", false)));
         let classes = snapshot.iter().filter_map(|entry| codec::json::parse(&entry.bytes).ok().and_then(Object::from_value));
         let mut marked: Vec<Object> = classes.filter(|class| class.annotation(DEFAULT) == Some("true")).collect();
         marked.sort_by(|left, right| {

@@ -36,9 +36,11 @@ impl Plugin for DefaultTolerationSeconds {
             return Ok(());
         }
         let mut all = tolerations;
-        all.extend(missing.into_iter().map(
-            |taint| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}),
-        ));
+        all.extend(
+            missing
+                .into_iter()
+                .map(|taint| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS})),
+        );
         if let Some(pod) = admission.change() {
             pod.map_at_mut(&["spec"]).insert("tolerations".into(), all.into());
         }

@@ -94,7 +94,12 @@ pub fn request(admission: &Admission, served: &Served) -> Value {
         "dryRun": admission.dry_run,
         "options": if admission.operation == Operation::Connect { Value::Null } else { admission.options.clone() },
     });
-    for (field, text) in [("name", &admission.name), ("namespace", &admission.namespace), ("subResource", &admission.subresource), ("requestSubResource", &admission.subresource)] {
+    for (field, text) in [
+        ("name", &admission.name),
+        ("namespace", &admission.namespace),
+        ("subResource", &admission.subresource),
+        ("requestSubResource", &admission.subresource),
+    ] {
         if !text.is_empty() {
             request[field] = text.as_str().into();
         }

@@ -149,8 +149,12 @@ fn check(kind: &str, limit: &Value, requests: &Amounts, limits: &Amounts, proble
     for (name, least) in amounts(&limit["min"]) {
         match (requests.get(&name), limits.get(&name)) {
             (None, _) => problems.push(format!("minimum {name} usage per {kind} is {least}.  No request is specified")),
-            (Some(request), _) if *request < least => problems.push(format!("minimum {name} usage per {kind} is {least}, but request is {request}")),
-            (_, Some(limit)) if *limit < least => problems.push(format!("minimum {name} usage per {kind} is {least}, but limit is {limit}")),
+            (Some(request), _) if *request < least => {
+                problems.push(format!("minimum {name} usage per {kind} is {least}, but request is {request}"))
+            }
+            (_, Some(limit)) if *limit < least => {
+                problems.push(format!("minimum {name} usage per {kind} is {least}, but limit is {limit}"))
+            }
             _ => {}
         }
     }
@@ -158,7 +162,9 @@ fn check(kind: &str, limit: &Value, requests: &Amounts, limits: &Amounts, proble
         match (requests.get(&name), limits.get(&name)) {
             (_, None) => problems.push(format!("maximum {name} usage per {kind} is {most}.  No limit is specified")),
             (_, Some(limit)) if *limit > most => problems.push(format!("maximum {name} usage per {kind} is {most}, but limit is {limit}")),
-            (Some(request), _) if *request > most => problems.push(format!("maximum {name} usage per {kind} is {most}, but request is {request}")),
+            (Some(request), _) if *request > most => {
+                problems.push(format!("maximum {name} usage per {kind} is {most}, but request is {request}"))
+            }
             _ => {}
         }
     }

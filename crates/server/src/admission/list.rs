@@ -7,8 +7,8 @@ use store::Store;
 use super::Plugin;
 use super::{
     certificate_requests, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
-    node_restriction, persistent_volume_claim_resize, pod_security, policies, priority, rbac_escalation, resource_quota, runtime_class, service_account,
-    storage_object_in_use_protection, taint_nodes_by_condition, webhooks,
+    node_restriction, persistent_volume_claim_resize, pod_security, policies, priority, rbac_escalation, resource_quota, runtime_class,
+    service_account, storage_object_in_use_protection, taint_nodes_by_condition, webhooks,
 };
 
 /// All plugins that are on by default.

@@ -49,7 +49,10 @@ impl Plugin for NodeRestriction {
             ("", "pods", "") => pod(server, admission, &node),
             ("", "pods", "status") => pod_status(admission, &node),
             ("", "pods", "eviction") => eviction(server, admission, &node),
-            ("", "pods", _) => Err(admission.forbidden(&format!("unexpected pod subresource {:?}, only \"status\" and \"eviction\" are allowed", admission.subresource))),
+            ("", "pods", _) => Err(admission.forbidden(&format!(
+                "unexpected pod subresource {:?}, only \"status\" and \"eviction\" are allowed",
+                admission.subresource
+            ))),
             ("", "nodes", _) => own_node(admission, &node),
             ("", "serviceaccounts", "token") => token(server, admission, &node),
             ("coordination.k8s.io", "leases", _) => lease(admission, &node),
@@ -66,7 +69,9 @@ fn pod(server: &Server, admission: &Admission, node: &str) -> Result<(), Status>
         Operation::Create => {
             let Some(pod) = &admission.object else { return Ok(()) };
             if pod.annotation(MIRROR).is_none() {
-                return Err(admission.forbidden(&format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods")));
+                return Err(
+                    admission.forbidden(&format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"))
+                );
             }
             if pod.text_at(&["spec", "nodeName"]) != node {
                 return Err(admission.forbidden(&format!("node {node:?} can only create pods with spec.nodeName set to itself")));
@@ -80,7 +85,10 @@ fn pod(server: &Server, admission: &Admission, node: &str) -> Result<(), Status>
             }
             _ => Ok(()),
         },
-        _ => Err(admission.forbidden(&format!("unexpected operation {:?}, node {node:?} can only create and delete mirror pods", admission.operation.text()))),
+        _ => Err(admission.forbidden(&format!(
+            "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
+            admission.operation.text()
+        ))),
     }
 }
 
@@ -160,7 +168,9 @@ fn own_node(admission: &Admission, node: &str) -> Result<(), Status> {
     if operation == Operation::Update && old.is_some_and(|old| taints(old) != taints(new)) {
         return Err(admission.forbidden(&format!("node {node:?} is not allowed to modify taints")));
     }
-    if operation == Operation::Update && old.is_some_and(|old| old.at(&["metadata", "ownerReferences"]) != new.at(&["metadata", "ownerReferences"])) {
+    if operation == Operation::Update
+        && old.is_some_and(|old| old.at(&["metadata", "ownerReferences"]) != new.at(&["metadata", "ownerReferences"]))
+    {
         return Err(admission.forbidden(&format!("node {node:?} is not allowed to modify ownerReferences")));
     }
     Ok(())

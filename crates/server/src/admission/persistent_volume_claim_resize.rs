@@ -40,6 +40,7 @@ impl Plugin for PersistentVolumeClaimResize {
         if class["allowVolumeExpansion"] == true {
             return Ok(());
         }
-        Err(admission.forbidden("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"))
+        Err(admission
+            .forbidden("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"))
     }
 }

@@ -101,10 +101,8 @@ fn resolve(server: &Server, admission: &mut Admission) -> Result<(), Status> {
 /// An update that leaves the priority out does not mean to change it.
 fn keep(admission: &mut Admission) {
     let Some(old) = &admission.old else { return };
-    let kept: Vec<(&str, Value)> = ["priority", "preemptionPolicy"]
-        .into_iter()
-        .filter_map(|field| Some((field, old.at(&["spec", field])?.clone())))
-        .collect();
+    let kept: Vec<(&str, Value)> =
+        ["priority", "preemptionPolicy"].into_iter().filter_map(|field| Some((field, old.at(&["spec", field])?.clone()))).collect();
     let Some(pod) = admission.change() else { return };
     let spec = pod.map_at_mut(&["spec"]);
     for (field, value) in kept {

@@ -104,7 +104,8 @@ fn binding(server: &Server, admission: &Admission, object: &Object) -> Result<()
 
 fn check(server: &Server, admission: &Admission, wanted: &[Rule]) -> Result<(), Status> {
     let own = server.rbac.read().rules_of(&admission.user, &admission.namespace);
-    let missing: Vec<String> = wanted.iter().flat_map(pieces).filter(|piece| !own.iter().any(|rule| includes(rule, piece))).map(|piece| shown(&piece)).collect();
+    let missing: Vec<String> =
+        wanted.iter().flat_map(pieces).filter(|piece| !own.iter().any(|rule| includes(rule, piece))).map(|piece| shown(&piece)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -127,8 +128,11 @@ fn pieces(rule: &Rule) -> Vec<Rule> {
         }
         for group in &rule.api_groups {
             for resource in &rule.resources {
-                let names: Vec<Vec<Box<str>>> =
-                    if rule.resource_names.is_empty() { vec![Vec::new()] } else { rule.resource_names.iter().map(|name| vec![name.clone()]).collect() };
+                let names: Vec<Vec<Box<str>>> = if rule.resource_names.is_empty() {
+                    vec![Vec::new()]
+                } else {
+                    rule.resource_names.iter().map(|name| vec![name.clone()]).collect()
+                };
                 all.extend(names.into_iter().map(|resource_names| Rule {
                     verbs: vec![verb.clone()],
                     api_groups: vec![group.clone()],

@@ -36,9 +36,7 @@ impl Plugin for RuntimeClass {
                 None => Ok(()),
             };
         }
-        let class = find(server, &name).ok_or_else(|| {
-            admission.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found"))
-        })?;
+        let class = find(server, &name).ok_or_else(|| admission.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")))?;
         let overhead = class.at(&["overhead", "podFixed"]).cloned();
         if given.is_some() && given != overhead {
             return Err(admission.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
@@ -47,7 +45,8 @@ impl Plugin for RuntimeClass {
         let tolerations = class.at(&["scheduling", "tolerations"]).and_then(Value::as_array).cloned().unwrap_or_default();
         let own = pod.at(&["spec", "nodeSelector"]).and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some((key, _)) = selector.iter().find(|(key, value)| own.get(*key).is_some_and(|own| own != *value)) {
-            return Err(admission.forbidden(&format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] differs from pod.spec.nodeSelector[{key}]")));
+            return Err(admission
+                .forbidden(&format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] differs from pod.spec.nodeSelector[{key}]")));
         }
         let Some(pod) = admission.change() else { return Ok(()) };
         let spec = pod.map_at_mut(&["spec"]);

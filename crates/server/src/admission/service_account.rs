@@ -81,7 +81,8 @@ fn check_mirror(admission: &Admission, pod: &Object) -> Result<(), Status> {
     }
     let volumes = pod.at(&["spec", "volumes"]).and_then(Value::as_array);
     for volume in volumes.into_iter().flatten() {
-        let tokens = volume["projected"]["sources"].as_array().into_iter().flatten().any(|source| source["serviceAccountToken"].is_object());
+        let tokens =
+            volume["projected"]["sources"].as_array().into_iter().flatten().any(|source| source["serviceAccountToken"].is_object());
         if volume["secret"].is_object() {
             return Err(admission.forbidden("a mirror pod may not reference secrets"));
         }

@@ -26,7 +26,9 @@ pub fn ports(service: &Object) -> Vec<Port> {
     let mut all: Vec<Port> = list
         .into_iter()
         .flatten()
-        .filter_map(|port| Some(Port::new(u16::try_from(port["nodePort"].as_u64()?).ok().filter(|number| *number > 0)?, text(port, "protocol"))))
+        .filter_map(|port| {
+            Some(Port::new(u16::try_from(port["nodePort"].as_u64()?).ok().filter(|number| *number > 0)?, text(port, "protocol")))
+        })
         .collect();
     let health = service.at(&["spec", "healthCheckNodePort"]).and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
     all.extend(health.filter(|port| *port > 0).map(|port| Port::new(port, "TCP")));
@@ -110,7 +112,13 @@ fn has_node_ports(service: &Object) -> bool {
     }
 }
 
-fn cluster_addresses(allocators: &Allocators, service: &mut Object, old: Option<&Object>, reserved: &mut Reserved<'_>, causes: &mut Causes) {
+fn cluster_addresses(
+    allocators: &Allocators,
+    service: &mut Object,
+    old: Option<&Object>,
+    reserved: &mut Reserved<'_>,
+    causes: &mut Causes,
+) {
     if kind(service) == "ExternalName" {
         return;
     }

@@ -22,7 +22,9 @@ pub fn authenticate(server: &Server, token: &str) -> Found {
         return Found::Refused("bootstrap token does not exist".into());
     };
     let Some(object) = codec::json::parse(&entry.bytes).ok().and_then(Object::from_value) else { return Found::Nothing };
-    let data = |field: &str| STANDARD.decode(object.text_at(&["data", field])).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    let data = |field: &str| {
+        STANDARD.decode(object.text_at(&["data", field])).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+    };
     let usable = object.text_at(&["type"]) == "bootstrap.kubernetes.io/token"
         && entry.header.deletion_timestamp.is_none()
         && data("token-id") == id

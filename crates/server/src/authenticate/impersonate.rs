@@ -7,7 +7,7 @@ use crate::attributes::Attributes;
 use crate::query::percent_decode;
 use crate::server::Server;
 use crate::steps::authorize;
-use crate::user::{User, UNAUTHENTICATED};
+use crate::user::{UNAUTHENTICATED, User};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";

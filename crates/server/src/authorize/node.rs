@@ -69,7 +69,8 @@ impl Projection for NodeGraph {
             return;
         }
         // What a pod uses does not change but for ephemeral containers, which use nothing new.
-        let known = previous.is_some_and(|previous| previous.header.field("spec.nodeName") == node && previous.header.uid == entry.header.uid);
+        let known =
+            previous.is_some_and(|previous| previous.header.field("spec.nodeName") == node && previous.header.uid == entry.header.uid);
         if known && self.pods.contains_key(&*entry.key.rest) {
             return;
         }

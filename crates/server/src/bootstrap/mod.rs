@@ -106,7 +106,11 @@ async fn ensure_one(server: &Arc<Server>, user: &Arc<User>, wanted: &Value) -> R
     let kind = wanted["kind"].as_str().unwrap_or("");
     let served = catalog.by_kind(group, version, kind).ok_or_else(|| Status::internal(format!("{api_version} {kind} is not served")))?;
     let (namespace, name) = (wanted["metadata"]["namespace"].as_str().unwrap_or(""), wanted["metadata"]["name"].as_str().unwrap_or(""));
-    let path = client::ResourceId { group: group.to_owned().into(), version: version.to_owned().into(), plural: served.def.plural.to_string().into() };
+    let path = client::ResourceId {
+        group: group.to_owned().into(),
+        version: version.to_owned().into(),
+        plural: served.def.plural.to_string().into(),
+    };
     let current = server.store.mvcc().get(&commit::key(served, namespace, name)).value;
     let (method, path, body) = match current {
         None => (Method::POST, path.collection_path(namespace), wanted.clone()),

@@ -140,7 +140,13 @@ fn subresources(version: &Value, group: &str, name: &str, kind: &str) -> Vec<Sub
     let verbs = ["get", "patch", "update"].map(Box::from).to_vec();
     let mut all = Vec::new();
     if version["subresources"]["status"].is_object() {
-        all.push(SubresourceDef { name: "status".into(), group: group.into(), version: name.into(), kind: kind.into(), verbs: verbs.clone() });
+        all.push(SubresourceDef {
+            name: "status".into(),
+            group: group.into(),
+            version: name.into(),
+            kind: kind.into(),
+            verbs: verbs.clone(),
+        });
     }
     if version["subresources"]["scale"].is_object() {
         all.push(SubresourceDef { name: "scale".into(), group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into(), verbs });

@@ -20,7 +20,10 @@ pub fn is_valid(format: &str, text: &str) -> bool {
         "email" => text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@')),
         "hostname" => api::names::is_dns_subdomain(&text.to_lowercase()),
         "uri" => text.split_once(':').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty()) || text.starts_with('/'),
-        "mac" => text.split([':', '-']).count() == 6 && text.split([':', '-']).all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok()),
+        "mac" => {
+            text.split([':', '-']).count() == 6
+                && text.split([':', '-']).all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok())
+        }
         "hexcolor" => matches(&HEX, r"^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$", text),
         "isbn" | "isbn10" | "isbn13" => matches(&ISBN, r"^[0-9Xx -]{10,17}$", text),
         "k8s-short-name" => api::names::is_dns_label(text),
@@ -39,5 +42,6 @@ fn matches(cell: &OnceLock<Regex>, pattern: &str, text: &str) -> bool {
 /// Go's durations: signed numbers with units.
 fn is_duration(text: &str) -> bool {
     static DURATION: OnceLock<Regex> = OnceLock::new();
-    text == "0" || matches(&DURATION, r"^[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w))*$", text)
+    text == "0"
+        || matches(&DURATION, r"^[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w))*$", text)
 }

@@ -103,10 +103,7 @@ impl Catalog {
     /// A resource by group, version and plural.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
         // The key is borrowed through a lookup of the few group versions, to spare an allocation a request.
-        self.resources
-            .iter()
-            .find(|((one, two), _)| &**one == group && &**two == version)
-            .and_then(|(_, plurals)| plurals.get(plural))
+        self.resources.iter().find(|((one, two), _)| &**one == group && &**two == version).and_then(|(_, plurals)| plurals.get(plural))
     }
 
     /// A resource by kind.

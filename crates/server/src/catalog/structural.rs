@@ -65,11 +65,7 @@ fn object_fields() -> Vec<Field> {
     static META: OnceLock<TypeRef> = OnceLock::new();
     let meta = META.get_or_init(|| api::schema::builtin("apis.meta.v1.ObjectMeta").expect("the table has ObjectMeta"));
     let text = || Shape::Scalar(Scalar::String);
-    vec![
-        plain("apiVersion", text(), false),
-        plain("kind", text(), false),
-        plain("metadata", Shape::Ref(meta.clone()), false),
-    ]
+    vec![plain("apiVersion", text(), false), plain("kind", text(), false), plain("metadata", Shape::Ref(meta.clone()), false)]
 }
 
 fn plain(name: &str, shape: Shape, required: bool) -> Field {

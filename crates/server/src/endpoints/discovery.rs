@@ -36,7 +36,8 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": format!("{}:{}", server.config.advertise, server.config.advertise_port)}],
         }),
         ["apis"] => {
-            let groups: Vec<Value> = groups(server, &catalog).iter().map(|(group, versions)| group_document(group, versions, false)).collect();
+            let groups: Vec<Value> =
+                groups(server, &catalog).iter().map(|(group, versions)| group_document(group, versions, false)).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["apis", group] => {
@@ -49,7 +50,8 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
         _ => return Err(failure::no_such_resource()),
     };
     let agent = header(&call.parts, "user-agent");
-    let negotiated = encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false }).unwrap_or(Negotiated::JSON);
+    let negotiated = encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false })
+        .unwrap_or(Negotiated::JSON);
     encode::value_reply(&negotiated, StatusCode::OK, &document)
 }
 
@@ -161,10 +163,22 @@ pub fn version() -> Result<Reply, Status> {
 /// `/`: all paths.
 pub fn paths(server: &Arc<Server>) -> Result<Reply, Status> {
     let catalog = server.catalog();
-    let mut paths: BTreeSet<String> =
-        ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-            .map(str::to_owned)
-            .into();
+    let mut paths: BTreeSet<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
     for (group, versions) in groups(server, &catalog) {
         paths.insert(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));

@@ -74,7 +74,11 @@ pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status
     if failed {
         return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n")));
     }
-    if query.flag("verbose") { Ok(text(StatusCode::OK, format!("{lines}{kind} check passed\n"))) } else { Ok(text(StatusCode::OK, "ok".into())) }
+    if query.flag("verbose") {
+        Ok(text(StatusCode::OK, format!("{lines}{kind} check passed\n")))
+    } else {
+        Ok(text(StatusCode::OK, "ok".into()))
+    }
 }
 
 fn text(code: StatusCode, body: String) -> Reply {

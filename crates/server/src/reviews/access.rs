@@ -79,8 +79,27 @@ fn user(review: &Object) -> User {
 /// Verbs have static texts inside; others are interned once, a bounded number of them.
 pub fn verb(text: &str) -> &'static str {
     const KNOWN: &[&str] = &[
-        "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "bind", "escalate", "approve",
-        "sign", "attest", "use", "proxy", "post", "put", "head", "options", "*",
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "impersonate",
+        "bind",
+        "escalate",
+        "approve",
+        "sign",
+        "attest",
+        "use",
+        "proxy",
+        "post",
+        "put",
+        "head",
+        "options",
+        "*",
     ];
     KNOWN.iter().find(|known| **known == text).copied().unwrap_or("unknown")
 }

@@ -47,7 +47,11 @@ impl Review for ComponentStatuses {
                     let items: Vec<Value> = objects.into_iter().map(Object::into_value).collect();
                     json!({"kind": head.kind, "apiVersion": "v1", "metadata": {}, "items": items})
                 };
-                encode::value_reply(&encode::Negotiated { shape: Shape::Object, media: encode::Media::Json, ..request.negotiated }, StatusCode::OK, &value)?
+                encode::value_reply(
+                    &encode::Negotiated { shape: Shape::Object, media: encode::Media::Json, ..request.negotiated },
+                    StatusCode::OK,
+                    &value,
+                )?
             }
             _ => return Err(failure::method_not_allowed()),
         };

@@ -6,8 +6,8 @@ use api::{Object, Status};
 use bytes::Bytes;
 use store::{Change, Entry, Key, Outcome, Revision};
 
-use super::{convert, prepare};
 use super::validate::Valid;
+use super::{convert, prepare};
 use crate::catalog::Served;
 use crate::failure;
 use crate::write::Write;

@@ -86,7 +86,9 @@ pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictn
             (decoded.object, decoded.problems)
         }
         Encoding::Protobuf => {
-            let fail = |error| Status::bad_request(format!("{} in version {version:?} cannot be handled as a {}: {error}", expected.kind, expected.kind));
+            let fail = |error| {
+                Status::bad_request(format!("{} in version {version:?} cannot be handled as a {}: {error}", expected.kind, expected.kind))
+            };
             let envelope = codec::protobuf::open(bytes).map_err(fail)?;
             (codec::protobuf::decode(&envelope, expected.schema).map_err(fail)?, Vec::new())
         }

@@ -277,7 +277,9 @@ mod tests {
 
     #[track_caller]
     fn check(accept: &str, custom: bool, expected: Option<(Media, Shape)>) {
-        let found = negotiate(accept, &Query::default(), "", Forms { protobuf: !custom, shapes: true }).ok().map(|found| (found.media, found.shape));
+        let found = negotiate(accept, &Query::default(), "", Forms { protobuf: !custom, shapes: true })
+            .ok()
+            .map(|found| (found.media, found.shape));
         assert_eq!(found, expected, "{accept}");
     }
 

@@ -1,14 +1,14 @@
 //! Subresources that are more than a part of their object: each one file, all others are served by the verbs.
 
-mod list;
 mod certificate_approval;
+mod list;
 mod namespace_finalize;
 pub mod pod_binding;
 mod pod_eviction;
 mod pod_part;
+mod proxy;
 mod scale;
 mod service_account_token;
-mod proxy;
 mod streams;
 
 pub use proxy::{endpoint, strip};

@@ -115,7 +115,8 @@ fn budget_of(server: &Server, pod: &Object) -> Result<Option<Object>, Status> {
     let mut found = Vec::new();
     for entry in snapshot.under(&prefix) {
         let budget = Object::from_value(codec::json::parse(&entry.bytes).map_err(Status::internal)?).unwrap_or_default();
-        let selector = LabelSelector::from_value(budget.at(&["spec", "selector"]).unwrap_or(&Value::Null)).unwrap_or_else(|_| LabelSelector::nothing());
+        let selector = LabelSelector::from_value(budget.at(&["spec", "selector"]).unwrap_or(&Value::Null))
+            .unwrap_or_else(|_| LabelSelector::nothing());
         if selector.matches(|key| pod.label(key)) {
             found.push(budget);
         }
@@ -142,7 +143,12 @@ async fn take(write: &Write<'_>, pod: &Object, budget: &Object) -> Result<(), St
         }
         let disrupted = budget.at(&["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, serde_json::Map::len);
         if disrupted > MAX_DISRUPTED {
-            return Err(Status::forbidden("policy", "poddisruptionbudgets", &name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+            return Err(Status::forbidden(
+                "policy",
+                "poddisruptionbudgets",
+                &name,
+                "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+            ));
         }
         if allowed == 0 {
             let why = format!(

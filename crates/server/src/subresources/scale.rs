@@ -142,7 +142,11 @@ fn scale_of(served: &Served, object: &Object) -> Object {
                 object.at(&path).cloned()
             };
             let selector = paths.selector.as_ref().and_then(|path| at(path)).and_then(|value| value.as_str().map(str::to_owned));
-            (at(&paths.spec).and_then(|value| value.as_i64()).unwrap_or(0), at(&paths.status).and_then(|value| value.as_i64()).unwrap_or(0), selector)
+            (
+                at(&paths.spec).and_then(|value| value.as_i64()).unwrap_or(0),
+                at(&paths.status).and_then(|value| value.as_i64()).unwrap_or(0),
+                selector,
+            )
         }
         None => (number(&["spec", "replicas"]), number(&["status", "replicas"]), Some(selector_text(object))),
     };

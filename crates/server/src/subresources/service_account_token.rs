@@ -127,11 +127,15 @@ fn bound(server: &Server, asked: &Object, namespace: &str) -> Result<Bound, Stat
         "Pod" => ("/registry/pods/", "pods", format!("{namespace}/{name}")),
         "Secret" => ("/registry/secrets/", "secrets", format!("{namespace}/{name}")),
         "Node" => ("/registry/minions/", "nodes", name.to_owned()),
-        other => return Err(Status::bad_request(format!("cannot bind token for serviceaccount {namespace:?} to object of type {other:?}"))),
+        other => {
+            return Err(Status::bad_request(format!("cannot bind token for serviceaccount {namespace:?} to object of type {other:?}")));
+        }
     };
     let entry = find(server, prefix, &rest).ok_or_else(|| Status::not_found("", plural, name))?;
     if !uid.is_empty() && *entry.header.uid != *uid {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict("", plural, name, &why));
     }
     let object = Some(BoundObject { name: name.to_owned(), uid: entry.header.uid.to_string() });
@@ -141,7 +145,10 @@ fn bound(server: &Server, asked: &Object, namespace: &str) -> Result<Bound, Stat
             let pod: Value = serde_json::from_slice(&entry.bytes).map_err(Status::internal)?;
             let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("");
             if account != asked.name() && !asked.name().is_empty() {
-                return Err(Status::bad_request(format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", asked.name())));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    asked.name()
+                )));
             }
             let node = (!node.is_empty()).then(|| BoundObject {
                 name: node.to_owned(),

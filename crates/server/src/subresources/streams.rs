@@ -187,7 +187,8 @@ fn container(query: &Query, pod: &Object) -> Result<String, Status> {
     let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let wanted = query.text("container");
     if wanted.is_empty() {
-        if let Some(preferred) = pod.annotation("kubectl.kubernetes.io/default-container").filter(|name| main.iter().any(|one| one == name)) {
+        if let Some(preferred) = pod.annotation("kubectl.kubernetes.io/default-container").filter(|name| main.iter().any(|one| one == name))
+        {
             return Ok(preferred.to_owned());
         }
         return match main.as_slice() {

@@ -57,10 +57,7 @@ impl DeleteOptions {
         let query = &request.query;
         let object = if body.is_empty() { Object::default() } else { decode_options(request, body)? };
         let mut causes = Causes::default();
-        let mut options = DeleteOptions {
-            grace: object.get("gracePeriodSeconds").and_then(Value::as_i64),
-            ..DeleteOptions::default()
-        };
+        let mut options = DeleteOptions { grace: object.get("gracePeriodSeconds").and_then(Value::as_i64), ..DeleteOptions::default() };
         if options.grace.is_none() {
             options.grace = query.number("gracePeriodSeconds")?;
         }
@@ -141,7 +138,10 @@ pub async fn delete(server: &Arc<Server>, mut request: Request) -> Result<Reply,
 fn returns_object(request: &Request) -> bool {
     let def = &request.served.def;
     def.group.is_empty()
-        && matches!(&*def.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas")
+        && matches!(
+            &*def.plural,
+            "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas"
+        )
 }
 
 fn success(request: &Request, name: &str, uid: &str) -> Value {
@@ -275,7 +275,13 @@ fn grace(write: &Write<'_>, old: &Object, options: &DeleteOptions) -> Result<Gra
         return Ok(match (meta_grace, graceful) {
             (None | Some(0), _) | (_, false) => Grace::Now,
             (Some(before), true) => match given {
-                Some(seconds) if seconds < before => if seconds == 0 { Grace::Now } else { Grace::Shorten(seconds) },
+                Some(seconds) if seconds < before => {
+                    if seconds == 0 {
+                        Grace::Now
+                    } else {
+                        Grace::Shorten(seconds)
+                    }
+                }
                 _ => Grace::Pending,
             },
         });
@@ -360,7 +366,12 @@ fn shorten(object: &mut Object, seconds: i64) {
 }
 
 /// A namespace first turns `Terminating`; it goes when its content is gone.
-async fn delete_namespace(write: &Write<'_>, entry: &Arc<Entry>, mut object: Object, options: &DeleteOptions) -> Result<Option<Deleted>, Status> {
+async fn delete_namespace(
+    write: &Write<'_>,
+    entry: &Arc<Entry>,
+    mut object: Object,
+    options: &DeleteOptions,
+) -> Result<Option<Deleted>, Status> {
     let old = object.clone();
     if has_namespace_finalizers(&object) || object.finalizers().next().is_some() {
         if object.deletion_timestamp().is_none() {
@@ -371,7 +382,11 @@ async fn delete_namespace(write: &Write<'_>, entry: &Arc<Entry>, mut object: Obj
             }
         }
         object.map_at_mut(&["status"]).insert("phase".into(), "Terminating".into());
-        let finalizers = finalizers(write, &old, &DeleteOptions { propagation: options.propagation.filter(|one| *one == Propagation::Orphan), ..DeleteOptions::default() });
+        let finalizers = finalizers(
+            write,
+            &old,
+            &DeleteOptions { propagation: options.propagation.filter(|one| *one == Propagation::Orphan), ..DeleteOptions::default() },
+        );
         if finalizers.iter().any(|one| one == ORPHAN) {
             set_finalizers(&mut object, &finalizers);
         }

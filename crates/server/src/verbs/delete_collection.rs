@@ -44,6 +44,9 @@ pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Re
         "kind": &*def.list_kind, "apiVersion": request.served.api_version,
         "metadata": {"resourceVersion": snapshot.revision().to_string()}, "items": items,
     });
-    let plain = encode::Negotiated { media: if request.negotiated.media == encode::Media::Yaml { encode::Media::Yaml } else { encode::Media::Json }, ..request.negotiated };
+    let plain = encode::Negotiated {
+        media: if request.negotiated.media == encode::Media::Yaml { encode::Media::Yaml } else { encode::Media::Json },
+        ..request.negotiated
+    };
     encode::value_reply(&plain, StatusCode::OK, &list)
 }

@@ -16,8 +16,8 @@ use crate::failure;
 use crate::request::{Reply, Request, reply};
 use crate::selection::Selected;
 use crate::server::Server;
-use crate::steps::encode::{self, Media, Shape};
 use crate::steps::convert;
+use crate::steps::encode::{self, Media, Shape};
 
 /// What part of which state is asked for.
 struct Asked {
@@ -105,7 +105,9 @@ pub fn parse_version(text: &str) -> Result<Option<Revision>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(|number| Some(Revision(number))).map_err(|_| Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
+    text.parse()
+        .map(|number| Some(Revision(number)))
+        .map_err(|_| Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
 }
 
 async fn read(server: &Arc<Server>, selected: &Selected, asked: Asked) -> Result<Found, Status> {
@@ -191,8 +193,11 @@ fn encode_list(server: &Arc<Server>, request: &Request, found: Found) -> Result<
             let message = |entry: &Entry| {
                 codec::protobuf::message(&convert::read(served, entry)?, served.schema()).map(Bytes::from).map_err(Status::internal)
             };
-            let messages: Vec<Bytes> =
-                found.entries.iter().map(|entry| server.store.derived().get_or_make(entry, form, message)).collect::<Result<_, Status>>()?;
+            let messages: Vec<Bytes> = found
+                .entries
+                .iter()
+                .map(|entry| server.store.derived().get_or_make(entry, form, message))
+                .collect::<Result<_, Status>>()?;
             let body = codec::protobuf::list(&head, messages.iter().map(|message| &message[..]));
             reply(StatusCode::OK, negotiated.media.content_type(), body)
         }

@@ -54,7 +54,9 @@ pub async fn update(server: &Arc<Server>, mut request: Request) -> Result<Reply,
 
 fn check_name(object: &Object, name: &str) -> Result<(), Status> {
     match object.name() {
-        "" => Err(Status::bad_request("name must be provided")).or_else(|status: Status| if name.is_empty() { Err(status) } else { Ok(()) }),
+        "" => {
+            Err(Status::bad_request("name must be provided")).or_else(|status: Status| if name.is_empty() { Err(status) } else { Ok(()) })
+        }
         own if own == name => Ok(()),
         own => Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))),
     }

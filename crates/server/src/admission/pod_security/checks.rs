@@ -122,7 +122,8 @@ fn app_armor(pod: &Pod<'_>) -> Option<String> {
     let annotations = pod.meta["annotations"].as_object();
     let annotated = annotations.into_iter().flatten().any(|(key, value)| {
         let text = value.as_str().unwrap_or("");
-        key.starts_with("container.apparmor.security.beta.kubernetes.io/") && !(text.is_empty() || text == "runtime/default" || text.starts_with("localhost/"))
+        key.starts_with("container.apparmor.security.beta.kubernetes.io/")
+            && !(text.is_empty() || text == "runtime/default" || text.starts_with("localhost/"))
     });
     let names = pod.those(|container| bad(&container["securityContext"]));
     if !names.is_empty() || annotated || bad(&pod.spec["securityContext"]) {
@@ -132,7 +133,18 @@ fn app_armor(pod: &Pod<'_>) -> Option<String> {
 }
 
 const BASELINE_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
     "SYS_CHROOT",
 ];
 
@@ -154,8 +166,11 @@ fn baseline_capabilities(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn host_namespaces(pod: &Pod<'_>) -> Option<String> {
-    let used: Vec<String> =
-        ["hostNetwork", "hostPID", "hostIPC"].iter().filter(|field| pod.spec[**field] == true).map(|field| format!("{field}=true")).collect();
+    let used: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
+        .iter()
+        .filter(|field| pod.spec[**field] == true)
+        .map(|field| format!("{field}=true"))
+        .collect();
     (!used.is_empty()).then(|| format!("host namespaces ({})", used.join(", ")))
 }
 
@@ -192,7 +207,11 @@ fn host_probes(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn privileged(pod: &Pod<'_>) -> Option<String> {
-    found(&pod.those(|container| container["securityContext"]["privileged"] == true), "privileged", "must not set securityContext.privileged=true")
+    found(
+        &pod.those(|container| container["securityContext"]["privileged"] == true),
+        "privileged",
+        "must not set securityContext.privileged=true",
+    )
 }
 
 fn proc_mount(pod: &Pod<'_>) -> Option<String> {
@@ -208,7 +227,9 @@ fn se_linux(pod: &Pod<'_>) -> Option<String> {
         let options = &context["seLinuxOptions"];
         let kind = options["type"].as_str().unwrap_or("");
         let allowed = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
-        !allowed.contains(&kind) || options["user"].as_str().is_some_and(|user| !user.is_empty()) || options["role"].as_str().is_some_and(|role| !role.is_empty())
+        !allowed.contains(&kind)
+            || options["user"].as_str().is_some_and(|user| !user.is_empty())
+            || options["role"].as_str().is_some_and(|role| !role.is_empty())
     };
     let any = bad(&pod.spec["securityContext"]) || !pod.those(|container| bad(&container["securityContext"])).is_empty();
     any.then(|| "seLinuxOptions (forbidden securityContext.seLinuxOptions)".to_owned())

@@ -55,7 +55,8 @@ impl Plugin for PodSecurity {
         }
         let Some(object) = &admission.object else { return Ok(()) };
         if pods && admission.operation == Operation::Update && admission.subresource.is_empty() {
-            let security = |object: &api::Object| object.get("spec").map(|spec| (spec["containers"].clone(), spec["initContainers"].clone()));
+            let security =
+                |object: &api::Object| object.get("spec").map(|spec| (spec["containers"].clone(), spec["initContainers"].clone()));
             if admission.old.as_ref().is_some_and(|old| security(old) == security(object)) {
                 return Ok(());
             }

@@ -60,7 +60,8 @@ impl Policies {
 
     /// Every binding with its policy.
     pub fn all(&self) -> Vec<(Arc<Compiled>, Arc<Binding>)> {
-        let pairs = self.bindings.values().filter_map(|(policy, binding)| Some((self.policies.get(policy.as_str())?.clone(), binding.clone())));
+        let pairs =
+            self.bindings.values().filter_map(|(policy, binding)| Some((self.policies.get(policy.as_str())?.clone(), binding.clone())));
         pairs.collect()
     }
 }
@@ -143,7 +144,9 @@ pub fn params(server: &Server, policy: &Compiled, binding: &Binding, admission: 
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let catalog = server.catalog();
-    let served = catalog.by_kind(group, version, kind).ok_or_else(|| format!("failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'"))?;
+    let served = catalog
+        .by_kind(group, version, kind)
+        .ok_or_else(|| format!("failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'"))?;
     let text = |field: &str| binding.params[field].as_str().unwrap_or("");
     let namespace = match text("namespace") {
         "" if served.def.namespaced() => admission.namespace.as_str(),
@@ -156,7 +159,8 @@ pub fn params(server: &Server, policy: &Compiled, binding: &Binding, admission: 
     let name = text("name");
     let selector = LabelSelector::from_value(&binding.params["selector"]).unwrap_or_else(|_| LabelSelector::nothing());
     let snapshot = server.store.mvcc().snapshot(&served.store);
-    let wanted = |entry: &&Arc<Entry>| if name.is_empty() { selector.matches_sorted(&entry.header.labels) } else { *entry.header.name == *name };
+    let wanted =
+        |entry: &&Arc<Entry>| if name.is_empty() { selector.matches_sorted(&entry.header.labels) } else { *entry.header.name == *name };
     let found: Vec<Value> = snapshot.under(&prefix).filter(wanted).filter_map(|entry| codec::json::parse(&entry.bytes).ok()).collect();
     if found.is_empty() && binding.params["parameterNotFoundAction"] == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());

@@ -92,7 +92,13 @@ fn run(server: &Arc<Server>, policy: &Compiled, binding: &Binding, admission: &m
 }
 
 /// Makes one change; the inner error is the policy's.
-fn apply(server: &Arc<Server>, admission: &mut Admission, served: &Served, policy: &str, change: Change) -> Result<Result<bool, String>, Status> {
+fn apply(
+    server: &Arc<Server>,
+    admission: &mut Admission,
+    served: &Served,
+    policy: &str,
+    change: Change,
+) -> Result<Result<bool, String>, Status> {
     let Some(current) = &admission.object else { return Ok(Ok(false)) };
     let own_version = current.api_version().to_owned();
     let shown = convert::convert(&admission.served, current, &served.api_version)?;
@@ -130,7 +136,8 @@ fn merged(server: &Server, served: &Served, current: &Object, config: Value, pol
     }
     let time = now();
     let by = ManagedBy { manager: policy, api_version: &served.api_version, subresource: "", time: &time };
-    let mut result = patch::managed::apply(Some(current), &config, &by, true, &KindOf { server, served }).map_err(|error| error.to_string())?;
+    let mut result =
+        patch::managed::apply(Some(current), &config, &by, true, &KindOf { server, served }).map_err(|error| error.to_string())?;
     match current.metadata().and_then(|meta| meta.get("managedFields")) {
         Some(fields) => result.set_meta("managedFields", fields.clone()),
         None => {

@@ -170,7 +170,9 @@ fn require_compute(admission: &Admission, quota: &Object, hard: &BTreeMap<String
             "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory" => name.split_once('.').expect("the names have a dot"),
             _ => continue,
         };
-        let containers = ["containers", "initContainers"].iter().flat_map(|field| pod.at(&["spec", field]).and_then(Value::as_array).into_iter().flatten());
+        let containers = ["containers", "initContainers"]
+            .iter()
+            .flat_map(|field| pod.at(&["spec", field]).and_then(Value::as_array).into_iter().flatten());
         let without: Vec<String> = containers
             .filter(|container| container["resources"][part][resource].is_null())
             .map(|container| container["name"].as_str().unwrap_or("").to_owned())

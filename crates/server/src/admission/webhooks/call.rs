@@ -89,13 +89,17 @@ async fn post(server: &Arc<Server>, hook: &Hook, body: Bytes) -> Result<Bytes, S
     let tls = Tls { trust: ServerTrust::Authorities(vec![bundle]), cert: None, name };
     let fail = |why: String| format!("Post {address:?}: {why}");
     let stream = dial::connect(&host, port, Some(tls)).await.map_err(|status| fail(status.message))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
     let driver = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let request = Request::builder()
         .method(Method::POST)
         .uri(path)
-        .header(http::header::HOST, HeaderValue::from_str(uri.authority().map_or("", |authority| authority.as_str())).map_err(|error| error.to_string())?)
+        .header(
+            http::header::HOST,
+            HeaderValue::from_str(uri.authority().map_or("", |authority| authority.as_str())).map_err(|error| error.to_string())?,
+        )
         .header(http::header::CONTENT_TYPE, "application/json")
         .header(http::header::ACCEPT, "application/json, */*")
         .header(http::header::USER_AGENT, "kube-apiserver-admission")
