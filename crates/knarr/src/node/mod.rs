@@ -89,15 +89,15 @@ impl Machine {
         }
         std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("make data directory {}", flags.data_dir.display()))?;
         let journal = Arc::new(HostJournal::open(flags.data_dir.join("host.journal"))?);
-        for change in [
-            Change::MountsBelow { dir: flags.run_dir.clone() },
-            Change::DirTree { path: flags.run_dir.clone() },
-            Change::MountsBelow { dir: flags.kubelet_root.clone() },
-            Change::DirTree { path: flags.kubelet_root.clone() },
-            Change::DirTree { path: flags.pod_logs.clone() },
-            Change::DirTree { path: containers_dir(&flags.pod_logs) },
-        ] {
-            journal.record(change).context("write the host journal")?;
+        for dir in [&flags.run_dir, &flags.kubelet_root] {
+            journal.record(Change::MountsBelow { dir: dir.clone() }).context("write the host journal")?;
+        }
+        // What was there before us stays: only folders that we make are ours to remove.
+        for path in [flags.run_dir.clone(), flags.kubelet_root.clone(), flags.pod_logs.clone(), containers_dir(&flags.pod_logs)] {
+            let vacant = std::fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_none());
+            if vacant {
+                journal.record(Change::DirTree { path }).context("write the host journal")?;
+            }
         }
         let registries = Registries::load(&flags.private_registry)?;
         let mut config = ImageConfig::new(&flags.data_dir);
