@@ -50,28 +50,15 @@ impl AddressWatch {
         let news = crate::sys::watch(news).map_err(|error| broken(&error))?;
         let mut asking = Socket::open(Subsystem::Route)?;
         let last = read(&mut asking)?;
-        Ok((
-            Self {
-                news,
-                asking,
-                last: last.clone(),
-            },
-            last,
-        ))
+        Ok((Self { news, asking, last: last.clone() }, last))
     }
 
     /// Waits until the answer of [`addresses`] differs from the last one given.
     pub async fn changed(&mut self) -> Result<Option<NodeAddresses>, NetlinkError> {
         loop {
-            let mut ready = self
-                .news
-                .readable_mut()
-                .await
-                .map_err(|error| broken(&error))?;
+            let mut ready = self.news.readable_mut().await.map_err(|error| broken(&error))?;
             let mut relevant = false;
-            let complete = ready
-                .get_inner_mut()
-                .drain(|kind, payload| relevant |= may_matter(kind, payload))?;
+            let complete = ready.get_inner_mut().drain(|kind, payload| relevant |= may_matter(kind, payload))?;
             ready.clear_ready();
             drop(ready);
             if relevant || !complete {
@@ -88,9 +75,7 @@ impl AddressWatch {
 /// Pods come and go with a route each; of routes only default routes matter.
 fn may_matter(kind: u16, payload: &[u8]) -> bool {
     match kind {
-        NEWROUTE | DELROUTE => {
-            route::parse_route(payload).is_some_and(|route| route.destination.prefix_len() == 0)
-        }
+        NEWROUTE | DELROUTE => route::parse_route(payload).is_some_and(|route| route.destination.prefix_len() == 0),
         _ => true,
     }
 }
@@ -101,20 +86,12 @@ fn broken(error: &std::io::Error) -> NetlinkError {
 }
 
 fn read(socket: &mut Socket) -> Result<Option<NodeAddresses>, NetlinkError> {
-    Ok(choose(
-        &link::links(socket)?,
-        &route::link_addresses(socket)?,
-        &route::routes(socket)?,
-    ))
+    Ok(choose(&link::links(socket)?, &route::link_addresses(socket)?, &route::routes(socket)?))
 }
 
 fn choose(links: &[Link], addresses: &[LinkAddress], routes: &[Route]) -> Option<NodeAddresses> {
     let of_link = |link: &Link| {
-        let mut of_link: Vec<IpNet> = addresses
-            .iter()
-            .filter(|a| a.link == link.index && a.global)
-            .map(|a| a.address)
-            .collect();
+        let mut of_link: Vec<IpNet> = addresses.iter().filter(|a| a.link == link.index && a.global).map(|a| a.address).collect();
         of_link.sort_by_key(|address| address.addr().is_ipv6());
         of_link
     };
@@ -125,15 +102,7 @@ fn choose(links: &[Link], addresses: &[LinkAddress], routes: &[Route]) -> Option
         .and_then(|route| links.iter().find(|link| Some(link.index) == route.link));
     let link = default.or_else(|| {
         let usable = |link: &&Link| link.up && !link.loopback && !of_link(link).is_empty();
-        links
-            .iter()
-            .filter(|link| link.kind.as_deref() != Some("vxlan"))
-            .find(usable)
+        links.iter().filter(|link| link.kind.as_deref() != Some("vxlan")).find(usable)
     })?;
-    Some(NodeAddresses {
-        interface: link.name.clone(),
-        index: link.index,
-        mtu: link.mtu,
-        addresses: of_link(link),
-    })
+    Some(NodeAddresses { interface: link.name.clone(), index: link.index, mtu: link.mtu, addresses: of_link(link) })
 }

@@ -27,15 +27,9 @@ pub struct LoopbackAddress {
 impl LoopbackAddress {
     /// Adds the address to `lo`, journalled; fine if it is there already.
     pub fn ensure(address: IpAddr, journal: &HostJournal) -> Result<Self, NetlinkError> {
-        let change = Change::Address {
-            link: LOOPBACK.into(),
-            address,
-        };
+        let change = Change::Address { link: LOOPBACK.into(), address };
         record(journal, change, || format!("journal the address {address}"))?;
-        Socket::open(Subsystem::Route)?.request(route::add_host_address(
-            LOOPBACK_INDEX,
-            IpNet::from(address),
-        ))?;
+        Socket::open(Subsystem::Route)?.request(route::add_host_address(LOOPBACK_INDEX, IpNet::from(address)))?;
         Ok(Self { address })
     }
 
@@ -54,42 +48,19 @@ pub(crate) fn ensure_service_route(
     mtu: Option<u32>,
     journal: &HostJournal,
 ) -> Result<(), NetlinkError> {
-    let change = Change::Route {
-        link: LOOPBACK.into(),
-        destination: destination.to_string(),
-    };
-    record(journal, change, || {
-        format!("journal the route to {destination}")
-    })?;
-    let new = NewRoute {
-        destination,
-        link: LOOPBACK_INDEX,
-        gateway: None,
-        source: Some(source),
-        mtu,
-    };
+    let change = Change::Route { link: LOOPBACK.into(), destination: destination.to_string() };
+    record(journal, change, || format!("journal the route to {destination}"))?;
+    let new = NewRoute { destination, link: LOOPBACK_INDEX, gateway: None, source: Some(source), mtu };
     socket.request(route::put_route(&new)).map(|_| ())
 }
 
 /// Takes the route away again.
-pub(crate) fn remove_service_route(
-    socket: &mut Socket,
-    destination: IpNet,
-) -> Result<(), NetlinkError> {
-    socket
-        .request(route::delete_route(destination, LOOPBACK_INDEX))
-        .map(|_| ())
+pub(crate) fn remove_service_route(socket: &mut Socket, destination: IpNet) -> Result<(), NetlinkError> {
+    socket.request(route::delete_route(destination, LOOPBACK_INDEX)).map(|_| ())
 }
 
-fn record(
-    journal: &HostJournal,
-    change: Change,
-    what: impl FnOnce() -> String,
-) -> Result<(), NetlinkError> {
-    journal.record(change).map_err(|error| {
-        NetlinkError::new(
-            what(),
-            rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
-        )
-    })
+fn record(journal: &HostJournal, change: Change, what: impl FnOnce() -> String) -> Result<(), NetlinkError> {
+    journal
+        .record(change)
+        .map_err(|error| NetlinkError::new(what(), rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)))
 }

@@ -44,21 +44,10 @@ impl Ipam {
     pub fn new(cidr: IpNet) -> Self {
         let cidr = cidr.trunc();
         let host_bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
-        let size = if host_bits >= 16 {
-            MOST
-        } else {
-            1u128 << host_bits
-        };
+        let size = if host_bits >= 16 { MOST } else { 1u128 << host_bits };
         let broadcast = cidr.addr().is_ipv4() && host_bits <= 16;
         let end = size as u32 - u32::from(broadcast);
-        Self {
-            cidr,
-            used: vec![0; (size as usize).div_ceil(64)],
-            first: 2,
-            end,
-            next: 2,
-            count: 0,
-        }
+        Self { cidr, used: vec![0; (size as usize).div_ceil(64)], first: 2, end, next: 2, count: 0 }
     }
 
     /// The range.
@@ -68,9 +57,7 @@ impl Ipam {
 
     /// Marks an address found in use after a restart.
     pub fn claim(&mut self, address: IpAddr) -> Result<(), AllocateError> {
-        let index = self
-            .index(address)
-            .ok_or(AllocateError::OutOfRange(address, self.cidr))?;
+        let index = self.index(address).ok_or(AllocateError::OutOfRange(address, self.cidr))?;
         if self.is_used(index) {
             return Err(AllocateError::Taken(address));
         }
@@ -124,12 +111,8 @@ impl Ipam {
 
     fn index(&self, address: IpAddr) -> Option<u32> {
         let offset = match (address, self.cidr.network()) {
-            (IpAddr::V4(address), IpAddr::V4(network)) => {
-                u128::from(u32::from(address).checked_sub(network.into())?)
-            }
-            (IpAddr::V6(address), IpAddr::V6(network)) => {
-                u128::from(address).checked_sub(network.into())?
-            }
+            (IpAddr::V4(address), IpAddr::V4(network)) => u128::from(u32::from(address).checked_sub(network.into())?),
+            (IpAddr::V6(address), IpAddr::V6(network)) => u128::from(address).checked_sub(network.into())?,
             _ => return None,
         };
         let index = u32::try_from(offset).ok()?;
@@ -165,13 +148,9 @@ mod tests {
         ] {
             let mut ipam = ipam(cidr);
             assert_eq!(ipam.capacity(), capacity, "{cidr}");
-            let given: std::collections::HashSet<_> =
-                std::iter::from_fn(|| ipam.allocate().ok()).collect();
+            let given: std::collections::HashSet<_> = std::iter::from_fn(|| ipam.allocate().ok()).collect();
             assert_eq!(given.len(), capacity, "{cidr}");
-            assert!(
-                given.iter().all(|address| ipam.cidr().contains(address)),
-                "{cidr}"
-            );
+            assert!(given.iter().all(|address| ipam.cidr().contains(address)), "{cidr}");
         }
     }
 
@@ -194,25 +173,9 @@ mod tests {
         let address: IpAddr = "10.0.0.9".parse().unwrap();
         ipam.claim(address).unwrap();
         assert_eq!(ipam.claim(address), Err(AllocateError::Taken(address)));
-        assert_eq!(
-            ipam.allocate().unwrap(),
-            "10.0.0.10".parse::<IpAddr>().unwrap()
-        );
-        for outside in [
-            "10.0.0.0",
-            "10.0.0.1",
-            "10.0.0.255",
-            "10.0.1.1",
-            "9.0.0.9",
-            "fd00::9",
-        ] {
-            assert!(
-                matches!(
-                    ipam.claim(outside.parse().unwrap()),
-                    Err(AllocateError::OutOfRange(..))
-                ),
-                "{outside}"
-            );
+        assert_eq!(ipam.allocate().unwrap(), "10.0.0.10".parse::<IpAddr>().unwrap());
+        for outside in ["10.0.0.0", "10.0.0.1", "10.0.0.255", "10.0.1.1", "9.0.0.9", "fd00::9"] {
+            assert!(matches!(ipam.claim(outside.parse().unwrap()), Err(AllocateError::OutOfRange(..))), "{outside}");
         }
     }
 }

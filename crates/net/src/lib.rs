@@ -21,16 +21,12 @@ mod sys;
 mod sysctl;
 
 pub use address::{AddressWatch, NodeAddresses, addresses};
-pub use dataplane::{
-    Applied, ApplyError, Dataplane, DataplaneConfig, Endpoint, Protocol, ServicePort, TableWatch,
-};
+pub use dataplane::{Applied, ApplyError, Dataplane, DataplaneConfig, Endpoint, Protocol, ServicePort, TableWatch};
 pub use host_route::LoopbackAddress;
 pub use ipam::{AllocateError, Ipam};
 pub use journal::{Change, HostJournal, JournalError};
 pub use netlink::NetlinkError;
 pub use netns::NetnsRef;
 pub use overlay::{Overlay, OverlayConfig, OverlayError, Peer, Vtep};
-pub use pod_network::{
-    Attached, Existing, PodAttachment, PodNetwork, PodNetworkConfig, PodNetworkError,
-};
+pub use pod_network::{Attached, Existing, PodAttachment, PodNetwork, PodNetworkConfig, PodNetworkError};
 pub use pod_rules::{HostPort, PodRules, PodRulesConfig};

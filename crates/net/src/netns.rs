@@ -54,24 +54,12 @@ pub fn within_new<T: Send>(f: impl FnOnce() -> T + Send) -> std::io::Result<T> {
 
 /// Makes a new network name space with `lo` up and keeps it by a bind mount on `path`.
 pub fn create(path: &Path) -> std::io::Result<()> {
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    File::options().write(true).create(true).truncate(false).open(path)?;
     let made = within_new(|| {
         let mut socket = Socket::open(Subsystem::Route).map_err(std::io::Error::other)?;
-        let up = link::LinkChange {
-            up: true,
-            ..Default::default()
-        };
-        socket
-            .request(link::set_link("lo", &up))
-            .map_err(std::io::Error::other)?;
-        let own = format!(
-            "/proc/self/task/{}/ns/net",
-            rustix::thread::gettid().as_raw_nonzero()
-        );
+        let up = link::LinkChange { up: true, ..Default::default() };
+        socket.request(link::set_link("lo", &up)).map_err(std::io::Error::other)?;
+        let own = format!("/proc/self/task/{}/ns/net", rustix::thread::gettid().as_raw_nonzero());
         Ok(mount_bind(own, path)?)
     });
     match made {
@@ -97,10 +85,7 @@ pub fn remove(path: &Path) -> std::io::Result<()> {
 
 fn on_own_thread<T: Send>(f: impl FnOnce() -> std::io::Result<T> + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".into())
-            .stack_size(256 << 10)
-            .spawn_scoped(scope, f)?;
+        let thread = std::thread::Builder::new().name("netns".into()).stack_size(256 << 10).spawn_scoped(scope, f)?;
         match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),

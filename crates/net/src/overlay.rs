@@ -31,10 +31,7 @@ pub struct OverlayConfig {
 
 impl OverlayConfig {
     /// The identifier and port used unless configured otherwise.
-    pub const STANDARD: Self = Self {
-        vni: 0x6b6e,
-        port: 8472,
-    };
+    pub const STANDARD: Self = Self { vni: 0x6b6e, port: 8472 };
 }
 
 /// This node's tunnel end, to be published for the others.
@@ -90,84 +87,37 @@ impl Overlay {
     pub const DEVICE: &'static str = "knarr.vxlan";
 
     /// Makes the device, or takes over one with the same settings.
-    pub fn ensure(
-        config: OverlayConfig,
-        node_ip: IpAddr,
-        pod_cidrs: &[IpNet],
-        journal: &HostJournal,
-    ) -> Result<Self, OverlayError> {
+    pub fn ensure(config: OverlayConfig, node_ip: IpAddr, pod_cidrs: &[IpNet], journal: &HostJournal) -> Result<Self, OverlayError> {
         let mut socket = Socket::open(Subsystem::Route)?;
         let all = route::link_addresses(&mut socket)?;
-        let uplink = all
-            .iter()
-            .find(|address| address.address.addr() == node_ip)
-            .map(|address| address.link);
+        let uplink = all.iter().find(|address| address.address.addr() == node_ip).map(|address| address.link);
         let uplink = uplink.ok_or(OverlayError::NoUplink(node_ip))?;
         let links = link::links(&mut socket)?;
-        let uplink_mtu = links
-            .iter()
-            .find(|link| link.index == uplink)
-            .map_or(1500, |link| link.mtu);
-        let overhead = if node_ip.is_ipv4() {
-            OVERHEAD_V4
-        } else {
-            OVERHEAD_V6
-        };
+        let uplink_mtu = links.iter().find(|link| link.index == uplink).map_or(1500, |link| link.mtu);
+        let overhead = if node_ip.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
         let vtep = Vtep {
             mac: vtep_mac(node_ip),
             addresses: pod_cidrs.iter().map(IpNet::network).collect(),
             mtu: uplink_mtu.min(65_535).saturating_sub(overhead),
         };
-        let settings = VxlanSettings {
-            vni: config.vni,
-            port: config.port,
-            local: Some(node_ip),
-            uplink,
-        };
-        journal
-            .record(Change::Link {
-                name: Self::DEVICE.into(),
-            })
-            .map_err(OverlayError::Journal)?;
+        let settings = VxlanSettings { vni: config.vni, port: config.port, local: Some(node_ip), uplink };
+        journal.record(Change::Link { name: Self::DEVICE.into() }).map_err(OverlayError::Journal)?;
         let mut messages = Vec::new();
         let found = links.iter().find(|link| link.name == Self::DEVICE);
-        let fits = found.is_some_and(|link| {
-            link.vxlan.as_ref() == Some(&settings) && link.mac == Some(vtep.mac)
-        });
+        let fits = found.is_some_and(|link| link.vxlan.as_ref() == Some(&settings) && link.mac == Some(vtep.mac));
         if found.is_some() && !fits {
             messages.push(link::delete_link(Self::DEVICE));
         }
         if !fits {
             messages.push(link::new_vxlan(Self::DEVICE, vtep.mac, vtep.mtu, &settings));
         }
-        let change = link::LinkChange {
-            up: true,
-            mtu: Some(vtep.mtu),
-            route_localnet: true,
-            no_link_local: true,
-            ..Default::default()
-        };
+        let change = link::LinkChange { up: true, mtu: Some(vtep.mtu), route_localnet: true, no_link_local: true, ..Default::default() };
         messages.push(link::set_link(Self::DEVICE, &change));
         socket.exchange(messages)?;
         let device = link::link(&mut socket, Self::DEVICE)?;
-        let index = device
-            .ok_or_else(|| {
-                NetlinkError::new("find the overlay device again", rustix::io::Errno::NODEV)
-            })?
-            .index;
-        let mut overlay = Self {
-            socket,
-            index,
-            vtep,
-            routes: BTreeSet::new(),
-            neighbours: BTreeSet::new(),
-            forwarding: BTreeSet::new(),
-        };
-        overlay.set_addresses(
-            all.iter()
-                .filter(|address| address.link == index)
-                .map(|address| address.address),
-        )?;
+        let index = device.ok_or_else(|| NetlinkError::new("find the overlay device again", rustix::io::Errno::NODEV))?.index;
+        let mut overlay = Self { socket, index, vtep, routes: BTreeSet::new(), neighbours: BTreeSet::new(), forwarding: BTreeSet::new() };
+        overlay.set_addresses(all.iter().filter(|address| address.link == index).map(|address| address.address))?;
         if fits {
             overlay.read_back()?;
         }
@@ -184,14 +134,8 @@ impl Overlay {
     /// New ones are made before old ones go, and forwarding stands before the route that needs it.
     pub fn set_peers(&mut self, peers: &[Peer]) -> Result<(), OverlayError> {
         let routes: BTreeSet<_> = peers.iter().map(|peer| peer.pod_cidr.trunc()).collect();
-        let neighbours: BTreeSet<_> = peers
-            .iter()
-            .map(|peer| (peer.pod_cidr.network(), peer.vtep_mac))
-            .collect();
-        let forwarding: BTreeSet<_> = peers
-            .iter()
-            .map(|peer| (peer.vtep_mac, peer.node_ip))
-            .collect();
+        let neighbours: BTreeSet<_> = peers.iter().map(|peer| (peer.pod_cidr.network(), peer.vtep_mac)).collect();
+        let forwarding: BTreeSet<_> = peers.iter().map(|peer| (peer.vtep_mac, peer.node_ip)).collect();
         let link = self.index;
         let mut messages = Vec::new();
         for (mac, node) in forwarding.difference(&self.forwarding) {
@@ -202,13 +146,7 @@ impl Overlay {
         }
         for destination in routes.difference(&self.routes) {
             let gateway = Some(destination.network());
-            messages.push(route::put_route(&NewRoute {
-                destination: *destination,
-                link,
-                gateway,
-                source: None,
-                mtu: None,
-            }));
+            messages.push(route::put_route(&NewRoute { destination: *destination, link, gateway, source: None, mtu: None }));
         }
         for destination in self.routes.difference(&routes) {
             messages.push(route::delete_route(*destination, link));
@@ -237,19 +175,10 @@ impl Overlay {
     }
 
     fn set_addresses(&mut self, found: impl Iterator<Item = IpNet>) -> Result<(), OverlayError> {
-        let wanted: BTreeSet<IpNet> = self
-            .vtep
-            .addresses
-            .iter()
-            .map(|address| IpNet::from(*address))
-            .collect();
+        let wanted: BTreeSet<IpNet> = self.vtep.addresses.iter().map(|address| IpNet::from(*address)).collect();
         let found: BTreeSet<IpNet> = found.collect();
-        let added = wanted
-            .difference(&found)
-            .map(|address| route::add_address(self.index, *address));
-        let removed = found
-            .difference(&wanted)
-            .map(|address| route::delete_address(self.index, *address));
+        let added = wanted.difference(&found).map(|address| route::add_address(self.index, *address));
+        let removed = found.difference(&wanted).map(|address| route::delete_address(self.index, *address));
         let messages = added.chain(removed).collect();
         self.socket.exchange(messages)?;
         Ok(())
@@ -258,17 +187,10 @@ impl Overlay {
     /// Takes over what an earlier run left. Neighbours are not read: they are made anew, and those
     /// without a route do no harm.
     fn read_back(&mut self) -> Result<(), NetlinkError> {
-        let ours =
-            |route: &route::Route| route.link == Some(self.index) && route.protocol == OUR_PROTOCOL;
+        let ours = |route: &route::Route| route.link == Some(self.index) && route.protocol == OUR_PROTOCOL;
         let routes = route::routes(&mut self.socket)?;
-        self.routes = routes
-            .iter()
-            .filter(|route| ours(route))
-            .map(|route| route.destination)
-            .collect();
-        self.forwarding = route::forwarding(&mut self.socket, self.index)?
-            .into_iter()
-            .collect();
+        self.routes = routes.iter().filter(|route| ours(route)).map(|route| route.destination).collect();
+        self.forwarding = route::forwarding(&mut self.socket, self.index)?.into_iter().collect();
         self.neighbours.clear();
         Ok(())
     }
@@ -277,14 +199,7 @@ impl Overlay {
 /// The MAC of the tunnel end of the node with this address.
 pub fn vtep_mac(node_ip: IpAddr) -> [u8; 6] {
     let hash = crate::pod_network::hash(format!("vtep {node_ip}").as_bytes()).to_be_bytes();
-    [
-        (hash[2] & 0xfc) | 0x02,
-        hash[3],
-        hash[4],
-        hash[5],
-        hash[6],
-        hash[7],
-    ]
+    [(hash[2] & 0xfc) | 0x02, hash[3], hash[4], hash[5], hash[6], hash[7]]
 }
 
 /// Writes a MAC as `aa:bb:cc:dd:ee:ff`, as node annotations carry it.

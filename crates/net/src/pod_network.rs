@@ -115,17 +115,11 @@ impl PodNetwork {
     /// Prepares the host: forwarding on, journalled. The v6 switch is only touched for v6 pods.
     pub fn open(config: PodNetworkConfig, journal: &HostJournal) -> Result<Self, PodNetworkError> {
         let open = || -> std::io::Result<Self> {
-            journal.record(Change::LinkPrefix {
-                prefix: PREFIX.into(),
-            })?;
+            journal.record(Change::LinkPrefix { prefix: PREFIX.into() })?;
             crate::sysctl::ensure("net/ipv4/ip_forward", "1", journal)?;
             let socket = Socket::open(Subsystem::Route).map_err(std::io::Error::other)?;
             let host = std::fs::File::open("/proc/thread-self/ns/net")?.into();
-            Ok(Self {
-                config,
-                sockets: Mutex::new(vec![socket]),
-                host,
-            })
+            Ok(Self { config, sockets: Mutex::new(vec![socket]), host })
         };
         open().map_err(PodNetworkError::Host)
     }
@@ -141,78 +135,43 @@ impl PodNetwork {
 
     /// The name of the host interface of a pod.
     pub fn host_interface(uid: &str) -> String {
-        format!(
-            "{PREFIX}{:0HASH$x}",
-            hash(uid.as_bytes()) >> (64 - 4 * HASH)
-        )
+        format!("{PREFIX}{:0HASH$x}", hash(uid.as_bytes()) >> (64 - 4 * HASH))
     }
 
     /// Gives a pod its interface. A second call with the same input changes nothing; what an
     /// interrupted first call left behind is replaced.
-    pub fn attach(
-        &self,
-        netns: NetnsRef<'_>,
-        pod: &PodAttachment,
-    ) -> Result<Attached, PodNetworkError> {
-        let kernel = |source| PodNetworkError::Kernel {
-            uid: pod.uid.clone(),
-            source,
-        };
-        let enter = |source| PodNetworkError::Netns {
-            uid: pod.uid.clone(),
-            source,
-        };
+    pub fn attach(&self, netns: NetnsRef<'_>, pod: &PodAttachment) -> Result<Attached, PodNetworkError> {
+        let kernel = |source| PodNetworkError::Kernel { uid: pod.uid.clone(), source };
+        let enter = |source| PodNetworkError::Netns { uid: pod.uid.clone(), source };
         let netns = netns.open().map_err(enter)?;
         let name = Self::host_interface(&pod.uid);
         let mac = pod_mac(&pod.uid);
-        let made = self
-            .make_pair(&pod.uid, &name, mac, netns.as_raw_fd())
-            .map_err(kernel)?;
+        let made = self.make_pair(&pod.uid, &name, mac, netns.as_raw_fd()).map_err(kernel)?;
         let index = match made {
             Made::New(index) => index,
             Made::Found(index) => {
-                let inside =
-                    within(NetnsRef::Fd(netns.as_fd()), || has_interface(mac)).map_err(enter)?;
+                let inside = within(NetnsRef::Fd(netns.as_fd()), || has_interface(mac)).map_err(enter)?;
                 match inside.map_err(kernel)? {
                     true => index,
                     // The pair belongs to a name space that is being torn down.
                     false => {
                         self.detach(&pod.uid)?;
-                        match self
-                            .make_pair(&pod.uid, &name, mac, netns.as_raw_fd())
-                            .map_err(kernel)?
-                        {
+                        match self.make_pair(&pod.uid, &name, mac, netns.as_raw_fd()).map_err(kernel)? {
                             Made::New(index) | Made::Found(index) => index,
                         }
                     }
                 }
             }
         };
-        within(NetnsRef::Fd(netns.as_fd()), || {
-            set_up_inside(&pod.addresses)
-        })
-        .map_err(enter)?
-        .map_err(kernel)?;
-        self.route_to_pod(index, mac, &pod.addresses)
-            .map_err(kernel)?;
-        Ok(Attached {
-            host_interface: name,
-            host_index: index,
-            mac,
-        })
+        within(NetnsRef::Fd(netns.as_fd()), || set_up_inside(&pod.addresses)).map_err(enter)?.map_err(kernel)?;
+        self.route_to_pod(index, mac, &pod.addresses).map_err(kernel)?;
+        Ok(Attached { host_interface: name, host_index: index, mac })
     }
 
     /// Removes a pod's interface and with it its routes; fine if there is none.
     pub fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
-        self.with_socket(|socket| {
-            socket
-                .request(link::delete_link(&Self::host_interface(uid)))
-                .map(|_| ())
-        })
-        .map_err(|source| PodNetworkError::Kernel {
-            uid: uid.into(),
-            source,
-        })
+        self.with_socket(|socket| socket.request(link::delete_link(&Self::host_interface(uid))).map(|_| ()))
+            .map_err(|source| PodNetworkError::Kernel { uid: uid.into(), source })
     }
 
     /// The pod interfaces on this host.
@@ -224,117 +183,58 @@ impl PodNetwork {
         let existing = ours.map(|link| Existing {
             addresses: routes
                 .iter()
-                .filter(|route| {
-                    route.link == Some(link.index) && route.protocol == route::OUR_PROTOCOL
-                })
+                .filter(|route| route.link == Some(link.index) && route.protocol == route::OUR_PROTOCOL)
                 .map(|route| route.destination.addr())
                 .collect(),
-            uid: link
-                .alias
-                .as_deref()
-                .and_then(|alias| alias.strip_prefix(ALIAS))
-                .map(str::to_owned),
+            uid: link.alias.as_deref().and_then(|alias| alias.strip_prefix(ALIAS)).map(str::to_owned),
             host_interface: link.name,
             host_index: link.index,
         });
         Ok(existing.collect())
     }
 
-    fn make_pair(
-        &self,
-        uid: &str,
-        name: &str,
-        mac: [u8; 6],
-        netns: i32,
-    ) -> Result<Made, NetlinkError> {
-        let host = VethEnd {
-            name,
-            mac: HOST_MAC,
-        };
-        let peer = VethEnd {
-            name: POD_INTERFACE,
-            mac,
-        };
+    fn make_pair(&self, uid: &str, name: &str, mac: [u8; 6], netns: i32) -> Result<Made, NetlinkError> {
+        let host = VethEnd { name, mac: HOST_MAC };
+        let peer = VethEnd { name: POD_INTERFACE, mac };
         let alias = format!("{ALIAS}{uid}");
-        let change = LinkChange {
-            alias: Some(&alias),
-            route_localnet: true,
-            no_link_local: true,
-            ..Default::default()
-        };
+        let change = LinkChange { alias: Some(&alias), route_localnet: true, no_link_local: true, ..Default::default() };
         let messages = vec![
-            link::new_veth(host, peer, self.config.mtu, netns)
-                .tolerate(&[rustix::io::Errno::EXIST]),
+            link::new_veth(host, peer, self.config.mtu, netns).tolerate(&[rustix::io::Errno::EXIST]),
             link::set_link(name, &change),
             link::get_link(name),
         ];
         let replies = self.with_socket(|socket| socket.exchange(messages))?;
-        let link = replies[2]
-            .answers
-            .first()
-            .and_then(|(_, payload)| link::parse_link(payload));
-        let index = link.ok_or_else(|| {
-            NetlinkError::new(format!("find the link {name}"), rustix::io::Errno::NODEV)
-        })?;
+        let link = replies[2].answers.first().and_then(|(_, payload)| link::parse_link(payload));
+        let index = link.ok_or_else(|| NetlinkError::new(format!("find the link {name}"), rustix::io::Errno::NODEV))?;
         Ok(match replies[0].tolerated {
             Some(_) => Made::Found(index.index),
             None => Made::New(index.index),
         })
     }
 
-    fn route_to_pod(
-        &self,
-        link: u32,
-        mac: [u8; 6],
-        addresses: &[IpAddr],
-    ) -> Result<(), NetlinkError> {
+    fn route_to_pod(&self, link: u32, mac: [u8; 6], addresses: &[IpAddr]) -> Result<(), NetlinkError> {
         let mut messages = Vec::with_capacity(addresses.len() * 2);
         for address in addresses {
             let destination = IpNet::from(*address);
             messages.push(route::put_neighbour(link, *address, mac));
-            messages.push(route::put_route(&NewRoute {
-                destination,
-                link,
-                gateway: None,
-                source: None,
-                mtu: None,
-            }));
+            messages.push(route::put_route(&NewRoute { destination, link, gateway: None, source: None, mtu: None }));
         }
-        self.with_socket(|socket| socket.exchange(messages))
-            .map(|_| ())
+        self.with_socket(|socket| socket.exchange(messages)).map(|_| ())
     }
 
-    fn with_socket<T>(
-        &self,
-        f: impl FnOnce(&mut Socket) -> Result<T, NetlinkError>,
-    ) -> Result<T, NetlinkError> {
-        let idle = self
-            .sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+    fn with_socket<T>(&self, f: impl FnOnce(&mut Socket) -> Result<T, NetlinkError>) -> Result<T, NetlinkError> {
+        let idle = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut socket = match idle {
             Some(socket) => socket,
-            None => within(NetnsRef::Fd(self.host.as_fd()), || {
-                Socket::open(Subsystem::Route)
-            })
-            .map_err(|error| {
-                let errno =
-                    rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+            None => within(NetnsRef::Fd(self.host.as_fd()), || Socket::open(Subsystem::Route)).map_err(|error| {
+                let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
                 NetlinkError::new("enter the host's network name space", errno)
             })??,
         };
         let result = f(&mut socket);
         // A conversation that broke off may have left answers behind.
-        if result
-            .as_ref()
-            .err()
-            .is_none_or(|error| error.errno.is_some())
-        {
-            self.sockets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(socket);
+        if result.as_ref().err().is_none_or(|error| error.errno.is_some()) {
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
         }
         result
     }
@@ -346,9 +246,7 @@ enum Made {
 }
 
 fn is_ours(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth")
-        && link.name.len() == PREFIX.len() + HASH
-        && link.name.starts_with(PREFIX)
+    link.kind.as_deref() == Some("veth") && link.name.len() == PREFIX.len() + HASH && link.name.starts_with(PREFIX)
 }
 
 fn has_interface(mac: [u8; 6]) -> Result<bool, NetlinkError> {
@@ -359,44 +257,21 @@ fn has_interface(mac: [u8; 6]) -> Result<bool, NetlinkError> {
 fn set_up_inside(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
     let mut socket = Socket::open(Subsystem::Route)?;
     let v6 = addresses.iter().any(IpAddr::is_ipv6);
-    let up = LinkChange {
-        up: true,
-        ..Default::default()
-    };
-    let eth0 = LinkChange {
-        up: true,
-        no_link_local: !v6,
-        ..Default::default()
-    };
-    let replies = socket.exchange(vec![
-        link::set_link("lo", &up),
-        link::set_link(POD_INTERFACE, &eth0),
-        link::get_link(POD_INTERFACE),
-    ])?;
-    let link = replies[2]
-        .answers
-        .first()
-        .and_then(|(_, payload)| link::parse_link(payload));
-    let link = link
-        .ok_or_else(|| NetlinkError::new("find eth0 in the pod", rustix::io::Errno::NODEV))?
-        .index;
+    let up = LinkChange { up: true, ..Default::default() };
+    let eth0 = LinkChange { up: true, no_link_local: !v6, ..Default::default() };
+    let replies = socket.exchange(vec![link::set_link("lo", &up), link::set_link(POD_INTERFACE, &eth0), link::get_link(POD_INTERFACE)])?;
+    let link = replies[2].answers.first().and_then(|(_, payload)| link::parse_link(payload));
+    let link = link.ok_or_else(|| NetlinkError::new("find eth0 in the pod", rustix::io::Errno::NODEV))?.index;
     let mut messages: Vec<Message> = Vec::with_capacity(addresses.len() * 3);
     for address in addresses {
         let (gateway, everywhere): (IpAddr, IpAddr) = match address {
             IpAddr::V4(_) => (GATEWAY_V4, Ipv4Addr::UNSPECIFIED.into()),
             IpAddr::V6(_) => (GATEWAY_V6, Ipv6Addr::UNSPECIFIED.into()),
         };
-        let destination =
-            IpNet::new(everywhere, 0).expect("zero is a prefix length of both families");
+        let destination = IpNet::new(everywhere, 0).expect("zero is a prefix length of both families");
         messages.push(route::add_address(link, IpNet::from(*address)));
         messages.push(route::put_neighbour(link, gateway, HOST_MAC));
-        messages.push(route::put_route(&NewRoute {
-            destination,
-            link,
-            gateway: Some(gateway),
-            source: None,
-            mtu: None,
-        }));
+        messages.push(route::put_route(&NewRoute { destination, link, gateway: Some(gateway), source: None, mtu: None }));
     }
     socket.exchange(messages).map(|_| ())
 }
@@ -418,19 +293,10 @@ fn keep_router_advertisements(journal: &HostJournal) -> std::io::Result<()> {
 fn pod_mac(uid: &str) -> [u8; 6] {
     let bytes = hash(uid.as_bytes()).to_be_bytes();
     // Locally administered, unicast.
-    [
-        (bytes[2] & 0xfc) | 0x02,
-        bytes[3],
-        bytes[4],
-        bytes[5],
-        bytes[6],
-        bytes[7],
-    ]
+    [(bytes[2] & 0xfc) | 0x02, bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]
 }
 
 /// FNV-1a: names must stay the same in every later version, so that the hash is spelled out here.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

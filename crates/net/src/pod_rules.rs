@@ -9,12 +9,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dataplane::flows::{self, Fronts};
-use crate::dataplane::{Applied, ApplyError, Protocol, endpoint, front_key, loopback_guard};
+use crate::dataplane::{Applied, ApplyError, Protocol, endpoint, front_key, hairpin, loopback_guard, marked};
 use crate::journal::{Change, HostJournal};
 use crate::netlink::{Message, Socket, Subsystem};
-use crate::nft::{
-    Carries, Data, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict, octets,
-};
+use crate::nft::{Carries, Data, Family, Hook, Kind, Meta, Rule, Set, Table, Type, Verdict};
 
 /// A port of the host that leads to a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,25 +54,12 @@ pub struct PodRules {
     unknown: bool,
 }
 
-/// By set and key.
-type Elements = BTreeMap<(PortSet, Family, Vec<u8>), Data>;
+/// By family and key: address, protocol, port -> pod.
+type Elements = BTreeMap<(Family, Vec<u8>), Data>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum PortSet {
-    /// address, protocol, port -> pod
-    Ports,
-    /// pod, the same pod: those that may reach themselves
-    Hairpin,
-}
-
-impl PortSet {
-    fn of(self, family: Family) -> String {
-        let name = match self {
-            Self::Ports => "ports",
-            Self::Hairpin => "hairpin",
-        };
-        format!("{name}{}", family.suffix())
-    }
+/// The set with a family's host ports.
+fn ports(family: Family) -> String {
+    format!("ports{}", family.suffix())
 }
 
 impl PodRules {
@@ -82,16 +67,9 @@ impl PodRules {
     pub const TABLE: &'static str = "knarr-pods";
 
     /// Replaces whatever table of ours there is by a fresh one, in one transaction.
-    pub fn open(
-        config: PodRulesConfig,
-        host_ports: &[HostPort],
-        journal: &HostJournal,
-    ) -> Result<Self, ApplyError> {
+    pub fn open(config: PodRulesConfig, host_ports: &[HostPort], journal: &HostJournal) -> Result<Self, ApplyError> {
         let name = config.table.clone().unwrap_or_else(|| Self::TABLE.into());
-        let change = Change::NftTable {
-            family: "inet".into(),
-            name: name.clone(),
-        };
+        let change = Change::NftTable { family: "inet".into(), name: name.clone() };
         journal.record(change).map_err(ApplyError::Journal)?;
         let mut rules = Self {
             config,
@@ -139,9 +117,7 @@ impl PodRules {
 
     /// Removes the table.
     pub fn remove(mut self) -> Result<(), ApplyError> {
-        Ok(self
-            .socket
-            .transaction(vec![self.table.add(), self.table.delete()])?)
+        Ok(self.socket.transaction(vec![self.table.add(), self.table.delete()])?)
     }
 
     fn applied(&mut self, elements: Elements, flows: Fronts, count: usize) -> Applied {
@@ -153,28 +129,17 @@ impl PodRules {
                 changed.insert(*front, ends.clone());
             }
         }
-        changed.extend(
-            former
-                .into_keys()
-                .filter(|front| !self.flows.contains_key(front))
-                .map(|f| (f, BTreeSet::new())),
-        );
+        changed.extend(former.into_keys().filter(|front| !self.flows.contains_key(front)).map(|f| (f, BTreeSet::new())));
         let flows = flows::remove_stale(&mut self.socket, &changed).unwrap_or_else(|error| {
             tracing::warn!(%error, "stale flows may remain");
             0
         });
-        Applied {
-            services: 0,
-            elements: count,
-            flows,
-        }
+        Applied { services: 0, elements: count, flows }
     }
 }
 
 fn host_address(host_port: &HostPort) -> Option<IpAddr> {
-    host_port
-        .host_ip
-        .filter(|address| !address.is_unspecified())
+    host_port.host_ip.filter(|address| !address.is_unspecified())
 }
 
 fn elements(host_ports: &[HostPort]) -> Elements {
@@ -187,25 +152,15 @@ fn elements(host_ports: &[HostPort]) -> Elements {
         }
         let key = front_key(family, address, port.protocol, port.host_port);
         let pod = Data::Value(endpoint(port.pod_ip, port.pod_port));
-        elements.entry((PortSet::Ports, family, key)).or_insert(pod);
-        let pod = octets(port.pod_ip);
-        elements.insert(
-            (PortSet::Hairpin, family, [pod.clone(), pod].concat()),
-            Data::None,
-        );
+        elements.entry((family, key)).or_insert(pod);
     }
     elements
 }
 
 fn flows_of(host_ports: &[HostPort]) -> Fronts {
     let mut flows = Fronts::new();
-    for port in host_ports
-        .iter()
-        .filter(|port| port.protocol == Protocol::Udp)
-    {
-        let ends = flows
-            .entry((host_address(port), port.host_port))
-            .or_default();
+    for port in host_ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+        let ends = flows.entry((host_address(port), port.host_port)).or_default();
         ends.insert((port.pod_ip, port.pod_port));
     }
     flows
@@ -214,27 +169,17 @@ fn flows_of(host_ports: &[HostPort]) -> Fronts {
 fn difference(table: &Table, old: &Elements, new: &Elements) -> (Vec<Message>, usize) {
     let mut messages = Vec::new();
     let mut count = 0;
-    for set in [PortSet::Ports, PortSet::Hairpin] {
-        for family in Family::BOTH {
-            let differ = |one: &Elements, other: &Elements| -> Vec<(Vec<u8>, Data)> {
-                let of_set = one
-                    .iter()
-                    .filter(|((s, f, _), _)| (*s, *f) == (set, family));
-                let differing = of_set.filter(|(place, data)| other.get(*place) != Some(*data));
-                differing
-                    .map(|((_, _, key), data)| (key.clone(), data.clone()))
-                    .collect()
-            };
-            let (gone, come) = (differ(old, new), differ(new, old));
-            count += gone.len() + come.len();
-            let name = set.of(family);
-            messages.extend(
-                table.delete_elements(&name, gone.iter().map(|(key, data)| (key.as_slice(), data))),
-            );
-            messages.extend(
-                table.add_elements(&name, come.iter().map(|(key, data)| (key.as_slice(), data))),
-            );
-        }
+    for family in Family::BOTH {
+        let differ = |one: &Elements, other: &Elements| -> Vec<(Vec<u8>, Data)> {
+            let of_family = one.iter().filter(|((f, _), _)| *f == family);
+            let differing = of_family.filter(|(place, data)| other.get(*place) != Some(*data));
+            differing.map(|((_, key), data)| (key.clone(), data.clone())).collect()
+        };
+        let (gone, come) = (differ(old, new), differ(new, old));
+        count += gone.len() + come.len();
+        let name = ports(family);
+        messages.extend(table.delete_elements(&name, gone.iter().map(|(key, data)| (key.as_slice(), data))));
+        messages.extend(table.add_elements(&name, come.iter().map(|(key, data)| (key.as_slice(), data))));
     }
     (messages, count)
 }
@@ -242,29 +187,15 @@ fn difference(table: &Table, old: &Elements, new: &Elements) -> (Vec<Message>, u
 /// Everything but host ports, for a table made anew.
 fn base(table: &Table, config: &PodRulesConfig) -> Vec<Message> {
     let mut messages = table.replace();
-    let mut id = 0;
-    for family in Family::BOTH {
+    for (id, family) in (1..).zip(Family::BOTH) {
         let address = family.address_type();
-        let sets = [
-            (
-                PortSet::Ports,
-                vec![address, Type::Protocol, Type::Port],
-                Carries::Data(vec![address, Type::Port]),
-            ),
-            (PortSet::Hairpin, vec![address; 2], Carries::Nothing),
-        ];
-        for (set, key, carries) in sets {
-            id += 1;
-            messages.push(table.set(
-                &Set {
-                    name: set.of(family).into(),
-                    key,
-                    carries,
-                    kind: Kind::Plain,
-                },
-                id,
-            ));
-        }
+        let set = Set {
+            name: ports(family).into(),
+            key: vec![address, Type::Protocol, Type::Port],
+            carries: Carries::Data(vec![address, Type::Port]),
+            kind: Kind::Plain,
+        };
+        messages.push(table.set(&set, id));
     }
     for family in Family::BOTH {
         messages.push(table.chain(&format!("host-ports{}", family.suffix())));
@@ -274,11 +205,16 @@ fn base(table: &Table, config: &PodRulesConfig) -> Vec<Message> {
     messages.extend([
         table.base_chain("loopback-guard", "filter", Hook::Prerouting, -300),
         table.base_chain("prerouting", "nat", Hook::Prerouting, -95),
+        table.base_chain("prerouting-again", "nat", Hook::Prerouting, -94),
         table.base_chain("output", "nat", Hook::Output, -95),
+        table.base_chain("output-again", "nat", Hook::Output, -94),
+        table.base_chain("hairpin", "filter", Hook::Forward, 0),
         table.base_chain("postrouting", "nat", Hook::Postrouting, 105),
         loopback_guard(table),
     ]);
+    messages.push(table.rule("postrouting", marked().masquerade()));
     for family in Family::BOTH {
+        messages.push(table.rule("hairpin", hairpin(family)));
         messages.extend(family_rules(table, config, family));
     }
     messages
@@ -287,76 +223,42 @@ fn base(table: &Table, config: &PodRulesConfig) -> Vec<Message> {
 fn family_rules(table: &Table, config: &PodRulesConfig, family: Family) -> Vec<Message> {
     let suffix = family.suffix();
     let chain = |name: &str| format!("{name}{suffix}");
-    let (size, ports) = (family.slots(), PortSet::Ports.of(family));
+    let (size, ports) = (family.slots(), ports(family));
     let to_pod = |rule: Rule| {
         let key = rule.meta(size, Meta::Protocol).transport(size + 1, 2, 2);
-        key.map(0, &ports, size + 2)
-            .destination_nat(family.nat(), size + 2, size * 2 + 2)
+        key.map(0, &ports, size + 2).destination_nat(family.nat(), size + 2, size * 2 + 2)
     };
-    let mut messages = vec![
-        table.rule(
-            "prerouting",
-            family.rule().for_this_machine().jump(chain("host-ports")),
-        ),
-        table.rule(
-            "output",
-            family.rule().for_this_machine().jump(chain("host-ports")),
-        ),
-        table.rule(
-            &chain("host-ports"),
-            to_pod(family.rule().destination(family, 0)),
-        ),
-        table.rule(
-            &chain("host-ports"),
-            to_pod(family.rule().immediate(0, &family.unspecified())),
-        ),
-    ];
+    // Again, because a packet that a change overtakes may find nothing at first (see the dataplane's layout).
+    let mut messages: Vec<Message> = ["prerouting", "prerouting-again", "output", "output-again"]
+        .map(|base| {
+            let for_this_machine = family.rule().for_this_machine();
+            table.rule(base, for_this_machine.jump(chain("host-ports")))
+        })
+        .into();
+    messages.extend([
+        table.rule(&chain("host-ports"), to_pod(family.rule().destination(family, 0))),
+        table.rule(&chain("host-ports"), to_pod(family.rule().immediate(0, &family.unspecified()))),
+    ]);
     let loopback: IpNet = match family {
         Family::V4 => IpNet::new(std::net::Ipv4Addr::LOCALHOST.into(), 8),
         Family::V6 => IpNet::new(std::net::Ipv6Addr::LOCALHOST.into(), 128),
     }
     .expect("these are prefix lengths of their families");
-    let not_to_loopback = || {
-        family
-            .rule()
-            .meta(0, Meta::OutputInterface)
-            .unequal(0, &1u32.to_ne_bytes())
-    };
+    let not_to_loopback = || family.rule().meta(0, Meta::OutputInterface).unequal(0, &1u32.to_ne_bytes());
     let from_loopback = not_to_loopback().source(family, 0).within(0, loopback);
-    let to_itself = family.rule().source(family, 0).destination(family, size);
     messages.push(table.rule("postrouting", from_loopback.masquerade()));
-    messages.push(
-        table.rule(
-            "postrouting",
-            to_itself
-                .contained(0, &PortSet::Hairpin.of(family))
-                .masquerade(),
-        ),
-    );
     for cidr in family.only(&config.pod_cidrs) {
         let leaving = not_to_loopback().source(family, 0).within(0, cidr);
         messages.push(table.rule("postrouting", leaving.jump(chain("leaving"))));
     }
     let multicast: IpNet = match family {
         Family::V4 => IpNet::new(std::net::Ipv4Addr::new(224, 0, 0, 0).into(), 4),
-        Family::V6 => IpNet::new(
-            std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(),
-            8,
-        ),
+        Family::V6 => IpNet::new(std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
     }
     .expect("these are prefix lengths of their families");
-    let kept = config
-        .pod_cidrs
-        .iter()
-        .chain(&config.non_masquerade_cidrs)
-        .copied()
-        .chain([multicast]);
+    let kept = config.pod_cidrs.iter().chain(&config.non_masquerade_cidrs).copied().chain([multicast]);
     for cidr in family.only(&kept.collect::<Vec<_>>()) {
-        let rule = family
-            .rule()
-            .destination(family, 0)
-            .within(0, cidr)
-            .verdict(&Verdict::Return);
+        let rule = family.rule().destination(family, 0).within(0, cidr).verdict(&Verdict::Return);
         messages.push(table.rule(&chain("leaving"), rule));
     }
     messages.push(table.rule(&chain("leaving"), Rule::new().masquerade()));

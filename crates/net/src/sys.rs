@@ -25,19 +25,9 @@ pub(crate) fn enable_netlink_option(fd: BorrowedFd<'_>, option: i32) -> Result<(
     let one: i32 = 1;
     // SAFETY: the kernel reads exactly the four bytes of `one`, which outlives the call.
     let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_NETLINK,
-            option,
-            std::ptr::from_ref(&one).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, std::ptr::from_ref(&one).cast(), size_of::<i32>() as libc::socklen_t)
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
-    }
+    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
 }
 
 /// Registers a netlink socket with the async runtime.
@@ -63,17 +53,12 @@ pub(crate) fn legacy_forward_drops() -> Option<bool> {
     // Asking loads the table where it is a module, so that it is only asked about if it is there.
     let tables = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").ok()?;
     tables.lines().find(|table| *table == "filter")?;
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::RAW,
-        Some(rustix::net::ipproto::RAW),
-    )
-    .ok()?;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::RAW, Some(rustix::net::ipproto::RAW)).ok()?;
     let mut info = vec![0u8; INFO];
     info[..6].copy_from_slice(b"filter");
     get_ip_option(socket.as_raw_fd(), GET_INFO, &mut info)?;
-    let number =
-        |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let number = |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let size = number(&info, INFO - 4)?;
     let mut entries = vec![0u8; HEADER + size as usize];
     entries[..6].copy_from_slice(b"filter");
@@ -88,14 +73,6 @@ pub(crate) fn legacy_forward_drops() -> Option<bool> {
 fn get_ip_option(socket: i32, option: i32, buffer: &mut [u8]) -> Option<()> {
     let mut length = buffer.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, all of which belong to `buffer`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket,
-            libc::IPPROTO_IP,
-            option,
-            buffer.as_mut_ptr().cast(),
-            std::ptr::from_mut(&mut length),
-        )
-    };
+    let result = unsafe { libc::getsockopt(socket, libc::IPPROTO_IP, option, buffer.as_mut_ptr().cast(), std::ptr::from_mut(&mut length)) };
     (result == 0).then_some(())
 }

@@ -10,11 +10,7 @@ pub(crate) fn ensure(path: &str, value: &str, journal: &HostJournal) -> std::io:
     if old == value {
         return Ok(());
     }
-    journal.record(Change::Sysctl {
-        path: path.into(),
-        old,
-        new: value.into(),
-    })?;
+    journal.record(Change::Sysctl { path: path.into(), old, new: value.into() })?;
     std::fs::write(file(path), value)
 }
 

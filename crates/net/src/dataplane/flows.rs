@@ -33,14 +33,11 @@ pub(crate) fn remove_stale(socket: &mut Socket, fronts: &Fronts) -> Result<usize
     }
     let mut messages = Vec::new();
     // Family 0 is all of them.
-    socket.dump(
-        Message::new("list tracked flows", SUBSYSTEM | GET, 0, &[0; 4]),
-        |_, payload| {
-            if let Some(message) = stale(fronts, payload) {
-                messages.push(message);
-            }
-        },
-    )?;
+    socket.dump(Message::new("list tracked flows", SUBSYSTEM | GET, 0, &[0; 4]), |_, payload| {
+        if let Some(message) = stale(fronts, payload) {
+            messages.push(message);
+        }
+    })?;
     let count = messages.len();
     socket.exchange(messages)?;
     Ok(count)
@@ -48,10 +45,7 @@ pub(crate) fn remove_stale(socket: &mut Socket, fronts: &Fronts) -> Result<usize
 
 /// Whether flows can be listed at all.
 pub(crate) fn probe(socket: &mut Socket) -> Result<(), NetlinkError> {
-    socket.dump(
-        Message::new("list tracked flows", SUBSYSTEM | GET, 0, &[0; 4]),
-        |_, _| {},
-    )
+    socket.dump(Message::new("list tracked flows", SUBSYSTEM | GET, 0, &[0; 4]), |_, _| {})
 }
 
 fn stale(fronts: &Fronts, payload: &[u8]) -> Option<Message> {
@@ -60,19 +54,11 @@ fn stale(fronts: &Fronts, payload: &[u8]) -> Option<Message> {
     let original = attribute(rest, TUPLE_ORIGINAL)?;
     let (_, destination) = tuple(original)?;
     let (answerer, _) = tuple(attribute(rest, TUPLE_REPLY)?)?;
-    let flow = Flow {
-        destination,
-        answerer,
-    };
+    let flow = Flow { destination, answerer };
     if !leads_nowhere(fronts, &flow) {
         return None;
     }
-    let mut message = Message::new(
-        "remove a tracked flow",
-        SUBSYSTEM | DELETE,
-        0,
-        &[family, 0, 0, 0],
-    );
+    let mut message = Message::new("remove a tracked flow", SUBSYSTEM | DELETE, 0, &[family, 0, 0, 0]);
     message.bytes(TUPLE_ORIGINAL | NESTED, original);
     if let Some(zone) = attribute(rest, ZONE) {
         message.bytes(ZONE, zone);
@@ -100,12 +86,8 @@ fn tuple(bytes: &[u8]) -> Option<(End, End)> {
     if attribute(ports, 1)? != [UDP] {
         return None;
     }
-    let source = attribute(addresses, 1)
-        .or_else(|| attribute(addresses, 3))
-        .and_then(read_address)?;
-    let destination = attribute(addresses, 2)
-        .or_else(|| attribute(addresses, 4))
-        .and_then(read_address)?;
+    let source = attribute(addresses, 1).or_else(|| attribute(addresses, 3)).and_then(read_address)?;
+    let destination = attribute(addresses, 2).or_else(|| attribute(addresses, 4)).and_then(read_address)?;
     let port = |kind| attribute(ports, kind).and_then(read_be16);
     Some(((source, port(2)?), (destination, port(3)?)))
 }

@@ -18,7 +18,7 @@ use crate::journal::{Change, HostJournal};
 use crate::netlink::{NetlinkError, Socket, Subsystem};
 use crate::nft::Table;
 
-pub(crate) use layout::{endpoint, loopback_guard};
+pub(crate) use layout::{endpoint, hairpin, loopback_guard, marked};
 pub(crate) use service::front_key;
 use state::{Plan, State};
 pub use table_watch::TableWatch;
@@ -146,16 +146,9 @@ impl Dataplane {
 
     /// Replaces whatever table of ours there is by a fresh one, in one transaction that already
     /// holds the given services, so that a restart leaves no gap.
-    pub fn open(
-        config: DataplaneConfig,
-        services: &BTreeMap<String, ServicePort>,
-        journal: &HostJournal,
-    ) -> Result<Self, ApplyError> {
+    pub fn open(config: DataplaneConfig, services: &BTreeMap<String, ServicePort>, journal: &HostJournal) -> Result<Self, ApplyError> {
         let name = config.table.clone().unwrap_or_else(|| Self::TABLE.into());
-        let change = Change::NftTable {
-            family: "inet".into(),
-            name: name.clone(),
-        };
+        let change = Change::NftTable { family: "inet".into(), name: name.clone() };
         journal.record(change).map_err(ApplyError::Journal)?;
         let mut dataplane = Self {
             config,
@@ -166,32 +159,17 @@ impl Dataplane {
             unknown: true,
         };
         dataplane.route_services()?;
-        let all = services
-            .iter()
-            .map(|(key, port)| (key.clone(), Some(port.clone())))
-            .collect();
+        let all = services.iter().map(|(key, port)| (key.clone(), Some(port.clone()))).collect();
         dataplane.start_over(all)?;
         Ok(dataplane)
     }
 
     /// Makes the services those given, in one transaction.
-    pub fn apply(
-        &mut self,
-        desired: &BTreeMap<String, ServicePort>,
-    ) -> Result<Applied, ApplyError> {
-        let gone = self
-            .state
-            .keys()
-            .filter(|key| !desired.contains_key(*key))
-            .map(|key| (key.clone(), None));
+    pub fn apply(&mut self, desired: &BTreeMap<String, ServicePort>) -> Result<Applied, ApplyError> {
+        let gone = self.state.keys().filter(|key| !desired.contains_key(*key)).map(|key| (key.clone(), None));
         let mut changes: Vec<(String, Option<ServicePort>)> = gone.collect();
         let differs = |(key, port): &(&String, &ServicePort)| self.state.port(key) != Some(port);
-        changes.extend(
-            desired
-                .iter()
-                .filter(differs)
-                .map(|(key, port)| (key.clone(), Some(port.clone()))),
-        );
+        changes.extend(desired.iter().filter(differs).map(|(key, port)| (key.clone(), Some(port.clone()))));
         self.apply_changes(changes)
     }
 
@@ -199,10 +177,7 @@ impl Dataplane {
     ///
     /// Somebody may have removed our table (`nft flush ruleset`): it is then made anew with all
     /// services.
-    pub fn apply_changes(
-        &mut self,
-        changes: Vec<(String, Option<ServicePort>)>,
-    ) -> Result<Applied, ApplyError> {
+    pub fn apply_changes(&mut self, changes: Vec<(String, Option<ServicePort>)>) -> Result<Applied, ApplyError> {
         if changes.is_empty() && !self.unknown {
             return Ok(Applied::default());
         }
@@ -222,18 +197,13 @@ impl Dataplane {
             }
         }
         let ports = std::mem::take(&mut self.state).into_ports();
-        self.start_over(ports)
-            .map(|applied| Applied {
-                services: plan.services,
-                ..applied
-            })
-            .inspect_err(|_| {
-                // The kernel has the former services still, so that the next change starts from them.
-                let mut unused = Plan::default();
-                for (key, port) in before.into_iter().rev() {
-                    self.state.change(&self.config, &mut unused, &key, port);
-                }
-            })
+        self.start_over(ports).map(|applied| Applied { services: plan.services, ..applied }).inspect_err(|_| {
+            // The kernel has the former services still, so that the next change starts from them.
+            let mut unused = Plan::default();
+            for (key, port) in before.into_iter().rev() {
+                self.state.change(&self.config, &mut unused, &key, port);
+            }
+        })
     }
 
     /// Makes the table anew with what it had, after somebody removed it.
@@ -250,8 +220,7 @@ impl Dataplane {
 
     /// Removes the table and the service route.
     pub fn remove(mut self) -> Result<(), ApplyError> {
-        self.socket
-            .transaction(vec![self.table.add(), self.table.delete()])?;
+        self.socket.transaction(vec![self.table.add(), self.table.delete()])?;
         let mut routes = Socket::open(Subsystem::Route)?;
         for cidr in &self.config.service_cidrs {
             host_route::remove_service_route(&mut routes, *cidr)?;
@@ -260,10 +229,7 @@ impl Dataplane {
     }
 
     /// Makes the table anew with these services.
-    fn start_over(
-        &mut self,
-        services: Vec<(String, Option<ServicePort>)>,
-    ) -> Result<Applied, ApplyError> {
+    fn start_over(&mut self, services: Vec<(String, Option<ServicePort>)>) -> Result<Applied, ApplyError> {
         self.state = State::default();
         let mut plan = Plan::default();
         for (key, port) in services {
@@ -284,29 +250,15 @@ impl Dataplane {
             tracing::warn!(%error, "stale flows may remain");
             0
         });
-        Applied {
-            services: plan.services,
-            elements,
-            flows,
-        }
+        Applied { services: plan.services, elements, flows }
     }
 
     fn route_services(&mut self) -> Result<(), ApplyError> {
         let mut socket = Socket::open(Subsystem::Route)?;
         for cidr in &self.config.service_cidrs {
-            let source = self
-                .config
-                .node_ips
-                .iter()
-                .find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4());
+            let source = self.config.node_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4());
             if let Some(source) = source {
-                host_route::ensure_service_route(
-                    &mut socket,
-                    *cidr,
-                    *source,
-                    self.config.mtu,
-                    &self.journal,
-                )?;
+                host_route::ensure_service_route(&mut socket, *cidr, *source, self.config.mtu, &self.journal)?;
             }
         }
         Ok(())
@@ -332,12 +284,7 @@ pub(crate) fn probe(socket: &mut Socket) -> Result<(), NetlinkError> {
         internal_local: false,
         external_local: true,
         source_ranges: Vec::new(),
-        endpoints: vec![Endpoint {
-            ip: [10, 0, 0, 0].into(),
-            port: 1,
-            local: true,
-            only_local: false,
-        }],
+        endpoints: vec![Endpoint { ip: [10, 0, 0, 0].into(), port: 1, local: true, only_local: false }],
     };
     let table = Table::new(Dataplane::TABLE);
     let (mut state, mut plan) = (State::default(), Plan::default());

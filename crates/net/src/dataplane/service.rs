@@ -33,26 +33,14 @@ impl Service {
         for end in &port.endpoints {
             let family = Family::of(end.ip);
             if !end.only_local {
-                wanted
-                    .entry((family, Reach::All))
-                    .or_default()
-                    .insert((end.ip, end.port));
+                wanted.entry((family, Reach::All)).or_default().insert((end.ip, end.port));
             }
             if end.local && (port.internal_local || port.external_local) {
-                wanted
-                    .entry((family, Reach::Local))
-                    .or_default()
-                    .insert((end.ip, end.port));
+                wanted.entry((family, Reach::Local)).or_default().insert((end.ip, end.port));
             }
         }
-        let former = |which: &(Family, Reach)| {
-            old.and_then(|old| old.slots.get(which))
-                .map_or(&[][..], Vec::as_slice)
-        };
-        let slots = wanted
-            .into_iter()
-            .map(|(which, ends)| (which, fill_slots(former(&which), &ends)))
-            .collect();
+        let former = |which: &(Family, Reach)| old.and_then(|old| old.slots.get(which)).map_or(&[][..], Vec::as_slice);
+        let slots = wanted.into_iter().map(|(which, ends)| (which, fill_slots(former(&which), &ends))).collect();
         Self { port, slots }
     }
 
@@ -60,24 +48,12 @@ impl Service {
         self.slots.contains_key(&(family, Reach::All))
     }
 
-    pub(super) fn local_addresses(&self) -> BTreeMap<IpAddr, usize> {
-        let mut addresses = BTreeMap::new();
-        for end in self.port.endpoints.iter().filter(|end| end.local) {
-            *addresses.entry(end.ip).or_insert(0) += 1;
-        }
-        addresses
-    }
-
     pub(super) fn is_cluster(&self, front: &FrontKey) -> bool {
-        front
-            .0
-            .is_some_and(|address| self.port.cluster_ips.contains(&address))
+        front.0.is_some_and(|address| self.port.cluster_ips.contains(&address))
     }
 
     pub(super) fn is_guarded(&self, front: &FrontKey) -> bool {
-        let balanced = front
-            .0
-            .is_some_and(|address| self.port.load_balancer_ips.contains(&address));
+        let balanced = front.0.is_some_and(|address| self.port.load_balancer_ips.contains(&address));
         balanced && !self.port.source_ranges.is_empty()
     }
 
@@ -94,11 +70,7 @@ impl Service {
     /// one, too.
     pub(super) fn shape(&self, front: &FrontKey) -> Option<Shape> {
         let family = front.3;
-        let count = |reach| {
-            self.slots
-                .get(&(family, reach))
-                .map_or(0, |order| order.len() as u32)
-        };
+        let count = |reach| self.slots.get(&(family, reach)).map_or(0, |order| order.len() as u32);
         let (reach, inner) = self.reaches(front);
         let (size, inner) = (count(reach), inner.map(count));
         if size == 0 && inner.unwrap_or(0) == 0 {
@@ -109,39 +81,16 @@ impl Service {
             None if self.is_cluster(front) => Treatment::Cluster,
             None => Treatment::Outside,
         };
-        let by = if front.0.is_some() {
-            By::Address
-        } else {
-            By::Machine
-        };
-        let affinity = self
-            .port
-            .affinity
-            .map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1));
-        Some(Shape {
-            family,
-            by,
-            treatment,
-            size,
-            affinity,
-        })
+        let by = if front.0.is_some() { By::Address } else { By::Machine };
+        let affinity = self.port.affinity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1));
+        Some(Shape { family, by, treatment, size, affinity })
     }
 }
 
 /// Where a service is offered.
 pub(super) fn fronts(config: &DataplaneConfig, port: &ServicePort) -> BTreeSet<FrontKey> {
-    let front = |address: &IpAddr| {
-        (
-            Some(*address),
-            port.protocol,
-            port.port,
-            Family::of(*address),
-        )
-    };
-    let cluster = port
-        .cluster_ips
-        .iter()
-        .filter(|address| !config.own_addresses.contains(address));
+    let front = |address: &IpAddr| (Some(*address), port.protocol, port.port, Family::of(*address));
+    let cluster = port.cluster_ips.iter().filter(|address| !config.own_addresses.contains(address));
     let outside = port.external_ips.iter().chain(&port.load_balancer_ips);
     let mut fronts: BTreeSet<FrontKey> = cluster.chain(outside).map(front).collect();
     if let Some(node_port) = port.node_port {
@@ -152,19 +101,9 @@ pub(super) fn fronts(config: &DataplaneConfig, port: &ServicePort) -> BTreeSet<F
 }
 
 /// An address, protocol and port as a key.
-pub(crate) fn front_key(
-    family: Family,
-    address: Option<IpAddr>,
-    protocol: Protocol,
-    port: u16,
-) -> Vec<u8> {
+pub(crate) fn front_key(family: Family, address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
     let address = address.map_or_else(|| family.unspecified(), octets);
-    [
-        address,
-        vec![protocol.number(), 0, 0, 0],
-        port_field(port).to_vec(),
-    ]
-    .concat()
+    [address, vec![protocol.number(), 0, 0, 0], port_field(port).to_vec()].concat()
 }
 
 fn fill_slots(old: &[(IpAddr, u16)], wanted: &BTreeSet<(IpAddr, u16)>) -> SlotOrder {
@@ -202,11 +141,7 @@ mod tests {
             (&[1, 2, 3], &[], &[]),
             (&[1, 2], &[7, 8, 9], &[7, 8, 9]),
         ] {
-            assert_eq!(
-                fill_slots(&order(old), &order(wanted).into_iter().collect()),
-                order(new),
-                "{old:?} {wanted:?}"
-            );
+            assert_eq!(fill_slots(&order(old), &order(wanted).into_iter().collect()), order(new), "{old:?} {wanted:?}");
         }
     }
 }

@@ -86,8 +86,7 @@ impl Rule {
             By::Address => self.destination(family, at),
             By::Machine => self.immediate(at, &family.unspecified()),
         };
-        rule.meta(at + family.slots(), Meta::Protocol)
-            .transport(at + family.slots() + 1, 2, 2)
+        rule.meta(at + family.slots(), Meta::Protocol).transport(at + family.slots() + 1, 2, 2)
     }
 
     /// Loads the shape of the packet's front; goes on only if there is such a front.
@@ -97,25 +96,19 @@ impl Rule {
             By::Address => self,
             By::Machine => self.for_this_machine(),
         };
-        rule.front(family, by)
-            .number(layout.front(), &SetName::Fronts.of(family), layout.number())
+        rule.front(family, by).number(layout.front(), &SetName::Fronts.of(family), layout.number())
     }
 
     /// Loads a number from a map. The slot after it is overwritten.
     fn number(self, key: u32, set: &str, to: u32) -> Self {
         let mark = to + 1;
-        self.map(key, set, to)
-            .meta(mark, Meta::Mark)
-            .set_mark(to)
-            .meta(to, Meta::Mark)
-            .set_mark(mark)
+        self.map(key, set, to).meta(mark, Meta::Mark).set_mark(to).meta(to, Meta::Mark).set_mark(mark)
     }
 
-    fn mark(self) -> Self {
+    /// Marks the packet to be masqueraded.
+    pub(crate) fn masquerade_mark(self) -> Self {
         let (mask, bit) = ((!MASQUERADE).to_ne_bytes(), MASQUERADE.to_ne_bytes());
-        self.meta(0, Meta::Mark)
-            .bitwise(0, 0, &mask, &bit)
-            .set_mark(0)
+        self.meta(0, Meta::Mark).bitwise(0, 0, &mask, &bit).set_mark(0)
     }
 }
 
@@ -123,11 +116,7 @@ impl Shape {
     /// The chain for clients in the cluster, where it differs.
     pub(super) fn inner(&self) -> Option<Self> {
         match self.treatment {
-            Treatment::Local { inner } => Some(Self {
-                treatment: Treatment::Inner,
-                size: inner,
-                ..*self
-            }),
+            Treatment::Local { inner } => Some(Self { treatment: Treatment::Inner, size: inner, ..*self }),
             _ => None,
         }
     }
@@ -144,39 +133,27 @@ impl Shape {
             By::Machine => "machine",
         };
         let chain = format!("{by}{}-{treatment}-{}", self.family.suffix(), self.size);
-        self.affinity
-            .map_or(chain.clone(), |seconds| format!("{chain}-sticky-{seconds}"))
+        self.affinity.map_or(chain.clone(), |seconds| format!("{chain}-sticky-{seconds}"))
     }
 
     /// Makes the chain.
     pub(super) fn create(&self, table: &Table, config: &DataplaneConfig) -> Vec<Message> {
         let chain = self.chain();
         let mut messages = vec![table.chain(&chain)];
-        messages.extend(
-            self.clients(config)
-                .into_iter()
-                .chain(self.picks())
-                .map(|rule| table.rule(&chain, rule)),
-        );
+        messages.extend(self.clients(config).into_iter().chain(self.picks()).map(|rule| table.rule(&chain, rule)));
         messages
     }
 
     /// Makes the way to the chain.
     pub(super) fn connect(&self, table: &Table, id: u32) -> Vec<Message> {
         let element = (number(id), Data::Verdict(Verdict::Goto(self.chain())));
-        table.add_elements(
-            &SetName::Shapes.of(self.family),
-            std::iter::once((element.0.as_slice(), &element.1)),
-        )
+        table.add_elements(&SetName::Shapes.of(self.family), std::iter::once((element.0.as_slice(), &element.1)))
     }
 
     /// Takes the way away.
     pub(super) fn disconnect(&self, table: &Table, id: u32) -> Vec<Message> {
         let element = (number(id), Data::None);
-        table.delete_elements(
-            &SetName::Shapes.of(self.family),
-            std::iter::once((element.0.as_slice(), &element.1)),
-        )
+        table.delete_elements(&SetName::Shapes.of(self.family), std::iter::once((element.0.as_slice(), &element.1)))
     }
 
     /// Takes the rules away, and with them the ways to other chains.
@@ -196,26 +173,12 @@ impl Shape {
         match (self.treatment, self.inner()) {
             (Treatment::Cluster, _) if !cidrs.is_empty() => {
                 let from_outside = family.rule().source(family, 0);
-                vec![
-                    cidrs
-                        .iter()
-                        .fold(from_outside, |rule, cidr| rule.not_within(0, 4, *cidr))
-                        .mark(),
-                ]
+                vec![cidrs.iter().fold(from_outside, |rule, cidr| rule.not_within(0, 4, *cidr)).masquerade_mark()]
             }
-            (Treatment::Outside, _) => vec![Rule::new().mark()],
+            (Treatment::Outside, _) => vec![Rule::new().masquerade_mark()],
             (Treatment::Local { .. }, Some(inner)) => {
-                let from = |cidr: &IpNet| {
-                    family
-                        .rule()
-                        .source(family, 0)
-                        .within(0, *cidr)
-                        .goto(inner.chain())
-                };
-                let from_here = Rule::new()
-                    .sent_by_this_machine()
-                    .mark()
-                    .goto(inner.chain());
+                let from = |cidr: &IpNet| family.rule().source(family, 0).within(0, *cidr).goto(inner.chain());
+                let from_here = Rule::new().sent_by_this_machine().masquerade_mark().goto(inner.chain());
                 cidrs.iter().map(from).chain([from_here]).collect()
             }
             _ => Vec::new(),
@@ -224,9 +187,7 @@ impl Shape {
 
     /// The choice of an endpoint.
     fn picks(&self) -> Vec<Rule> {
-        let layout = Layout {
-            family: self.family,
-        };
+        let layout = Layout { family: self.family };
         let slots = match self.treatment {
             Treatment::Inner => SetName::InnerSlots.of(self.family),
             _ => SetName::Slots.of(self.family),
@@ -237,27 +198,20 @@ impl Shape {
         let front = || self.family.rule().front(self.family, self.by);
         let chance = |rule: Rule| rule.random(layout.number(), self.size);
         let endpoint = |rule: Rule| rule.map(layout.front(), &slots, layout.endpoint());
-        let nat = |rule: Rule| {
-            rule.destination_nat(self.family.nat(), layout.endpoint(), layout.endpoint_port())
-        };
+        let nat = |rule: Rule| rule.destination_nat(self.family.nat(), layout.endpoint(), layout.endpoint_port());
         let Some(seconds) = self.affinity else {
             return vec![nat(endpoint(chance(front())))];
         };
         let timeout = Some(u64::from(seconds) * 1000);
         let sticky = SetName::Sticky.of(self.family);
         let client = || front().source(self.family, Layout::CLIENT);
-        let remember = |rule: Rule, how: Dynamic, timeout: Option<u64>| {
-            rule.dynamic(how, &sticky, Layout::CLIENT, Some(layout.number()), timeout)
-        };
+        let remember =
+            |rule: Rule, how: Dynamic, timeout: Option<u64>| rule.dynamic(how, &sticky, Layout::CLIENT, Some(layout.number()), timeout);
         let known = client().number(Layout::CLIENT, &sticky, layout.number());
         vec![
             nat(endpoint(remember(known, Dynamic::Update, timeout))),
             // What is remembered is a slot that is no more.
-            remember(
-                client().immediate(layout.number(), &[0; 4]),
-                Dynamic::Delete,
-                None,
-            ),
+            remember(client().immediate(layout.number(), &[0; 4]), Dynamic::Delete, None),
             nat(endpoint(remember(chance(client()), Dynamic::Add, timeout))),
             // No room to remember the client.
             nat(endpoint(chance(front()))),

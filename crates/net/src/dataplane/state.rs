@@ -1,7 +1,6 @@
 //! From services to set elements: what stands in the kernel, and what a change adds and removes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -38,8 +37,6 @@ pub(super) struct State {
     /// Which services want a front; the first has it.
     owners: BTreeMap<FrontKey, BTreeSet<String>>,
     shapes: BTreeMap<Shape, ShapeUse>,
-    /// How many endpoints of services each local address is.
-    hairpins: BTreeMap<IpAddr, usize>,
     last_shape: u32,
 }
 
@@ -65,20 +62,11 @@ impl State {
 
     /// All services, for starting over.
     pub(super) fn into_ports(self) -> Vec<(String, Option<ServicePort>)> {
-        self.services
-            .into_iter()
-            .map(|(key, service)| (key, Some(service.port)))
-            .collect()
+        self.services.into_iter().map(|(key, service)| (key, Some(service.port))).collect()
     }
 
     /// Takes one change into the state and into the plan.
-    pub(super) fn change(
-        &mut self,
-        config: &DataplaneConfig,
-        plan: &mut Plan,
-        key: &str,
-        port: Option<ServicePort>,
-    ) {
+    pub(super) fn change(&mut self, config: &DataplaneConfig, plan: &mut Plan, key: &str, port: Option<ServicePort>) {
         if self.port(key) == port.as_ref() {
             return;
         }
@@ -87,9 +75,7 @@ impl State {
         let new = port.map(|port| Service::new(port, old));
         note_stale_flows(plan, config, old, new.as_ref());
         let old_fronts = old.map_or_else(BTreeSet::new, |old| fronts(config, &old.port));
-        let new_fronts = new
-            .as_ref()
-            .map_or_else(BTreeSet::new, |new| fronts(config, &new.port));
+        let new_fronts = new.as_ref().map_or_else(BTreeSet::new, |new| fronts(config, &new.port));
         let affected: BTreeSet<FrontKey> = old_fronts.union(&new_fronts).copied().collect();
 
         let mut steps: BTreeMap<Place, Step> = BTreeMap::new();
@@ -98,17 +84,8 @@ impl State {
             let (elements, shape) = self.front_elements(front);
             released.extend(shape);
             for (place, data) in elements {
-                steps.insert(
-                    place,
-                    Step {
-                        before: Some(data),
-                        after: None,
-                    },
-                );
+                steps.insert(place, Step { before: Some(data), after: None });
             }
-        }
-        for (address, count) in old.map_or_else(BTreeMap::new, Service::local_addresses) {
-            self.count_hairpin(plan, address, |now| now - count);
         }
         for front in &old_fronts {
             let owners = self.owners.entry(*front).or_default();
@@ -119,9 +96,6 @@ impl State {
         }
         match new {
             Some(new) => {
-                for (address, count) in new.local_addresses() {
-                    self.count_hairpin(plan, address, |now| now + count);
-                }
                 self.services.insert(key.to_owned(), new);
             }
             None => {
@@ -129,23 +103,14 @@ impl State {
             }
         }
         for front in &new_fronts {
-            self.owners
-                .entry(*front)
-                .or_default()
-                .insert(key.to_owned());
+            self.owners.entry(*front).or_default().insert(key.to_owned());
         }
         for front in &affected {
             if let Some(shape) = self.owner(front).and_then(|owner| owner.shape(front)) {
                 self.acquire(shape);
             }
             for (place, data) in self.front_elements(front).0 {
-                steps
-                    .entry(place)
-                    .or_insert(Step {
-                        before: None,
-                        after: None,
-                    })
-                    .after = Some(data);
+                steps.entry(place).or_insert(Step { before: None, after: None }).after = Some(data);
             }
         }
         released.into_iter().for_each(|shape| self.release(shape));
@@ -155,12 +120,7 @@ impl State {
     }
 
     /// The messages that carry the plan out. Chains come before what leads to them and go after.
-    pub(super) fn messages(
-        &mut self,
-        table: &Table,
-        config: &DataplaneConfig,
-        plan: &Plan,
-    ) -> (Vec<Message>, usize) {
+    pub(super) fn messages(&mut self, table: &Table, config: &DataplaneConfig, plan: &Plan) -> (Vec<Message>, usize) {
         let mut messages = Vec::new();
         let new = |used: &ShapeUse| used.fronts > 0 && !used.made;
         // Inner chains lead nowhere, so that they can be made first.
@@ -174,28 +134,17 @@ impl State {
         }
         let mut count = 0;
         for adding in [false, true] {
-            let changed = plan
-                .steps
-                .iter()
-                .filter(|(_, step)| step.before != step.after);
+            let changed = plan.steps.iter().filter(|(_, step)| step.before != step.after);
             let elements: Vec<(&Place, &Data)> = changed
                 .filter_map(|(place, step)| {
-                    let data = if adding {
-                        step.after.as_ref()
-                    } else {
-                        step.before.as_ref()
-                    };
+                    let data = if adding { step.after.as_ref() } else { step.before.as_ref() };
                     data.map(|data| (place, data))
                 })
                 .collect();
             count += elements.len();
-            for group in
-                elements.chunk_by(|one, other| (one.0.0, one.0.1) == (other.0.0, other.0.1))
-            {
+            for group in elements.chunk_by(|one, other| (one.0.0, one.0.1) == (other.0.0, other.0.1)) {
                 let (set, family, _) = group[0].0;
-                let elements = group
-                    .iter()
-                    .map(|((_, _, key), data)| (key.as_slice(), *data));
+                let elements = group.iter().map(|((_, _, key), data)| (key.as_slice(), *data));
                 let set = set.of(*family);
                 messages.extend(match adding {
                     true => table.add_elements(&set, elements),
@@ -203,11 +152,7 @@ impl State {
                 });
             }
         }
-        let unused: Vec<_> = self
-            .shapes
-            .iter()
-            .filter(|(_, used)| used.fronts == 0 && used.made)
-            .collect();
+        let unused: Vec<_> = self.shapes.iter().filter(|(_, used)| used.fronts == 0 && used.made).collect();
         for (shape, used) in &unused {
             messages.extend(shape.disconnect(table, used.id));
             messages.push(shape.flush(table));
@@ -237,10 +182,7 @@ impl State {
             None if service.has_endpoints(family) => DROP,
             None => REFUSE,
         };
-        elements.insert(
-            (SetName::Fronts, family, key.clone()),
-            Data::Value(number(id)),
-        );
+        elements.insert((SetName::Fronts, family, key.clone()), Data::Value(number(id)));
         let (reach, inner) = service.reaches(front);
         for (set, reach) in [(SetName::Slots, Some(reach)), (SetName::InnerSlots, inner)] {
             let order = reach.and_then(|reach| service.slots.get(&(family, reach)));
@@ -253,8 +195,7 @@ impl State {
             elements.insert((SetName::Guarded, family, key.clone()), Data::None);
             // The kernel refuses ranges that overlap.
             for range in IpNet::aggregate(&family.only(&service.port.source_ranges).collect()) {
-                let [first, last] = [range.network(), range.broadcast()]
-                    .map(|end| [key.clone(), octets(end)].concat());
+                let [first, last] = [range.network(), range.broadcast()].map(|end| [key.clone(), octets(end)].concat());
                 elements.insert((SetName::Allowed, family, first), Data::End(last));
             }
         }
@@ -266,11 +207,7 @@ impl State {
             let last = &mut self.last_shape;
             let used = self.shapes.entry(shape).or_insert_with(|| {
                 *last += 1;
-                ShapeUse {
-                    id: *last + LAST_FIXED,
-                    fronts: 0,
-                    made: false,
-                }
+                ShapeUse { id: *last + LAST_FIXED, fronts: 0, made: false }
             });
             used.fronts += 1;
         }
@@ -283,66 +220,24 @@ impl State {
             }
         }
     }
-
-    fn count_hairpin(
-        &mut self,
-        plan: &mut Plan,
-        address: IpAddr,
-        change: impl FnOnce(usize) -> usize,
-    ) {
-        let before = self.hairpins.get(&address).copied().unwrap_or_default();
-        let after = change(before);
-        match after {
-            0 => self.hairpins.remove(&address),
-            after => self.hairpins.insert(address, after),
-        };
-        let data = |count: usize| (count > 0).then_some(Data::None);
-        let bytes = octets(address);
-        let place = (
-            SetName::Hairpin,
-            Family::of(address),
-            [bytes.clone(), bytes].concat(),
-        );
-        plan.step(
-            place,
-            Step {
-                before: data(before),
-                after: data(after),
-            },
-        );
-    }
 }
 
 impl Plan {
     /// Adds a step after those that are planned already.
     fn step(&mut self, place: Place, step: Step) {
         let Step { before, after } = step;
-        self.steps
-            .entry(place)
-            .or_insert(Step {
-                before,
-                after: None,
-            })
-            .after = after;
+        self.steps.entry(place).or_insert(Step { before, after: None }).after = after;
     }
 }
 
 /// UDP has no connection that ends: a flow goes on to where it once went, even if nobody is there
 /// any more, and one that went past the rules goes on past them.
-fn note_stale_flows(
-    plan: &mut Plan,
-    config: &DataplaneConfig,
-    old: Option<&Service>,
-    new: Option<&Service>,
-) {
+fn note_stale_flows(plan: &mut Plan, config: &DataplaneConfig, old: Option<&Service>, new: Option<&Service>) {
     let of = |service: Option<&Service>| -> Fronts {
         let service = service.filter(|service| service.port.protocol == Protocol::Udp);
         service.map_or_else(Fronts::new, |service| {
             let all: BTreeSet<_> = service.slots.values().flatten().copied().collect();
-            fronts(config, &service.port)
-                .iter()
-                .map(|front| ((front.0, front.2), all.clone()))
-                .collect()
+            fronts(config, &service.port).iter().map(|front| ((front.0, front.2), all.clone())).collect()
         })
     };
     let (old, mut new) = (of(old), of(new));
@@ -352,6 +247,5 @@ fn note_stale_flows(
             plan.flows.insert(front, after);
         }
     }
-    plan.flows
-        .extend(new.into_iter().filter(|(_, after)| !after.is_empty()));
+    plan.flows.extend(new.into_iter().filter(|(_, after)| !after.is_empty()));
 }

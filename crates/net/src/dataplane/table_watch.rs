@@ -23,26 +23,16 @@ impl TableWatch {
     pub fn open(table: &str) -> Result<Self, NetlinkError> {
         let news = Socket::subscribe(Subsystem::Netfilter, GROUP)?;
         let news = crate::sys::watch(news).map_err(|error| broken(&error))?;
-        Ok(Self {
-            news,
-            asking: Socket::open(Subsystem::Netfilter)?,
-            table: table.to_owned(),
-        })
+        Ok(Self { news, asking: Socket::open(Subsystem::Netfilter)?, table: table.to_owned() })
     }
 
     /// Waits until the table was removed and not made anew.
     pub async fn lost(&mut self) -> Result<(), NetlinkError> {
         loop {
-            let mut ready = self
-                .news
-                .readable_mut()
-                .await
-                .map_err(|error| broken(&error))?;
+            let mut ready = self.news.readable_mut().await.map_err(|error| broken(&error))?;
             let mut removed = false;
             let table = &self.table;
-            let complete = ready
-                .get_inner_mut()
-                .drain(|kind, payload| removed |= nft::tells_removal(kind, payload, table))?;
+            let complete = ready.get_inner_mut().drain(|kind, payload| removed |= nft::tells_removal(kind, payload, table))?;
             ready.clear_ready();
             drop(ready);
             if (removed || !complete) && !nft::table_exists(&mut self.asking, &self.table)? {

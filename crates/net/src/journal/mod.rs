@@ -28,16 +28,9 @@ pub enum Change {
     /// An nftables table; family as `nft` names it (`inet`, `ip`, `ip6`).
     NftTable { family: String, name: String },
     /// A sysctl, named by its path below `/proc/sys`, with the value found and the value set.
-    Sysctl {
-        path: String,
-        old: String,
-        new: String,
-    },
+    Sysctl { path: String, old: String, new: String },
     /// An address on a link.
-    Address {
-        link: String,
-        address: std::net::IpAddr,
-    },
+    Address { link: String, address: std::net::IpAddr },
     /// A route through a link; the destination in CIDR notation.
     Route { link: String, destination: String },
     /// A mount.
@@ -127,12 +120,7 @@ impl HostJournal {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
         let path = path.into();
         let (file, standing) = load(&path)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                path,
-                state: Mutex::new(State { file, standing }),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { path, state: Mutex::new(State { file, standing }) }) })
     }
 
     /// Where it is.
@@ -152,9 +140,7 @@ impl HostJournal {
             return Ok(());
         }
         state.append(&Record::Made(change.clone()))?;
-        state
-            .standing
-            .retain(|standing| !same_sysctl(standing, &change));
+        state.standing.retain(|standing| !same_sysctl(standing, &change));
         state.standing.push(change);
         Ok(())
     }
@@ -186,10 +172,7 @@ impl HostJournal {
                 let undone = undo::undo(change).and_then(|()| self.forget(change));
                 if let Err(error) = undone {
                     let error = error.to_string();
-                    failures.push(UndoFailure {
-                        change: change.clone(),
-                        error,
-                    });
+                    failures.push(UndoFailure { change: change.clone(), error });
                 }
             }
             if failures.is_empty() || failures.len() == standing.len() {
@@ -199,10 +182,7 @@ impl HostJournal {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,22 +196,15 @@ impl State {
 }
 
 fn first_value(standing: &[Change], change: &Change) -> Option<String> {
-    standing
-        .iter()
-        .find(|standing| same_sysctl(standing, change))
-        .and_then(|standing| match standing {
-            Change::Sysctl { old, .. } => Some(old.clone()),
-            _ => None,
-        })
+    standing.iter().find(|standing| same_sysctl(standing, change)).and_then(|standing| match standing {
+        Change::Sysctl { old, .. } => Some(old.clone()),
+        _ => None,
+    })
 }
 
 fn with_old_value(change: Change, first: String) -> Change {
     match change {
-        Change::Sysctl { path, new, .. } => Change::Sysctl {
-            path,
-            old: first,
-            new,
-        },
+        Change::Sysctl { path, new, .. } => Change::Sysctl { path, old: first, new },
         other => other,
     }
 }
@@ -241,25 +214,14 @@ fn same_sysctl(one: &Change, other: &Change) -> bool {
 }
 
 fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
-    let io = |source| JournalError::Io {
-        path: path.into(),
-        source,
-    };
-    let mut file = File::options()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(io)?;
+    let io = |source| JournalError::Io { path: path.into(), source };
+    let mut file = File::options().read(true).append(true).create(true).open(path).map_err(io)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(io)?;
     let header_end = bytes.iter().position(|b| *b == b'\n');
     if let Some(header_end) = header_end {
         check_header(path, &bytes[..header_end])?;
-    } else if !MAGIC
-        .as_bytes()
-        .starts_with(&bytes[..bytes.len().min(MAGIC.len())])
-    {
+    } else if !MAGIC.as_bytes().starts_with(&bytes[..bytes.len().min(MAGIC.len())]) {
         return Err(JournalError::NotAJournal { path: path.into() });
     }
     let mut standing: Vec<Change> = Vec::new();
@@ -282,9 +244,7 @@ fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
     }
     if good == 0 {
         let header = format!("{MAGIC} {FORMAT} {}\n", env!("CARGO_PKG_VERSION"));
-        file.write_all(header.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(io)?;
+        file.write_all(header.as_bytes()).and_then(|()| file.sync_data()).map_err(io)?;
     }
     Ok((file, standing))
 }
@@ -292,16 +252,10 @@ fn load(path: &Path) -> Result<(File, Vec<Change>), JournalError> {
 fn check_header(path: &Path, line: &[u8]) -> Result<(), JournalError> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split(' ');
-    let format = (words.next() == Some(MAGIC))
-        .then(|| words.next()?.parse::<u32>().ok())
-        .flatten();
+    let format = (words.next() == Some(MAGIC)).then(|| words.next()?.parse::<u32>().ok()).flatten();
     match format {
         None => Err(JournalError::NotAJournal { path: path.into() }),
-        Some(found) if found > FORMAT => Err(JournalError::TooNew {
-            path: path.into(),
-            found,
-            known: FORMAT,
-        }),
+        Some(found) if found > FORMAT => Err(JournalError::TooNew { path: path.into(), found, known: FORMAT }),
         Some(_) => Ok(()),
     }
 }
@@ -336,28 +290,17 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let again = HostJournal::open(&path).unwrap();
             again.record(dir("/d")).unwrap();
-            assert_eq!(
-                HostJournal::open(&path).unwrap().changes().last(),
-                Some(&dir("/d")),
-                "cut at {cut}"
-            );
+            assert_eq!(HostJournal::open(&path).unwrap().changes().last(), Some(&dir("/d")), "cut at {cut}");
         }
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(
-            HostJournal::open(&path).unwrap().changes(),
-            [dir("/a"), dir("/c")]
-        );
+        assert_eq!(HostJournal::open(&path).unwrap().changes(), [dir("/a"), dir("/c")]);
     }
 
     #[test]
     fn keeps_the_first_old_value_of_a_sysctl() {
         let temp = tempfile::tempdir().unwrap();
         let journal = HostJournal::open(temp.path().join("journal")).unwrap();
-        let sysctl = |old: &str, new: &str| Change::Sysctl {
-            path: "x".into(),
-            old: old.into(),
-            new: new.into(),
-        };
+        let sysctl = |old: &str, new: &str| Change::Sysctl { path: "x".into(), old: old.into(), new: new.into() };
         journal.record(sysctl("0", "1")).unwrap();
         journal.record(sysctl("1", "2")).unwrap();
         assert_eq!(journal.changes(), [sysctl("0", "2")]);
@@ -368,54 +311,26 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("journal");
         std::fs::write(&path, "something else\n").unwrap();
-        assert!(matches!(
-            HostJournal::open(&path),
-            Err(JournalError::NotAJournal { .. })
-        ));
+        assert!(matches!(HostJournal::open(&path), Err(JournalError::NotAJournal { .. })));
         std::fs::write(&path, "KNARR-HOST-JOURNAL 99 v9\n").unwrap();
-        assert!(matches!(
-            HostJournal::open(&path),
-            Err(JournalError::TooNew { found: 99, .. })
-        ));
+        assert!(matches!(HostJournal::open(&path), Err(JournalError::TooNew { found: 99, .. })));
     }
 
     #[test]
     fn walks_files_and_directories_backwards() {
         let temp = tempfile::tempdir().unwrap();
         let journal = HostJournal::open(temp.path().join("journal")).unwrap();
-        let (outer, tree, file) = (
-            temp.path().join("o"),
-            temp.path().join("o/t"),
-            temp.path().join("o/f"),
-        );
-        journal
-            .record(Change::Dir {
-                path: outer.clone(),
-            })
-            .unwrap();
-        journal
-            .record(Change::DirTree { path: tree.clone() })
-            .unwrap();
+        let (outer, tree, file) = (temp.path().join("o"), temp.path().join("o/t"), temp.path().join("o/f"));
+        journal.record(Change::Dir { path: outer.clone() }).unwrap();
+        journal.record(Change::DirTree { path: tree.clone() }).unwrap();
         std::fs::create_dir_all(tree.join("deep/er")).unwrap();
         journal.record(Change::File { path: file.clone() }).unwrap();
         std::fs::write(&file, "x").unwrap();
         let mounted = tree.join("deep");
-        journal
-            .record(Change::MountsBelow {
-                dir: mounted.clone(),
-            })
-            .unwrap();
-        journal
-            .record(Change::DirTree {
-                path: mounted.clone(),
-            })
-            .unwrap();
+        journal.record(Change::MountsBelow { dir: mounted.clone() }).unwrap();
+        journal.record(Change::DirTree { path: mounted.clone() }).unwrap();
         rustix::mount::mount_bind(&mounted, &mounted).unwrap();
-        journal
-            .record(Change::Mount {
-                target: temp.path().join("never mounted"),
-            })
-            .unwrap();
+        journal.record(Change::Mount { target: temp.path().join("never mounted") }).unwrap();
         assert!(journal.replay_backwards().is_empty());
         assert!(!outer.exists());
         assert!(journal.changes().is_empty());

@@ -19,9 +19,7 @@ pub(super) fn undo(change: &Change) -> Result<()> {
     match change {
         Change::Link { name } => delete_links(|link| link == name),
         Change::LinkPrefix { prefix } => delete_links(|link| link.starts_with(prefix)),
-        Change::NftTable { family, name } => {
-            crate::nft::delete_table(family, name).map_err(Error::other)
-        }
+        Change::NftTable { family, name } => crate::nft::delete_table(family, name).map_err(Error::other),
         Change::Sysctl { path, old, new } => crate::sysctl::restore(path, old, new),
         Change::Address { link, address } => with_link(link, |socket, index| {
             socket.request(route::delete_address(index, ipnet::IpNet::from(*address)))?;
@@ -35,10 +33,7 @@ pub(super) fn undo(change: &Change) -> Result<()> {
             })
         }
         Change::Mount { target } => detach(target),
-        Change::MountsBelow { dir } => mounts_below(dir)?
-            .iter()
-            .rev()
-            .try_for_each(|target| detach(target)),
+        Change::MountsBelow { dir } => mounts_below(dir)?.iter().rev().try_for_each(|target| detach(target)),
         Change::CgroupTree { path } => remove_cgroups(path),
         Change::File { path } => gone_is_fine(std::fs::remove_file(path)),
         Change::Dir { path } => match std::fs::remove_dir(path) {
@@ -55,20 +50,14 @@ fn delete_links(wanted: impl Fn(&str) -> bool) -> Result<()> {
         let mut socket = Socket::open(Subsystem::Route)?;
         let links = link::links(&mut socket)?;
         // Deleting one end of a veth pair deletes the other, so that "gone" is fine here.
-        let messages = links
-            .iter()
-            .filter(|link| wanted(&link.name))
-            .map(|link| link::delete_link(&link.name));
+        let messages = links.iter().filter(|link| wanted(&link.name)).map(|link| link::delete_link(&link.name));
         socket.exchange(messages.collect())?;
         Ok(())
     };
     delete().map_err(Error::other)
 }
 
-fn with_link(
-    name: &str,
-    f: impl FnOnce(&mut Socket, u32) -> std::result::Result<(), NetlinkError>,
-) -> Result<()> {
+fn with_link(name: &str, f: impl FnOnce(&mut Socket, u32) -> std::result::Result<(), NetlinkError>) -> Result<()> {
     let attempt = || -> std::result::Result<(), NetlinkError> {
         let mut socket = Socket::open(Subsystem::Route)?;
         match link::link(&mut socket, name)? {
@@ -89,32 +78,19 @@ fn detach(target: &Path) -> Result<()> {
 /// Mounts at or below a directory, in the order in which they were mounted.
 fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let targets = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|path| PathBuf::from(unescape(path)));
+    let targets = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| PathBuf::from(unescape(path)));
     Ok(targets.filter(|target| target.starts_with(dir)).collect())
 }
 
 /// The kernel writes blanks in mount paths as octal numbers.
 fn unescape(path: &str) -> String {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    escapes
-        .iter()
-        .fold(path.to_owned(), |path, (from, to)| path.replace(from, to))
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(path.to_owned(), |path, (from, to)| path.replace(from, to))
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
     if let Some(mount) = mounts_below(path)?.first() {
-        return Err(Error::other(format!(
-            "{} is still mounted",
-            mount.display()
-        )));
+        return Err(Error::other(format!("{} is still mounted", mount.display())));
     }
     gone_is_fine(std::fs::remove_dir_all(path))
 }
@@ -144,10 +120,7 @@ fn remove_cgroups(path: &Path) -> Result<()> {
 
 fn kill_members(cgroup: &Path) -> Result<()> {
     let members = std::fs::read_to_string(cgroup.join("cgroup.procs"))?;
-    for pid in members
-        .lines()
-        .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-    {
+    for pid in members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
         match kill_process(pid, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),

@@ -4,10 +4,7 @@ use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use super::{
-    CREATE, EXCL, Message, NetlinkError, Socket, attribute, attributes, read_address, read_text,
-    read_u32,
-};
+use super::{CREATE, EXCL, Message, NetlinkError, Socket, attribute, attributes, read_address, read_text, read_u32};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -95,12 +92,7 @@ pub struct VethEnd<'a> {
 
 /// Makes a veth pair, the host's end up, the peer in another name space and not up: the kernel
 /// cannot switch it on before the pair is whole.
-pub fn new_veth(
-    host: VethEnd<'_>,
-    peer: VethEnd<'_>,
-    mtu: u32,
-    peer_netns: std::os::fd::RawFd,
-) -> Message {
+pub fn new_veth(host: VethEnd<'_>, peer: VethEnd<'_>, mtu: u32, peer_netns: std::os::fd::RawFd) -> Message {
     let what = format!("create the veth pair {} and {}", host.name, peer.name);
     let mut message = Message::new(what, NEWLINK, CREATE | EXCL, &link_header(0, UP, UP));
     let describe = |message: &mut Message, end: &VethEnd<'_>| {
@@ -166,12 +158,7 @@ pub struct LinkChange<'a> {
 /// Changes a link, named by its name.
 pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
     let flags = if change.up { UP } else { 0 };
-    let mut message = Message::new(
-        format!("change the link {name}"),
-        SETLINK,
-        0,
-        &link_header(0, flags, flags),
-    );
+    let mut message = Message::new(format!("change the link {name}"), SETLINK, 0, &link_header(0, flags, flags));
     message.text(IFLA_IFNAME, name);
     if let Some(mtu) = change.mtu {
         message.u32(IFLA_MTU, mtu);
@@ -183,9 +170,7 @@ pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
         message.nested(IFLA_AF_SPEC, |message| {
             if change.route_localnet {
                 message.nested(u16::from(AF_INET), |message| {
-                    message.nested(IFLA_INET_CONF, |message| {
-                        message.u32(DEVCONF_ROUTE_LOCALNET, 1)
-                    });
+                    message.nested(IFLA_INET_CONF, |message| message.u32(DEVCONF_ROUTE_LOCALNET, 1));
                 });
             }
             if change.no_link_local {
@@ -200,24 +185,14 @@ pub fn set_link(name: &str, change: &LinkChange<'_>) -> Message {
 
 /// Removes a link; one that is gone already is fine.
 pub fn delete_link(name: &str) -> Message {
-    let mut message = Message::new(
-        format!("delete the link {name}"),
-        DELLINK,
-        0,
-        &link_header(0, 0, 0),
-    );
+    let mut message = Message::new(format!("delete the link {name}"), DELLINK, 0, &link_header(0, 0, 0));
     message.text(IFLA_IFNAME, name);
     message.tolerate(&[Errno::NODEV])
 }
 
 /// Asks for a link; no such link is fine and gives no answer.
 pub fn get_link(name: &str) -> Message {
-    let mut message = Message::new(
-        format!("look for the link {name}"),
-        GETLINK,
-        0,
-        &link_header(0, 0, 0),
-    );
+    let mut message = Message::new(format!("look for the link {name}"), GETLINK, 0, &link_header(0, 0, 0));
     message.text(IFLA_IFNAME, name);
     message.tolerate(&[Errno::NODEV])
 }
@@ -225,21 +200,15 @@ pub fn get_link(name: &str) -> Message {
 /// The link of a name.
 pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
     let reply = socket.request(get_link(name))?;
-    Ok(reply
-        .answers
-        .first()
-        .and_then(|(_, payload)| parse_link(payload)))
+    Ok(reply.answers.first().and_then(|(_, payload)| parse_link(payload)))
 }
 
 /// All links.
 pub fn links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
     let mut links = Vec::new();
-    socket.dump(
-        Message::new("list links", GETLINK, 0, &link_header(0, 0, 0)),
-        |_, payload| {
-            links.extend(parse_link(payload));
-        },
-    )?;
+    socket.dump(Message::new("list links", GETLINK, 0, &link_header(0, 0, 0)), |_, payload| {
+        links.extend(parse_link(payload));
+    })?;
     Ok(links)
 }
 
@@ -278,17 +247,9 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
 
 fn parse_vxlan(data: &[u8]) -> VxlanSettings {
     VxlanSettings {
-        vni: attribute(data, VXLAN_ID)
-            .and_then(read_u32)
-            .unwrap_or_default(),
-        port: attribute(data, VXLAN_PORT)
-            .and_then(super::read_be16)
-            .unwrap_or_default(),
-        local: attribute(data, VXLAN_LOCAL)
-            .or_else(|| attribute(data, VXLAN_LOCAL6))
-            .and_then(read_address),
-        uplink: attribute(data, VXLAN_LINK)
-            .and_then(read_u32)
-            .unwrap_or_default(),
+        vni: attribute(data, VXLAN_ID).and_then(read_u32).unwrap_or_default(),
+        port: attribute(data, VXLAN_PORT).and_then(super::read_be16).unwrap_or_default(),
+        local: attribute(data, VXLAN_LOCAL).or_else(|| attribute(data, VXLAN_LOCAL6)).and_then(read_address),
+        uplink: attribute(data, VXLAN_LINK).and_then(read_u32).unwrap_or_default(),
     }
 }

@@ -43,11 +43,7 @@ impl Message {
         buf.extend_from_slice(&[0; 8]);
         buf.extend_from_slice(fixed);
         pad(&mut buf);
-        Self {
-            what: what.into(),
-            tolerated: &[],
-            buf,
-        }
+        Self { what: what.into(), tolerated: &[], buf }
     }
 
     /// These refusals count as success (a thing to be made exists, a thing to be removed is gone).
@@ -128,8 +124,7 @@ impl Message {
         self.buf.extend_from_slice(&[0; 2]);
         self.buf.extend_from_slice(&(kind | NESTED).to_ne_bytes());
         inside(self);
-        let length =
-            u16::try_from(self.buf.len() - start).expect("attribute values are kept short");
+        let length = u16::try_from(self.buf.len() - start).expect("attribute values are kept short");
         self.buf[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 
@@ -177,9 +172,7 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// The attribute of one kind.
 pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes)
-        .find(|(k, _)| *k == kind)
-        .map(|(_, value)| value)
+    attributes(bytes).find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
 /// Reads a number in the machine's byte order.

@@ -13,13 +13,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv,
-    sendto, socket_with, sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, sendto, socket_with, sockopt,
 };
 
 pub use message::{
-    ACK, APPEND, CREATE, DUMP, EXCL, Message, REPLACE, REQUEST, attribute, attributes,
-    read_address, read_be16, read_be32, read_text, read_u32,
+    ACK, APPEND, CREATE, DUMP, EXCL, Message, REPLACE, REQUEST, attribute, attributes, read_address, read_be16, read_be32, read_text,
+    read_u32,
 };
 
 const NLMSG_ERROR: u16 = 2;
@@ -51,19 +50,11 @@ pub struct NetlinkError {
 impl NetlinkError {
     /// An error without words of the kernel.
     pub fn new(what: impl Into<String>, errno: Errno) -> Self {
-        Self {
-            what: what.into(),
-            errno: Some(errno),
-            detail: String::new(),
-        }
+        Self { what: what.into(), errno: Some(errno), detail: String::new() }
     }
 
     fn malformed(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            errno: None,
-            detail: String::new(),
-        }
+        Self { what: what.into(), errno: None, detail: String::new() }
     }
 }
 
@@ -106,11 +97,7 @@ impl Socket {
             Subsystem::Route => None,
             Subsystem::Netfilter => Some(netlink::NETFILTER),
         };
-        let flags = if groups == 0 {
-            SocketFlags::CLOEXEC
-        } else {
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK
-        };
+        let flags = if groups == 0 { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK };
         let open = || -> Result<OwnedFd, Errno> {
             let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
             bind(&fd, &SocketAddrNetlink::new(0, groups))?;
@@ -120,12 +107,7 @@ impl Socket {
             Ok(fd)
         };
         let fd = open().map_err(|errno| NetlinkError::new("open a netlink socket", errno))?;
-        Ok(Self {
-            fd,
-            sequence: 0,
-            send_buffer: 0,
-            buffer: vec![0; RECEIVE_BUFFER],
-        })
+        Ok(Self { fd, sequence: 0, send_buffer: 0, buffer: vec![0; RECEIVE_BUFFER] })
     }
 
     /// Sends all messages at once and collects the answer to each. The first refusal that is not
@@ -151,20 +133,14 @@ impl Socket {
             out.extend_from_slice(&message.buf);
             expected.push((message.what, message.tolerated));
         }
-        self.send(&out, || {
-            expected
-                .first()
-                .map_or_else(String::new, |(what, _)| what.to_string())
-        })?;
+        self.send(&out, || expected.first().map_or_else(String::new, |(what, _)| what.to_string()))?;
         let mut replies: Vec<Reply> = expected.iter().map(|_| Reply::default()).collect();
         let mut open = expected.len();
         let mut refused = None;
         while open > 0 {
             self.receive(|received| {
                 let index = received.sequence.wrapping_sub(first) as usize;
-                let (Some((what, tolerated)), Some(reply)) =
-                    (expected.get(index), replies.get_mut(index))
-                else {
+                let (Some((what, tolerated)), Some(reply)) = (expected.get(index), replies.get_mut(index)) else {
                     return;
                 };
                 match received.body {
@@ -176,11 +152,7 @@ impl Socket {
                         if tolerated.contains(&errno) {
                             reply.tolerated = Some(errno);
                         } else if refused.is_none() {
-                            refused = Some(NetlinkError {
-                                what: what.to_string(),
-                                errno: Some(errno),
-                                detail,
-                            });
+                            refused = Some(NetlinkError { what: what.to_string(), errno: Some(errno), detail });
                         }
                     }
                 }
@@ -195,11 +167,7 @@ impl Socket {
     }
 
     /// Asks for all objects of a kind and hands each answer (type and payload) to `each`.
-    pub fn dump(
-        &mut self,
-        mut message: Message,
-        mut each: impl FnMut(u16, &[u8]),
-    ) -> Result<(), NetlinkError> {
+    pub fn dump(&mut self, mut message: Message, mut each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         message.seal(sequence, DUMP);
@@ -213,11 +181,7 @@ impl Socket {
                         Body::Answer(kind, payload) => each(kind, payload),
                         Body::Done | Body::Acknowledged => done = Some(Ok(())),
                         Body::Refused(errno, detail) => {
-                            done = Some(Err(NetlinkError {
-                                what: what.clone(),
-                                errno: Some(errno),
-                                detail,
-                            }));
+                            done = Some(Err(NetlinkError { what: what.clone(), errno: Some(errno), detail }));
                         }
                     }
                 }
@@ -238,12 +202,7 @@ impl Socket {
         let mut tried = HashMap::with_capacity(count);
         let all = std::iter::once(Message::new("begin a transaction", 0x10, 0, &fixed))
             .chain(messages)
-            .chain(std::iter::once(Message::new(
-                "end a transaction",
-                0x11,
-                0,
-                &fixed,
-            )));
+            .chain(std::iter::once(Message::new("end a transaction", 0x11, 0, &fixed)));
         for (index, mut message) in all.enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
             message.seal(self.sequence, if index == count { ACK } else { 0 });
@@ -259,14 +218,8 @@ impl Socket {
                 if let Body::Refused(errno, detail) = &received.body
                     && refused.is_none()
                 {
-                    let what = tried
-                        .get(&received.sequence)
-                        .map_or_else(String::new, |what| what.to_string());
-                    refused = Some(NetlinkError {
-                        what,
-                        errno: Some(*errno),
-                        detail: detail.clone(),
-                    });
+                    let what = tried.get(&received.sequence).map_or_else(String::new, |what| what.to_string());
+                    refused = Some(NetlinkError { what, errno: Some(*errno), detail: detail.clone() });
                 }
                 // A failure of the commit itself is told for the first message only.
                 finished |= received.sequence == last || received.sequence == begin;
@@ -295,17 +248,11 @@ impl Socket {
         // The kernel wants the whole of a batch in one piece, and counts its own overhead too.
         let wanted = bytes.len() * 2 + 4096;
         if wanted > self.send_buffer.max(128 << 10) {
-            sockopt::set_socket_send_buffer_size_force(&self.fd, wanted)
-                .map_err(|errno| NetlinkError::new(what(), errno))?;
+            sockopt::set_socket_send_buffer_size_force(&self.fd, wanted).map_err(|errno| NetlinkError::new(what(), errno))?;
             self.send_buffer = wanted;
         }
         loop {
-            match sendto(
-                &self.fd,
-                bytes,
-                SendFlags::empty(),
-                &SocketAddrNetlink::new(0, 0),
-            ) {
+            match sendto(&self.fd, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(NetlinkError::new(what(), errno)),
@@ -322,31 +269,17 @@ impl Socket {
                 Err(errno) => return Err(NetlinkError::new(what, errno)),
             }
         };
-        let mut rest = self
-            .buffer
-            .get(..length)
-            .ok_or_else(|| NetlinkError::malformed(what))?;
+        let mut rest = self.buffer.get(..length).ok_or_else(|| NetlinkError::malformed(what))?;
         while rest.len() >= message::HEADER {
             let field16 = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
-            let field32 = |at: usize| {
-                u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]])
-            };
+            let field32 = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
             let length = field32(0) as usize;
             let (kind, flags, sequence) = (field16(4), field16(6), field32(8));
-            let payload = rest
-                .get(message::HEADER..length)
-                .ok_or_else(|| NetlinkError::malformed(what))?;
+            let payload = rest.get(message::HEADER..length).ok_or_else(|| NetlinkError::malformed(what))?;
             let body = match kind {
-                NLMSG_ERROR => {
-                    error_body(payload, flags).ok_or_else(|| NetlinkError::malformed(what))?
-                }
-                NLMSG_DONE => match payload
-                    .get(0..4)
-                    .map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
-                {
-                    Some(error) if error < 0 => {
-                        Body::Refused(Errno::from_raw_os_error(-error), String::new())
-                    }
+                NLMSG_ERROR => error_body(payload, flags).ok_or_else(|| NetlinkError::malformed(what))?,
+                NLMSG_DONE => match payload.get(0..4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])) {
+                    Some(error) if error < 0 => Body::Refused(Errno::from_raw_os_error(-error), String::new()),
                     _ => Body::Done,
                 },
                 kind => Body::Answer(kind, payload),
@@ -390,15 +323,8 @@ fn error_body(payload: &[u8], flags: u16) -> Option<Body<'static>> {
     let mut detail = String::new();
     if flags & ACK_TLVS != 0 {
         let request = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?) as usize;
-        let skipped = if flags & CAPPED != 0 {
-            message::HEADER
-        } else {
-            request.next_multiple_of(4)
-        };
-        if let Some(text) = payload
-            .get(4 + skipped..)
-            .and_then(|rest| attribute(rest, EXTENDED_TEXT))
-        {
+        let skipped = if flags & CAPPED != 0 { message::HEADER } else { request.next_multiple_of(4) };
+        if let Some(text) = payload.get(4 + skipped..).and_then(|rest| attribute(rest, EXTENDED_TEXT)) {
             detail = format!(" ({})", read_text(text));
         }
     }

@@ -88,24 +88,8 @@ fn family(address: &IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-fn address_message(
-    what: String,
-    kind: u16,
-    flags: u16,
-    link: u32,
-    address: IpNet,
-    scope: u8,
-) -> Message {
-    let mut fixed = [
-        family(&address.addr()),
-        address.prefix_len(),
-        0,
-        scope,
-        0,
-        0,
-        0,
-        0,
-    ];
+fn address_message(what: String, kind: u16, flags: u16, link: u32, address: IpNet, scope: u8) -> Message {
+    let mut fixed = [family(&address.addr()), address.prefix_len(), 0, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&link.to_ne_bytes());
     let mut message = Message::new(what, kind, flags, &fixed);
     message.address(IFA_LOCAL, address.addr());
@@ -134,58 +118,29 @@ fn add_address_in(scope: u8, link: u32, address: IpNet) -> Message {
 
 /// Takes an address away; fine if it is not there.
 pub fn delete_address(link: u32, address: IpNet) -> Message {
-    address_message(
-        format!("delete the address {address}"),
-        DELADDR,
-        0,
-        link,
-        address,
-        SCOPE_UNIVERSE,
-    )
-    .tolerate(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
+    address_message(format!("delete the address {address}"), DELADDR, 0, link, address, SCOPE_UNIVERSE)
+        .tolerate(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
 }
 
 /// All addresses.
 pub fn link_addresses(socket: &mut Socket) -> Result<Vec<LinkAddress>, NetlinkError> {
     let mut addresses = Vec::new();
-    socket.dump(
-        Message::new("list addresses", GETADDR, 0, &[0; 8]),
-        |_, payload| {
-            addresses.extend(parse_address(payload));
-        },
-    )?;
+    socket.dump(Message::new("list addresses", GETADDR, 0, &[0; 8]), |_, payload| {
+        addresses.extend(parse_address(payload));
+    })?;
     Ok(addresses)
 }
 
 fn parse_address(payload: &[u8]) -> Option<LinkAddress> {
     let fixed = payload.get(0..8)?;
     let rest = payload.get(8..)?;
-    let address = attribute(rest, IFA_LOCAL)
-        .or_else(|| attribute(rest, IFA_ADDRESS))
-        .and_then(read_address)?;
-    Some(LinkAddress {
-        link: read_u32(&fixed[4..8])?,
-        address: IpNet::new(address, fixed[1]).ok()?,
-        global: fixed[3] == SCOPE_UNIVERSE,
-    })
+    let address = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS)).and_then(read_address)?;
+    Some(LinkAddress { link: read_u32(&fixed[4..8])?, address: IpNet::new(address, fixed[1]).ok()?, global: fixed[3] == SCOPE_UNIVERSE })
 }
 
 fn route_message(what: String, kind: u16, flags: u16, route: &NewRoute) -> Message {
-    let scope = if route.gateway.is_none() && route.destination.addr().is_ipv4() {
-        SCOPE_LINK
-    } else {
-        SCOPE_UNIVERSE
-    };
-    let mut fixed = [
-        family(&route.destination.addr()),
-        route.destination.prefix_len(),
-        0,
-        0,
-        TABLE_MAIN,
-        OUR_PROTOCOL,
-        scope,
-    ]
-    .to_vec();
+    let scope = if route.gateway.is_none() && route.destination.addr().is_ipv4() { SCOPE_LINK } else { SCOPE_UNIVERSE };
+    let mut fixed = [family(&route.destination.addr()), route.destination.prefix_len(), 0, 0, TABLE_MAIN, OUR_PROTOCOL, scope].to_vec();
     fixed.push(TYPE_UNICAST);
     fixed.extend_from_slice(&if route.gateway.is_some() { ONLINK } else { 0 }.to_ne_bytes());
     let mut message = Message::new(what, kind, flags, &fixed);
@@ -207,29 +162,13 @@ fn route_message(what: String, kind: u16, flags: u16, route: &NewRoute) -> Messa
 
 /// Makes a route, or changes the one to the same destination.
 pub fn put_route(route: &NewRoute) -> Message {
-    route_message(
-        format!("add a route to {}", route.destination),
-        NEWROUTE,
-        CREATE | REPLACE,
-        route,
-    )
+    route_message(format!("add a route to {}", route.destination), NEWROUTE, CREATE | REPLACE, route)
 }
 
 /// Removes a route of ours through a link; fine if there is none.
 pub fn delete_route(destination: IpNet, link: u32) -> Message {
-    let route = NewRoute {
-        destination,
-        link,
-        gateway: None,
-        source: None,
-        mtu: None,
-    };
-    let mut message = route_message(
-        format!("delete the route to {destination}"),
-        DELROUTE,
-        0,
-        &route,
-    );
+    let route = NewRoute { destination, link, gateway: None, source: None, mtu: None };
+    let mut message = route_message(format!("delete the route to {destination}"), DELROUTE, 0, &route);
     // The scope must not narrow the search: routes over a gateway have another one.
     message.set_fixed_byte(6, 255);
     message.tolerate(&[Errno::SRCH, Errno::NODEV])
@@ -238,12 +177,9 @@ pub fn delete_route(destination: IpNet, link: u32) -> Message {
 /// All unicast routes of the main table.
 pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
-    socket.dump(
-        Message::new("list routes", GETROUTE, 0, &[0; 12]),
-        |_, payload| {
-            routes.extend(parse_route(payload));
-        },
-    )?;
+    socket.dump(Message::new("list routes", GETROUTE, 0, &[0; 12]), |_, payload| {
+        routes.extend(parse_route(payload));
+    })?;
     Ok(routes)
 }
 
@@ -251,9 +187,7 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
 pub fn parse_route(payload: &[u8]) -> Option<Route> {
     let fixed = payload.get(0..12)?;
     let rest = payload.get(12..)?;
-    let table = attribute(rest, RTA_TABLE)
-        .and_then(read_u32)
-        .unwrap_or(u32::from(fixed[4]));
+    let table = attribute(rest, RTA_TABLE).and_then(read_u32).unwrap_or(u32::from(fixed[4]));
     if fixed[7] != TYPE_UNICAST || table != u32::from(TABLE_MAIN) {
         return None;
     }
@@ -262,16 +196,12 @@ pub fn parse_route(payload: &[u8]) -> Option<Route> {
         AF_INET6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let destination = attribute(rest, RTA_DST)
-        .and_then(read_address)
-        .unwrap_or(unspecified);
+    let destination = attribute(rest, RTA_DST).and_then(read_address).unwrap_or(unspecified);
     Some(Route {
         destination: IpNet::new(destination, fixed[1]).ok()?,
         link: attribute(rest, RTA_OIF).and_then(read_u32),
         gateway: attribute(rest, RTA_GATEWAY).and_then(read_address),
-        metric: attribute(rest, RTA_PRIORITY)
-            .and_then(read_u32)
-            .unwrap_or_default(),
+        metric: attribute(rest, RTA_PRIORITY).and_then(read_u32).unwrap_or_default(),
         protocol: fixed[5],
     })
 }
@@ -288,12 +218,7 @@ fn neighbour_header(family: u8, link: u32, flags: u8) -> [u8; 12] {
 /// Tells the kernel for good which MAC has an address, so that nobody is asked.
 pub fn put_neighbour(link: u32, address: IpAddr, mac: [u8; 6]) -> Message {
     let fixed = neighbour_header(family(&address), link, 0);
-    let mut message = Message::new(
-        format!("add the neighbour {address}"),
-        NEWNEIGH,
-        CREATE | REPLACE,
-        &fixed,
-    );
+    let mut message = Message::new(format!("add the neighbour {address}"), NEWNEIGH, CREATE | REPLACE, &fixed);
     message.address(NDA_DST, address);
     message.with(NDA_LLADDR, &mac)
 }
@@ -301,12 +226,7 @@ pub fn put_neighbour(link: u32, address: IpAddr, mac: [u8; 6]) -> Message {
 /// Removes a neighbour; fine if it is not there.
 pub fn delete_neighbour(link: u32, address: IpAddr) -> Message {
     let fixed = neighbour_header(family(&address), link, 0);
-    let mut message = Message::new(
-        format!("delete the neighbour {address}"),
-        DELNEIGH,
-        0,
-        &fixed,
-    );
+    let mut message = Message::new(format!("delete the neighbour {address}"), DELNEIGH, 0, &fixed);
     message.address(NDA_DST, address);
     message.tolerate(&[Errno::NOENT, Errno::NODEV])
 }
@@ -314,12 +234,7 @@ pub fn delete_neighbour(link: u32, address: IpAddr) -> Message {
 /// Tells a VXLAN device for good to which node frames for a MAC go.
 pub fn put_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
     let fixed = neighbour_header(AF_BRIDGE, link, NEIGHBOUR_SELF);
-    let mut message = Message::new(
-        format!("forward to the node {node}"),
-        NEWNEIGH,
-        CREATE | REPLACE,
-        &fixed,
-    );
+    let mut message = Message::new(format!("forward to the node {node}"), NEWNEIGH, CREATE | REPLACE, &fixed);
     message.address(NDA_DST, node);
     message.with(NDA_LLADDR, &mac)
 }
@@ -327,16 +242,9 @@ pub fn put_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
 /// Removes a forwarding entry; fine if it is not there.
 pub fn delete_forwarding(link: u32, mac: [u8; 6], node: IpAddr) -> Message {
     let fixed = neighbour_header(AF_BRIDGE, link, NEIGHBOUR_SELF);
-    let mut message = Message::new(
-        format!("stop forwarding to the node {node}"),
-        DELNEIGH,
-        0,
-        &fixed,
-    );
+    let mut message = Message::new(format!("stop forwarding to the node {node}"), DELNEIGH, 0, &fixed);
     message.address(NDA_DST, node);
-    message
-        .with(NDA_LLADDR, &mac)
-        .tolerate(&[Errno::NOENT, Errno::NODEV])
+    message.with(NDA_LLADDR, &mac).tolerate(&[Errno::NOENT, Errno::NODEV])
 }
 
 /// All forwarding entries of a VXLAN device with a destination.
@@ -344,16 +252,13 @@ pub fn forwarding(socket: &mut Socket, link: u32) -> Result<Vec<([u8; 6], IpAddr
     const GETNEIGH: u16 = 30;
     let mut entries = Vec::new();
     let fixed = neighbour_header(AF_BRIDGE, 0, 0);
-    socket.dump(
-        Message::new("list forwarding entries", GETNEIGH, 0, &fixed),
-        |_, payload| {
-            let of_link = payload.get(4..8).and_then(read_u32) == Some(link);
-            if let (true, Some(rest)) = (of_link, payload.get(12..)) {
-                let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok());
-                let node = attribute(rest, NDA_DST).and_then(read_address);
-                entries.extend(mac.zip(node));
-            }
-        },
-    )?;
+    socket.dump(Message::new("list forwarding entries", GETNEIGH, 0, &fixed), |_, payload| {
+        let of_link = payload.get(4..8).and_then(read_u32) == Some(link);
+        if let (true, Some(rest)) = (of_link, payload.get(12..)) {
+            let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok());
+            let node = attribute(rest, NDA_DST).and_then(read_address);
+            entries.extend(mac.zip(node));
+        }
+    })?;
     Ok(entries)
 }

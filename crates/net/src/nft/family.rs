@@ -20,11 +20,7 @@ impl Family {
     pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
     pub(crate) fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
     /// What names of sets and chains end in.
@@ -68,10 +64,7 @@ impl Family {
 
     /// Those of one family.
     pub(crate) fn only(self, cidrs: &[IpNet]) -> impl Iterator<Item = IpNet> {
-        cidrs
-            .iter()
-            .copied()
-            .filter(move |cidr| Self::of(cidr.addr()) == self)
+        cidrs.iter().copied().filter(move |cidr| Self::of(cidr.addr()) == self)
     }
 
     fn source_offset(self) -> u32 {
@@ -90,9 +83,7 @@ impl Family {
 
     /// A rule for packets of this family only.
     pub(crate) fn rule(self) -> Rule {
-        Rule::new()
-            .meta(0, Meta::Family)
-            .equal(0, &[self.nat() as u8])
+        Rule::new().meta(0, Meta::Family).equal(0, &[self.nat() as u8])
     }
 }
 
@@ -117,8 +108,7 @@ impl Rule {
     pub(crate) fn not_within(self, slot: u32, scratch: u32, cidr: IpNet) -> Self {
         let (mask, network) = (octets(cidr.netmask()), octets(cidr.network()));
         let zero = vec![0; mask.len()];
-        self.bitwise(slot, scratch, &mask, &zero)
-            .unequal(scratch, &network)
+        self.bitwise(slot, scratch, &mask, &zero).unequal(scratch, &network)
     }
 
     /// Goes on only if the packet is for this machine.
@@ -143,8 +133,7 @@ impl Rule {
 
     /// Goes on only if some of these bits are set in slot 0, which is overwritten.
     pub(crate) fn has_bits(self, bits: u32) -> Self {
-        self.bitwise(0, 0, &bits.to_ne_bytes(), &[0; 4])
-            .unequal(0, &[0; 4])
+        self.bitwise(0, 0, &bits.to_ne_bytes(), &[0; 4]).unequal(0, &[0; 4])
     }
 }
 

@@ -10,9 +10,7 @@ use std::borrow::Cow;
 
 use rustix::io::Errno;
 
-use crate::netlink::{
-    CREATE, Message, NetlinkError, Socket, Subsystem, attribute, read_be32, read_text,
-};
+use crate::netlink::{CREATE, Message, NetlinkError, Socket, Subsystem, attribute, read_be32, read_text};
 
 pub(crate) use family::{Family, octets, port_field};
 pub(crate) use rule::{Dynamic, Meta, Nat, Rule, Verdict};
@@ -138,12 +136,7 @@ impl Table {
     }
 
     pub(crate) fn add(&self) -> Message {
-        let mut message = message(
-            format!("add the table {}", self.name),
-            NEWTABLE,
-            CREATE,
-            INET,
-        );
+        let mut message = message(format!("add the table {}", self.name), NEWTABLE, CREATE, INET);
         message.text(1, &self.name);
         message.be32(2, 0);
         message
@@ -192,12 +185,7 @@ impl Table {
 
     /// Appends a rule to a chain.
     pub(crate) fn rule(&self, chain: &str, rule: Rule) -> Message {
-        let mut message = message(
-            format!("add a rule to the chain {chain}"),
-            NEWRULE,
-            CREATE | crate::netlink::APPEND,
-            INET,
-        );
+        let mut message = message(format!("add a rule to the chain {chain}"), NEWRULE, CREATE | crate::netlink::APPEND, INET);
         message.text(1, &self.name);
         message.text(2, chain);
         rule.write(&mut message);
@@ -211,16 +199,8 @@ impl Table {
         const TIMEOUT: u32 = 0x10;
         const EVAL: u32 = 0x20;
         const CONCAT: u32 = 0x80;
-        let concatenated = if set.kind == Kind::Ranges && set.key.len() > 1 {
-            CONCAT
-        } else {
-            0
-        };
-        let carries = if matches!(set.carries, Carries::Nothing) {
-            0
-        } else {
-            MAP
-        };
+        let concatenated = if set.kind == Kind::Ranges && set.key.len() > 1 { CONCAT } else { 0 };
+        let carries = if matches!(set.carries, Carries::Nothing) { 0 } else { MAP };
         let kind = match set.kind {
             Kind::Plain => 0,
             Kind::Dynamic { .. } => TIMEOUT | EVAL,
@@ -256,34 +236,19 @@ impl Table {
             }
         });
         message.be32(10, id);
-        let numbers = [
-            (KEY_BYTE_ORDER, &*set.key == NUMBER),
-            (DATA_BYTE_ORDER, set.carries.is_number()),
-        ];
-        let hints: Vec<u8> = numbers
-            .iter()
-            .filter(|(_, is)| *is)
-            .flat_map(|(hint, _)| *hint)
-            .collect();
+        let numbers = [(KEY_BYTE_ORDER, &*set.key == NUMBER), (DATA_BYTE_ORDER, set.carries.is_number())];
+        let hints: Vec<u8> = numbers.iter().filter(|(_, is)| *is).flat_map(|(hint, _)| *hint).collect();
         if !hints.is_empty() {
             message.bytes(13, &hints);
         }
         message
     }
 
-    pub(crate) fn add_elements<'a>(
-        &self,
-        set: &str,
-        elements: impl Iterator<Item = (&'a [u8], &'a Data)>,
-    ) -> Vec<Message> {
+    pub(crate) fn add_elements<'a>(&self, set: &str, elements: impl Iterator<Item = (&'a [u8], &'a Data)>) -> Vec<Message> {
         self.elements("add elements to the set", NEWSETELEM, CREATE, set, elements)
     }
 
-    pub(crate) fn delete_elements<'a>(
-        &self,
-        set: &str,
-        elements: impl Iterator<Item = (&'a [u8], &'a Data)>,
-    ) -> Vec<Message> {
+    pub(crate) fn delete_elements<'a>(&self, set: &str, elements: impl Iterator<Item = (&'a [u8], &'a Data)>) -> Vec<Message> {
         self.elements("delete elements of the set", DELSETELEM, 0, set, elements)
     }
 
@@ -328,19 +293,12 @@ impl Table {
 }
 
 fn message(what: String, kind: u8, flags: u16, family: u8) -> Message {
-    Message::new(
-        what,
-        u16::from(SUBSYSTEM) << 8 | u16::from(kind),
-        flags,
-        &[family, 0, 0, 0],
-    )
+    Message::new(what, u16::from(SUBSYSTEM) << 8 | u16::from(kind), flags, &[family, 0, 0, 0])
 }
 
 /// `nft` packs the types of a concatenation six bits each.
 fn type_number(parts: &[Type]) -> u32 {
-    parts
-        .iter()
-        .fold(0, |number, part| number << 6 | *part as u32)
+    parts.iter().fold(0, |number, part| number << 6 | *part as u32)
 }
 
 /// Removes a whole table, whoever made it; fine if there is none.
@@ -362,19 +320,13 @@ pub(crate) fn delete_table(family: &str, name: &str) -> Result<(), NetlinkError>
 
 /// Whether a message says that a table of this name in the family `inet` was removed.
 pub(crate) fn tells_removal(kind: u16, payload: &[u8], name: &str) -> bool {
-    let removed =
-        kind == u16::from(SUBSYSTEM) << 8 | u16::from(DELTABLE) && payload.first() == Some(&INET);
-    removed
-        && payload
-            .get(4..)
-            .and_then(|rest| attribute(rest, 1))
-            .is_some_and(|text| read_text(text) == name)
+    let removed = kind == u16::from(SUBSYSTEM) << 8 | u16::from(DELTABLE) && payload.first() == Some(&INET);
+    removed && payload.get(4..).and_then(|rest| attribute(rest, 1)).is_some_and(|text| read_text(text) == name)
 }
 
 /// Whether a table of this name in the family `inet` is there.
 pub(crate) fn table_exists(socket: &mut Socket, name: &str) -> Result<bool, NetlinkError> {
-    let mut request =
-        message(format!("look for the table {name}"), GETTABLE, 0, INET).tolerate(&[Errno::NOENT]);
+    let mut request = message(format!("look for the table {name}"), GETTABLE, 0, INET).tolerate(&[Errno::NOENT]);
     request.text(1, name);
     Ok(socket.request(request)?.tolerated.is_none())
 }
@@ -404,12 +356,9 @@ impl BaseChain {
 /// All base chains, for looking whether somebody drops what we forward.
 pub(crate) fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
     let mut chains = Vec::new();
-    socket.dump(
-        message("list chains".into(), GETCHAIN, 0, 0),
-        |_, payload| {
-            chains.extend(parse_base_chain(payload));
-        },
-    )?;
+    socket.dump(message("list chains".into(), GETCHAIN, 0, 0), |_, payload| {
+        chains.extend(parse_base_chain(payload));
+    })?;
     Ok(chains)
 }
 

@@ -68,9 +68,7 @@ pub(crate) struct Rule {
 
 impl Rule {
     pub(crate) fn new() -> Self {
-        Self {
-            expressions: Message::new("", 0, 0, &[]),
-        }
+        Self { expressions: Message::new("", 0, 0, &[]) }
     }
 
     pub(super) fn write(self, message: &mut Message) {
@@ -210,14 +208,7 @@ impl Rule {
     }
 
     /// Changes a dynamic set; `data` is the slot of what a map gets.
-    pub(crate) fn dynamic(
-        self,
-        operation: Dynamic,
-        set: &str,
-        key: u32,
-        data: Option<u32>,
-        timeout: Option<u64>,
-    ) -> Self {
+    pub(crate) fn dynamic(self, operation: Dynamic, set: &str, key: u32, data: Option<u32>, timeout: Option<u64>) -> Self {
         self.expression("dynset", |message| {
             message.text(1, set);
             message.be32(3, operation as u32);
@@ -248,6 +239,17 @@ impl Rule {
     /// The routing type of the source address.
     pub(crate) fn source_type(self, slot: u32) -> Self {
         self.route_type(slot, 1)
+    }
+
+    /// The interface by which the packet came in if it also goes out by it, or 0.
+    pub(crate) fn route_by_input(self, slot: u32) -> Self {
+        const DESTINATION: u32 = 2;
+        const INPUT_INTERFACE: u32 = 8;
+        self.expression("fib", |message| {
+            message.be32(1, register(slot));
+            message.be32(2, 1);
+            message.be32(3, DESTINATION | INPUT_INTERFACE);
+        })
     }
 
     fn route_type(self, slot: u32, flags: u32) -> Self {
