@@ -25,6 +25,7 @@ pub mod resources;
 mod rules;
 pub mod schema;
 pub mod status;
+pub mod time;
 pub mod types;
 
 pub use causes::{Cause, Causes};

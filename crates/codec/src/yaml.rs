@@ -14,7 +14,7 @@ use crate::{DecodeError, Decoded, MAX_DEPTH, Strictness, json};
 /// Most bytes of one stream.
 pub const MAX_BYTES: usize = 3 << 20;
 /// Most values that aliases may stand for in one stream.
-const MAX_REPLAYED: usize = 20_000;
+const MAX_REPLAYED: usize = 10_000;
 
 /// Reads one YAML document as a JSON value; an empty one is null. Further documents are an error.
 pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {

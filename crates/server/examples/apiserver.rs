@@ -43,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
         event_ttl: Duration::from_secs(3600),
         sans: Vec::new(),
         cluster_domain: "cluster.local".into(),
+        security: server::Security::default(),
     };
     let started = std::time::Instant::now();
     let deps = Deps { store, pki: pki.clone(), serving, kubelet_client, front_proxy };

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use pki::{ClusterPki, HotCert, PublicKey};
 use store::Store;
 
+use crate::security::Security;
+
 /// Settings of one server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -44,6 +46,8 @@ pub struct Config {
     pub sans: Vec<String>,
     /// Domain of the cluster's services.
     pub cluster_domain: String,
+    /// Audit, encryption and further ways to authenticate and authorize.
+    pub security: Security,
 }
 
 impl Config {

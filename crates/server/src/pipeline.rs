@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::Response;
 
 use crate::attributes::{self, Attributes, Classified};
+use crate::audit;
 use crate::authenticate::Connection;
 use crate::body::{RequestBody, ResponseBody};
 use crate::catalog::Served;
@@ -41,8 +42,10 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     }
     let labels = server.metrics.labels(&classified);
     let long = is_long_running(&classified.attributes, classified.verb);
+    let audit_id = audit::id(&call);
+    let trail = server.audit.as_ref().map(|audit| audit::Trail::begin(audit, &call, &classified.attributes, &audit_id, long));
     let timeout = server.config.request_timeout;
-    let work = handle(server, call, query, classified);
+    let work = audit::within(trail.clone(), handle(server, call, query, classified));
     let result = if long {
         work.await
     } else {
@@ -51,7 +54,11 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
             Err(_) => Err(Status::new(Reason::Timeout, "request did not complete within the allotted timeout")),
         }
     };
-    let reply = result.unwrap_or_else(|status| failure::answer(&status, media));
+    let mut reply = result.unwrap_or_else(|status| failure::answer(&status, media));
+    if let Some(trail) = trail {
+        reply = trail.complete(reply);
+    }
+    audit::tell_id(&mut reply, &audit_id);
     server.metrics.observe(&labels, reply.status().as_u16(), started.elapsed(), long);
     reply
 }

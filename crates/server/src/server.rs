@@ -12,12 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Chain;
 use crate::allocate::Allocators;
+use crate::audit::Audit;
 use crate::authenticate::StaticTokens;
 use crate::authorize::{NodeGraph, Rbac};
 use crate::catalog::{Catalog, Catalogs};
 use crate::config::{Config, Deps};
 use crate::follow::Follow;
 use crate::metrics::Metrics;
+use crate::reload::Reloads;
 use crate::steps::admit::Queue;
 use crate::transport::in_process::InProcess;
 use crate::user::User;
@@ -39,6 +41,8 @@ pub struct Server {
     pub(crate) allocators: Allocators,
     pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: Metrics,
+    pub(crate) audit: Option<Arc<Audit>>,
+    pub(crate) reloads: Arc<Reloads>,
     pub(crate) openapi: crate::endpoints::openapi::Documents,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops: ends watches and listeners.
@@ -64,6 +68,7 @@ impl Server {
     /// When keys are unusable or the store refuses writes.
     pub async fn new(config: Config, deps: Deps) -> anyhow::Result<Arc<Server>> {
         let store = deps.store.clone();
+        let (reloads, shutdown) = (Arc::new(Reloads::default()), CancellationToken::new());
         let tokens = TokenAuthority::new(deps.pki.service_account_key.clone(), &config.old_token_keys, &config.issuers)?;
         let server = Arc::new(Server {
             catalogs: Catalogs::new(store.clone()),
@@ -77,14 +82,17 @@ impl Server {
             allocators: Allocators::new(store.clone(), &config),
             queue: Arc::new(Queue::new(config.max_in_flight)),
             metrics: Metrics::default(),
+            audit: Audit::open(&config.security.audit, &reloads, &shutdown)?,
+            reloads,
             openapi: crate::endpoints::openapi::Documents::default(),
             tasks: TaskTracker::new(),
-            shutdown: CancellationToken::new(),
+            shutdown,
             ready: watch::Sender::new(Readiness::Starting),
             store,
             config,
             deps,
         });
+        server.follow_encryption();
         bootstrap::ensure(&server).await?;
         crate::definitions::start(&server);
         crate::availability::start(&server);
@@ -114,6 +122,24 @@ impl Server {
     pub fn stop(&self) {
         self.ready.send_replace(Readiness::Stopping);
         self.shutdown.cancel();
+    }
+
+    /// What became of the configuration files that are read again when they change.
+    pub fn reloads(&self) -> Arc<Reloads> {
+        self.reloads.clone()
+    }
+
+    fn follow_encryption(&self) {
+        let Some(encryption) = self.config.security.encryption.clone() else { return };
+        let (store, path, content) = (self.store.clone(), encryption.path().to_owned(), encryption.content().to_vec());
+        self.reloads.follow("encryption", &path, &content, self.shutdown.clone(), move |content| {
+            encryption.reload(content, store.mvcc().revision())
+        });
+    }
+
+    /// Whether a stored object has to be written again for the encryption that is in force.
+    pub(crate) fn is_stale(&self, entry: &store::Entry) -> bool {
+        self.config.security.encryption.as_ref().is_some_and(|encryption| encryption.is_stale(entry))
     }
 
     /// How far the server is, now and later.

@@ -239,3 +239,42 @@ async fn bad_bodies_are_refused_with_a_status() {
         assert_eq!(answer["kind"], "Status", "{start}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_requests_keep_metadata_of_every_way_in_and_decisions_of_one() {
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    const MERGE: &str = "application/merge-patch+json";
+    let test = UnderTest::start().await;
+    let pem = pki::build_csr(&pki::PrivateKey::generate().unwrap(), &pki::Subject::new("somebody", &[]), &[]).unwrap();
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"generateName": "e2e-"},
+        "spec": {"request": encoded, "signerName": "kubernetes.io/kube-apiserver-client", "expirationSeconds": 3600, "usages": ["client auth"]}});
+    let made = test.create(REQUESTS, &request).await;
+    assert_eq!(made["spec"]["username"], "admin");
+    let path = format!("{REQUESTS}/{}", made["metadata"]["name"].as_str().unwrap());
+    let approval = format!("{path}/approval");
+    let patch = json!({"metadata": {"annotations": {"approval": "patched"}}, "status": {"conditions": [{"type": "Other", "status": "True", "reason": "x"}]}});
+    let (code, patched) = test.call(Method::PATCH, &approval, MERGE, patch.to_string()).await;
+    assert_eq!((code, &patched["metadata"]["annotations"]["approval"]), (200, &json!("patched")), "{patched}");
+    assert_eq!(patched["status"]["conditions"][0]["type"], "Other");
+    assert!(patched["status"]["conditions"][0]["lastUpdateTime"].is_string());
+    let mut approved = patched.clone();
+    let decision = json!({"type": "Approved", "status": "True", "reason": "y"});
+    approved["status"]["conditions"].as_array_mut().unwrap().push(decision);
+    let (code, approved) = test.call(Method::PUT, &approval, "application/json", approved.to_string()).await;
+    assert_eq!(code, 200, "{approved}");
+    let status = format!("{path}/status");
+    let patch = json!({"metadata": {"annotations": {"status": "patched"}}, "status": {"certificate": encoded}});
+    let (code, signed) = test.call(Method::PATCH, &status, MERGE, patch.to_string()).await;
+    assert_eq!((code, &signed["metadata"]["annotations"]["status"]), (200, &json!("patched")), "{signed}");
+    assert_eq!(signed["status"]["certificate"], encoded);
+    for (what, path, conditions, code) in [
+        ("a decision is final", &approval, json!([]), 422),
+        ("only approval decides", &status, json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]), 422),
+        ("decisions exclude each other", &approval, json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]), 422),
+    ] {
+        let patch = json!({"status": {"conditions": conditions}});
+        let (found, answer) = test.call(Method::PATCH, path, MERGE, patch.to_string()).await;
+        assert_eq!(found, code, "{what}: {answer}");
+    }
+}

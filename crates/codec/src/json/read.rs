@@ -1,12 +1,12 @@
 //! Reads a JSON text once, building the value and checking every field against the schema on the way.
 
-use api::Quantity;
 use api::schema::{Form, Scalar, Shape, Type};
+use api::{Quantity, time};
 use serde_json::{Map, Value};
 
 use super::scan::{Scanner, number_value};
 use super::{DecodeError, Strictness};
-use crate::{MAX_DEPTH, octets, time};
+use crate::{MAX_DEPTH, octets};
 
 /// Most problems that are reported.
 const MAX_PROBLEMS: usize = 100;

@@ -1,11 +1,11 @@
 //! Messages to JSON values by the field numbers of the schema table.
 
 use api::schema::{Field, Form, Scalar, Shape, Type};
+use api::time::{self, Instant};
 use serde_json::{Map, Value};
 
 use super::ProtobufError;
 use super::wire::{Fields, Wire, varint};
-use crate::time::{self, Instant};
 use crate::{MAX_DEPTH, json, octets};
 
 /// Decodes a message of a type that has fields; fields that the table does not know are skipped.

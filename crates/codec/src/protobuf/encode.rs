@@ -2,11 +2,12 @@
 //! fields always, pointers only when set, map entries by key.
 
 use api::schema::{Field, Form, Scalar, Shape, Type};
+use api::time;
 use serde_json::{Map, Value};
 
 use super::ProtobufError;
 use super::wire::{put_bytes, put_double, put_message, put_number};
-use crate::{octets, time};
+use crate::octets;
 
 /// What stands behind a field number of a message.
 enum Slot<'t> {

@@ -95,7 +95,7 @@ fn cell(column: &Column, path: Option<&JsonPath>, object: &Object, clock: &Clock
         ("integer", Value::Number(number)) => number.as_i64().or_else(|| number.as_f64().map(|double| double as i64)).into(),
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
         ("date", Value::String(text)) if text.is_empty() => "<unknown>".into(),
-        ("date", Value::String(text)) => match crate::time::parse(text) {
+        ("date", Value::String(text)) => match api::time::parse(text) {
             Some(instant) => print::human_duration(clock.now - instant.seconds).into(),
             None => "<invalid>".into(),
         },
@@ -127,7 +127,7 @@ mod tests {
             "status": {"conditions": [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]},
         }))
         .expect("an object");
-        let clock = Clock { now: crate::time::parse("2026-01-01T00:05:00Z").expect("a time").seconds };
+        let clock = Clock { now: api::time::parse("2026-01-01T00:05:00Z").expect("a time").seconds };
         let table = table(&def, &ListHead { resource_version: "7", ..ListHead::default() }, [&object], IncludeObject::None, &clock);
         assert_eq!(table["rows"][0]["cells"], json!(["x", 3, "True", "5m", "[\"a\"]", null]));
         assert_eq!(table["metadata"], json!({"resourceVersion": "7"}));

@@ -44,6 +44,10 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
 fn metrics(server: &Server) -> Reply {
     let mut text = String::new();
     server.metrics.render(&mut text);
+    server.reloads.render(&mut text);
+    if let Some(audit) = &server.audit {
+        audit.render(&mut text);
+    }
     store_metrics(server, &mut text);
     reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }

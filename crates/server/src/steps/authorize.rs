@@ -57,7 +57,12 @@ impl Allowed {
 /// 403 with the reason.
 pub fn authorize(server: &Server, caller: Identified, classified: Classified) -> Result<Allowed, Status> {
     let Classified { attributes, verb } = classified;
-    check(server, caller.user(), &attributes)?;
+    let verdict = crate::authorize::decide(server, caller.user(), &attributes);
+    crate::audit::annotate("authorization.k8s.io/decision", if verdict.allowed { "allow" } else { "forbid" });
+    crate::audit::annotate("authorization.k8s.io/reason", verdict.reason.as_str());
+    if !verdict.allowed {
+        return Err(forbidden(caller.user(), &attributes, &verdict.reason));
+    }
     Ok(Allowed { user: caller.into_user(), attributes, verb })
 }
 

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use store::Entry;
 
 use crate::catalog::Served;
-use crate::convert as maps;
 
 /// Converts an object to another `apiVersion` of the same kind.
 ///
@@ -16,15 +15,12 @@ pub fn convert(served: &Served, object: &Object, to: &str) -> Result<Object, Sta
     if from == to {
         return Ok(object.clone());
     }
-    let mut converted = match (from, to, &*served.def.kind) {
-        (_, _, _) if served.custom.is_some() => object.clone(),
-        ("v1", "events.k8s.io/v1", "Event") => maps::event::to_new(object),
-        ("events.k8s.io/v1", "v1", "Event") => maps::event::to_core(object),
-        ("autoscaling/v2", "autoscaling/v1", _) => maps::autoscaler::to_v1(object),
-        ("autoscaling/v1", "autoscaling/v2", _) => maps::autoscaler::to_v2(object),
-        _ => return Err(Status::internal(format!("no conversion of {} from {from} to {to}", served.def.kind))),
-    };
-    converted.set_kind(to, &served.def.kind);
+    let mut converted = object.clone();
+    if served.custom.is_some() {
+        converted.set_kind(to, &served.def.kind);
+    } else {
+        api::convert::convert(&mut converted, to).map_err(Status::internal)?;
+    }
     Ok(converted)
 }
 

@@ -2,6 +2,7 @@
 
 use api::Status;
 
+use crate::audit;
 use crate::authenticate::{self, impersonate};
 use crate::request::{Call, Caller};
 use crate::server::Server;
@@ -35,6 +36,11 @@ pub async fn identify(server: &Server, call: &mut Call) -> Result<Identified, St
             authenticate::authenticate(server, &mut call.parts, &connection).await?
         }
     };
+    audit::identified(&user, call).await?;
+    let caller = user.clone();
     let user = impersonate::impersonate(server, user, &mut call.parts)?;
+    if user != caller {
+        audit::impersonated(&user);
+    }
     Ok(Identified { user })
 }

@@ -84,6 +84,5 @@ pub fn now() -> String {
 
 /// Seconds since the epoch as RFC 3339.
 pub fn timestamp(seconds: i64) -> String {
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    api::time::seconds_text(seconds)
 }

@@ -103,12 +103,16 @@ pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
     } else {
         (served.kind.prepare_create)(&mut object);
     }
-    if served.kind.group == "certificates.k8s.io" && served.kind.kind == "CertificateSigningRequest" {
+    if is_certificate_request(served) {
         let user = write.user();
         let extra = serde_json::to_value(&user.extra).ok().and_then(|extra| extra.as_object().cloned()).unwrap_or_default();
         certificate_signing_request::set_requestor(&mut object, &user.name, &user.uid, &user.groups, extra);
     }
     Prepared(object)
+}
+
+fn is_certificate_request(served: &Served) -> bool {
+    served.kind.group == "certificates.k8s.io" && served.kind.kind == "CertificateSigningRequest"
 }
 
 /// Whether the kind counts its generations.
@@ -126,7 +130,12 @@ pub fn update(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
         (Some(_), true) => custom_status(&mut object, old),
         (Some(_), false) if served.has_status() => api::kinds::keep_status(&mut object, old),
         (Some(_), false) => {}
-        (None, true) => (served.kind.prepare_status_update)(&mut object, old),
+        (None, true) => {
+            (served.kind.prepare_status_update)(&mut object, old);
+            if is_certificate_request(served) {
+                certificate_signing_request::stamp_conditions(&mut object, old, &write.options.now);
+            }
+        }
         (None, false) => (served.kind.prepare_update)(&mut object, old),
     }
     if has_generation(served) {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use api::kinds::certificates::certificate_signing_request;
 use api::{Causes, Object, Status};
 use async_trait::async_trait;
 use http::StatusCode;
-use serde_json::{Value, json};
 
 use super::{Subresource, decoded};
 use crate::attributes::Verb;
@@ -57,41 +57,15 @@ impl Subresource for CertificateApproval {
     }
 }
 
-fn conditions(object: &Object) -> Vec<Value> {
-    object.at(&["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-/// The old request with the new conditions.
+/// What the rules of requests make of the object that was given.
 fn approved(write: &Write<'_>, old: &Object, given: &Object) -> Result<Object, Status> {
+    let mut request = given.clone();
+    certificate_signing_request::prepare_approval(&mut request, old);
+    certificate_signing_request::stamp_conditions(&mut request, old, &write.options.now);
     let mut causes = Causes::default();
-    let mut new = conditions(given);
-    let before = conditions(old);
-    let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition["type"] == kind);
-    for kind in ["Approved", "Denied"] {
-        if has(&before, kind) && !has(&new, kind) {
-            causes.forbidden("status.conditions", &format!("updates may not remove a condition of type {kind:?}"));
-        }
-    }
-    if has(&new, "Approved") && has(&new, "Denied") {
-        causes.invalid("status.conditions", &json!("Denied"), "Approved and Denied conditions are mutually exclusive");
-    }
-    for (index, condition) in new.iter_mut().enumerate() {
-        if condition["type"].as_str().unwrap_or("").is_empty() {
-            causes.required(&format!("status.conditions[{index}].type"), "");
-        }
-        let known = before.iter().find(|one| one["type"] == condition["type"]);
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            if condition[field].is_null() {
-                let kept = known.map(|one| one[field].clone()).filter(|time| !time.is_null());
-                condition[field] = kept.unwrap_or_else(|| write.options.now.as_str().into());
-            }
-        }
-    }
+    certificate_signing_request::validate_approval(&request, old, &mut causes);
     if !causes.is_empty() {
         return Err(Status::invalid("certificates.k8s.io", "CertificateSigningRequest", old.name(), &causes));
     }
-    let mut object = old.clone();
-    object.map_at_mut(&["status"]).insert("conditions".into(), new.into());
-    object.set_meta("resourceVersion", given.resource_version().to_owned());
-    Ok(object)
+    Ok(request)
 }

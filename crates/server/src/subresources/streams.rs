@@ -21,6 +21,7 @@ use crate::query::{Query, percent_encode};
 use crate::request::{Reply, Request, reply};
 use crate::server::Server;
 use crate::steps::{commit, convert};
+use crate::websocket;
 use crate::write::Write;
 
 /// The subresource.
@@ -39,7 +40,7 @@ impl Subresource for Streams {
         (group, plural) == ("", "pods") && matches!(subresource, "log" | "exec" | "attach" | "portforward")
     }
 
-    async fn serve(&self, server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
+    async fn serve(&self, server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
         let attributes = request.allowed.attributes().clone();
         let verb = request.allowed.verb();
         let allowed = matches!(verb, Verb::Get) || (verb == Verb::Create && attributes.subresource != "log");
@@ -56,14 +57,18 @@ impl Subresource for Streams {
         let node = pod.text_at(&["spec", "nodeName"]);
         if node.is_empty() {
             if attributes.subresource == "log" {
-                return Ok(reply(StatusCode::OK, "text/plain", Vec::new()));
+                return Ok(reply(StatusCode::NO_CONTENT, "text/plain", Vec::new()));
             }
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())));
         }
         let kubelet = kubelet(server, node).await?;
+        let socket = if attributes.subresource == "log" { websocket::take(&mut request.parts) } else { None };
         let mut answer = hand_on(request, kubelet, &target).await?;
         if attributes.subresource == "log" && !answer.status().is_success() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(answer).await);
+        }
+        if let Some(socket) = socket {
+            return Ok(websocket::log(server, socket, answer));
         }
         if attributes.subresource == "log" && answer.status() == StatusCode::OK {
             answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

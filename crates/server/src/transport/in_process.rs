@@ -11,6 +11,7 @@ use http::{Request, Response};
 use store::{Changes, Event, EventKind, Revision, WatchError};
 
 use crate::attributes::Attributes;
+use crate::audit;
 use crate::failure;
 use crate::pipeline;
 use crate::selection::Selected;
@@ -23,6 +24,15 @@ use crate::verbs::watch::{restamped, transition};
 pub struct InProcess {
     server: Arc<Server>,
     user: Arc<User>,
+}
+
+/// The path under which the same could be asked over the network, for the audit log.
+fn selection_uri(selection: &Selection, verb: &str) -> String {
+    let resource = &selection.resource;
+    let root = if resource.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", resource.group) };
+    let place = selection.namespace.as_ref().map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+    let watch = if verb == "watch" { "?watch=true" } else { "" };
+    format!("{root}/{}{place}/{}{watch}", resource.version, resource.plural)
 }
 
 impl InProcess {
@@ -49,6 +59,9 @@ impl InProcess {
                 ..Attributes::default()
             };
             authorize::check(&self.server, &self.user, &attributes)?;
+            if let Some(audit) = &self.server.audit {
+                audit::Trail::note(audit, &self.user, &attributes, selection_uri(selection, verb));
+            }
         }
         let catalog = self.server.catalog();
         let served = catalog.find(&resource.group, &resource.version, &resource.plural).ok_or_else(failure::no_such_resource)?;

@@ -26,6 +26,7 @@ use crate::request::{Reply, Request, reply};
 use crate::selection::Selected;
 use crate::server::Server;
 use crate::steps::encode::{self, Media, Negotiated, Shape};
+use crate::websocket;
 
 /// How often a bookmark is due.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -48,7 +49,7 @@ enum Begin {
 ///
 /// # Errors
 /// 400 and 422 for bad options; a start that is too old is an event of the stream.
-pub fn watch(server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
+pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
     let selected = Selected::read(&request.served, &request.allowed.attributes().namespace, &request.query)?;
     let (begin, mark_initial) = begin(&request.query)?;
     let seconds = request.query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
@@ -92,6 +93,9 @@ pub fn watch(server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
     let body = stream::unfold(state, |mut state| async move { state.next().await.map(|bytes| (Ok::<Bytes, BoxError>(bytes), state)) });
     let shutdown = server.shutdown.clone();
     let body = futures_util::StreamExt::take_until(body, async move { shutdown.cancelled().await });
+    if let Some(socket) = websocket::take(&mut request.parts) {
+        return Ok(websocket::watch(server, socket, request.negotiated.media, body));
+    }
     let mut answer = reply(StatusCode::OK, content_type, Bytes::new());
     *answer.body_mut() = ResponseBody::Stream(Box::pin(body));
     answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

@@ -52,6 +52,7 @@ impl UnderTest {
             event_ttl: Duration::from_secs(3600),
             sans: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            security: server::Security::default(),
         };
         let server = Server::new(config, Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();
         let admin = server.in_process(User::new("admin", &["system:masters"]));

@@ -1,9 +1,11 @@
-//! WebSocket: channels for remote commands, and a byte stream for SPDY tunnelled in binary messages.
+//! WebSocket: channels for remote commands, a byte stream for SPDY tunnelled in binary messages, and one-way messages.
 
 mod channels;
+mod messages;
 mod tunnel;
 
 pub(crate) use channels::{ChannelProtocol, Channels, Side};
+pub use messages::{Framing, Sending, send_bytes, send_items};
 pub use tunnel::Tunnel;
 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;

@@ -54,6 +54,22 @@ pub fn prepare_approval(new: &mut Object, old: &Object) {
     };
 }
 
+/// Conditions without times get `now`; what did not turn keeps the time at which it last did.
+pub fn stamp_conditions(new: &mut Object, old: &Object, now: &str) {
+    let before = old.map("status");
+    for condition in new.map_at_mut(&["status"]).maps_mut("conditions") {
+        if !condition.has("lastUpdateTime") {
+            condition.insert("lastUpdateTime".into(), now.into());
+        }
+        if !condition.has("lastTransitionTime") {
+            let same = |one: &&Map<String, Value>| ["type", "status"].iter().all(|field| one.text(field) == condition.text(field));
+            let kept = before.maps("conditions").find(same).map(|one| one.text("lastTransitionTime")).filter(|time| !time.is_empty());
+            let turned = kept.unwrap_or(now).to_owned();
+            condition.insert("lastTransitionTime".into(), turned.into());
+        }
+    }
+}
+
 /// What was decided stays decided; only `approval` may decide.
 pub fn validate_approval(new: &Object, old: &Object, causes: &mut Causes) {
     validate_conditions(new, causes);

@@ -281,17 +281,22 @@ fn warnings(pod: &Object) -> Vec<String> {
 
 /// An update through `pods/ephemeralcontainers` changes nothing else.
 pub fn prepare_ephemeral_containers(new: &mut Object, old: &Object) {
-    let added = new.at(&["spec", "ephemeralContainers"]).cloned();
+    let added = new.remove_at(&["spec", "ephemeralContainers"]);
+    keep_all(new, old);
+    match added {
+        Some(added) => drop(new.map_at_mut(&["spec"]).insert("ephemeralContainers".into(), added)),
+        None => drop(new.remove_at(&["spec", "ephemeralContainers"])),
+    }
+}
+
+/// Takes everything from the old object but the version and the managed fields.
+fn keep_all(new: &mut Object, old: &Object) {
     let resource_version = new.resource_version().to_owned();
     let managed = new.metadata_mut().remove("managedFields");
     *new = old.clone();
     new.set_meta("resourceVersion", resource_version);
     if let Some(managed) = managed {
         new.set_meta("managedFields", managed);
-    }
-    match added {
-        Some(added) => drop(new.map_at_mut(&["spec"]).insert("ephemeralContainers".into(), added)),
-        None => drop(new.remove_at(&["spec", "ephemeralContainers"])),
     }
 }
 
@@ -310,9 +315,22 @@ pub fn validate_ephemeral_containers(new: &Object, old: &Object, causes: &mut Ca
     }
 }
 
-/// An update through `pods/resize` changes only requests, limits and resize policies.
+/// An update through `pods/resize` changes only resources and resize policies of containers; all else is dropped.
 pub fn prepare_resize(new: &mut Object, old: &Object) {
-    keep(new, old, "status");
+    let given = new.map("spec").clone();
+    keep_all(new, old);
+    let spec = new.map_at_mut(&["spec"]);
+    for field in ["containers", "initContainers"] {
+        for container in spec.maps_mut(field) {
+            let Some(wanted) = given.maps(field).find(|one| one.text("name") == container.text("name")) else { continue };
+            for part in ["resources", "resizePolicy"] {
+                match wanted.get(part) {
+                    Some(value) => container.insert(part.into(), value.clone()),
+                    None => container.remove(part),
+                };
+            }
+        }
+    }
 }
 
 /// Whether a resize changes only what may be resized, and not the quality of service.
@@ -323,8 +341,13 @@ pub fn validate_resize(new: &Object, old: &Object, causes: &mut Causes) {
         let mut spec = spec.clone();
         for field in ["containers", "initContainers"] {
             for container in spec.maps_mut(field) {
-                container.remove("resources");
                 container.remove("resizePolicy");
+                let resources = container.object_made("resources");
+                for side in ["requests", "limits"] {
+                    let amounts = resources.object_made(side);
+                    amounts.remove("cpu");
+                    amounts.remove("memory");
+                }
             }
         }
         spec

@@ -4,30 +4,32 @@
 
 /// Seconds since 1970 and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instant {
-    pub(crate) seconds: i64,
-    pub(crate) nanos: u32,
+pub struct Instant {
+    /// Since 1970.
+    pub seconds: i64,
+    /// Of the second.
+    pub nanos: u32,
 }
 
 /// A time in UTC with whole seconds; `None` for text that is no RFC 3339 time.
-pub(crate) fn canonical(text: &str) -> Option<String> {
+pub fn canonical(text: &str) -> Option<String> {
     Some(seconds_text(parse(text)?.seconds))
 }
 
 /// A time in UTC with microseconds.
-pub(crate) fn canonical_micro(text: &str) -> Option<String> {
+pub fn canonical_micro(text: &str) -> Option<String> {
     Some(micros_text(parse(text)?))
 }
 
 /// `2006-01-02T15:04:05Z`.
-pub(crate) fn seconds_text(seconds: i64) -> String {
+pub fn seconds_text(seconds: i64) -> String {
     let (year, month, day) = date(seconds.div_euclid(86_400));
     let second = seconds.rem_euclid(86_400);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// `2006-01-02T15:04:05.000000Z`.
-pub(crate) fn micros_text(instant: Instant) -> String {
+pub fn micros_text(instant: Instant) -> String {
     let mut text = seconds_text(instant.seconds);
     text.pop();
     text.push_str(&format!(".{:06}Z", instant.nanos / 1000));
@@ -35,7 +37,7 @@ pub(crate) fn micros_text(instant: Instant) -> String {
 }
 
 /// Reads RFC 3339 with any offset and any number of fractional digits.
-pub(crate) fn parse(text: &str) -> Option<Instant> {
+pub fn parse(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<i64> {
         let part = bytes.get(from..to)?;

@@ -1,0 +1,168 @@
+//! Configuration files that are read again when they change: audit policy, authentication, authorization, encryption.
+//!
+//! A file that cannot be used changes nothing: what was read before stays, and the log, `knarr status` and the metrics
+//! say so. Changes are told by the kernel, so nothing runs while nobody writes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
+
+/// Writers need a moment for all they write.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often a file is looked at where the kernel does not tell.
+const POLL: Duration = Duration::from_secs(5);
+
+/// How a file was read last.
+#[derive(Clone, Debug, Default)]
+pub struct FileState {
+    /// What the file is for.
+    pub what: &'static str,
+    /// Why it could not be used, empty if it could.
+    pub error: String,
+    /// How often it was taken over since the start.
+    pub taken: u64,
+    /// How often it was refused.
+    pub refused: u64,
+    /// When it was last looked at, in seconds since the epoch.
+    pub at: i64,
+}
+
+/// All files of a server that are read again when they change.
+#[derive(Default)]
+pub struct Reloads {
+    states: Mutex<BTreeMap<PathBuf, FileState>>,
+}
+
+impl Reloads {
+    /// What became of each file.
+    pub fn states(&self) -> BTreeMap<PathBuf, FileState> {
+        self.states.lock().clone()
+    }
+
+    /// Follows a file whose content at the start is known. `apply` takes over new content or says why it cannot.
+    pub fn follow(
+        self: &Arc<Self>,
+        what: &'static str,
+        path: &Path,
+        content: &[u8],
+        shutdown: CancellationToken,
+        apply: impl Fn(&[u8]) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        let now = jiff::Timestamp::now().as_second();
+        self.states.lock().insert(path.to_owned(), FileState { what, at: now, ..FileState::default() });
+        let follower = Follower { reloads: self.clone(), what, path: path.to_owned(), seen: Mutex::new(Some(digest(content))), apply };
+        tokio::spawn(async move { shutdown.run_until_cancelled(follower.run()).await });
+    }
+
+    /// Everything in the text format of Prometheus: the same names that upstream has, one for each sort of file.
+    pub fn render(&self, out: &mut String) {
+        let states = self.states();
+        if states.is_empty() {
+            return;
+        }
+        let line = |out: &mut String, text: String| writeln!(out, "{text}").expect("a string takes all text");
+        for (path, state) in &states {
+            let name = format!("apiserver_{}_config_controller_automatic_reload", state.what);
+            line(out, format!("# TYPE {name}s_total counter"));
+            line(out, format!("{name}s_total{{status=\"success\"}} {}", state.taken));
+            line(out, format!("{name}s_total{{status=\"failure\"}} {}", state.refused));
+            line(out, format!("# TYPE {name}_last_timestamp_seconds gauge"));
+            let status = if state.error.is_empty() { "success" } else { "failure" };
+            line(out, format!("{name}_last_timestamp_seconds{{status=\"{status}\"}} {}", state.at));
+            let file = path.display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
+            let usable = u8::from(state.error.is_empty());
+            line(out, format!("# TYPE knarr_config_file_usable gauge\nknarr_config_file_usable{{kind=\"{}\",file=\"{file}\"}} {usable}", state.what));
+        }
+    }
+}
+
+struct Follower<A> {
+    reloads: Arc<Reloads>,
+    what: &'static str,
+    path: PathBuf,
+    /// Digest of what was last looked at; none after a failure to read.
+    seen: Mutex<Option<[u8; 32]>>,
+    apply: A,
+}
+
+fn digest(content: &[u8]) -> [u8; 32] {
+    Sha256::digest(content).into()
+}
+
+impl<A: Fn(&[u8]) -> Result<(), String>> Follower<A> {
+    async fn run(self) {
+        let mut told = self.watch().inspect_err(|error| tracing::warn!(file = %self.path.display(), %error, "looking at the file every few seconds, since changes are not told")).ok();
+        loop {
+            // What was written between the first reading and the watch counts, too.
+            self.look();
+            match &mut told {
+                Some((notify, _)) => {
+                    let mut events = [0; 4096];
+                    if notify.read(&mut events).await.is_err() {
+                        told = None;
+                    }
+                    tokio::time::sleep(SETTLE).await;
+                }
+                None => tokio::time::sleep(POLL).await,
+            }
+            if let Some((_, watches)) = &told {
+                // Folders behind links may have been exchanged.
+                self.add_all(watches).ok();
+            }
+        }
+    }
+
+    fn watch(&self) -> std::io::Result<(pipe::Receiver, std::os::fd::OwnedFd)> {
+        let notify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let watches = notify.try_clone()?;
+        self.add_all(&watches)?;
+        Ok((pipe::Receiver::from_owned_fd_unchecked(notify)?, watches))
+    }
+
+    /// The folder of the file, and that of what a link leads to.
+    fn add_all(&self, watches: &std::os::fd::OwnedFd) -> std::io::Result<()> {
+        let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE;
+        let target = std::fs::canonicalize(&self.path).ok();
+        for path in [Some(self.path.clone()), target].into_iter().flatten() {
+            let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+            inotify::add_watch(watches, parent, flags)?;
+        }
+        Ok(())
+    }
+
+    fn look(&self) {
+        let read = std::fs::read(&self.path);
+        let now = read.as_ref().ok().map(|content| digest(content));
+        if now.is_some() && *self.seen.lock() == now {
+            return;
+        }
+        *self.seen.lock() = now;
+        let result = read.map_err(|error| format!("cannot read it: {error}")).and_then(|content| (self.apply)(&content));
+        let mut states = self.reloads.states.lock();
+        let state = states.entry(self.path.clone()).or_default();
+        let (what, file) = (self.what, self.path.display());
+        state.at = jiff::Timestamp::now().as_second();
+        match result {
+            Ok(()) => {
+                state.taken += 1;
+                state.error.clear();
+                tracing::info!(what, %file, "configuration file taken over");
+            }
+            Err(error) if error == state.error => {}
+            Err(error) => {
+                state.refused += 1;
+                tracing::error!(what, %file, %error, "configuration file refused, the old one stays");
+                state.error = error;
+            }
+        }
+    }
+}
