@@ -131,6 +131,7 @@ fn server_config(flags: &ServerFlags, advertise: IpAddr) -> Result<server::Confi
         event_ttl: Duration::from_secs(3600),
         sans: flags.tls_san.clone(),
         cluster_domain: flags.cluster_domain.clone(),
+        security: server::Security::default(),
     })
 }
 

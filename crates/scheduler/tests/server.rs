@@ -61,6 +61,7 @@ impl World {
             event_ttl: Duration::from_secs(3600),
             sans: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            security: server::Security::default(),
         };
         let server = Server::new(config, server::Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();
         let admin = server.client(User::new("admin", &["system:masters"]));

@@ -61,6 +61,7 @@ impl World {
             event_ttl: Duration::from_secs(3600),
             sans: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            security: server::Security::default(),
         };
         let root_ca = pki.server_ca.cert_pem().to_owned();
         let server = Server::new(config, server::Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();

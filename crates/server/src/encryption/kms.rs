@@ -1,0 +1,288 @@
+//! KMS v2: keys that a plugin behind a unix socket holds. The plugin seals one seed, from which a key for every value is
+//! derived, so that a write needs no call.
+//!
+//! Values are opened and sealed in code that cannot wait, so the calls are made by a thread of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::{aead, hkdf};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::ciphers::{AesGcm, Provider, random};
+use super::kms_wire::{Channel, Fields, Message};
+
+/// How often the plugin is asked for its current key, while values are written.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How long the last key is used when the plugin does not answer.
+const TRUST_FOR: Duration = Duration::from_secs(180);
+/// Seeds that were opened and are remembered.
+const REMEMBERED: usize = 64;
+/// Bytes in front of a value, from which its key is derived.
+const INFO: usize = 32;
+
+/// Values whose seed the plugin sealed.
+pub(super) struct Kms {
+    jobs: mpsc::UnboundedSender<Job>,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    writing: Mutex<Option<Arc<Seed>>>,
+    opened: Mutex<HashMap<Vec<u8>, [u8; 32]>>,
+}
+
+/// A seed with the form of it that is written beside every value.
+struct Seed {
+    seed: [u8; 32],
+    /// Fields 2 to 5 of the stored message.
+    source: Source,
+    asked: Instant,
+}
+
+/// How a value says what its seed was sealed with.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Source {
+    key_id: String,
+    sealed: Vec<u8>,
+    annotations: Vec<(String, Vec<u8>)>,
+    /// 1 for a seed, 0 for the key itself.
+    kind: u64,
+}
+
+enum Job {
+    Refresh(Option<std::sync::mpsc::Sender<Result<(), String>>>),
+    Open(Source, std::sync::mpsc::Sender<Result<Vec<u8>, String>>),
+}
+
+impl Kms {
+    /// Uses the plugin behind a socket; it is called when first needed.
+    pub(super) fn connect(path: &str, timeout: Duration) -> Result<Kms, String> {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::default());
+        let worker = Worker { channel: Channel::new(path), shared: shared.clone(), timeout };
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime of one thread can be made").block_on(worker.run(queue));
+        };
+        std::thread::Builder::new().name("kms".into()).spawn(run).map_err(|error| error.to_string())?;
+        Ok(Kms { jobs, timeout, shared })
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(std::sync::mpsc::Sender<Result<T, String>>) -> Job) -> Result<T, String> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let ended = |_| "the KMS thread has ended".to_owned();
+        self.jobs.send(job(reply)).map_err(|error| ended(error.to_string()))?;
+        // A refresh makes two calls.
+        answer.recv_timeout(self.timeout * 2 + Duration::from_secs(1)).map_err(|error| format!("the KMS plugin does not answer: {error}"))?
+    }
+
+    fn writing(&self) -> Result<Arc<Seed>, String> {
+        let current = self.shared.writing.lock().clone();
+        match current {
+            Some(seed) if seed.asked.elapsed() < ASK_EVERY => Ok(seed),
+            Some(seed) if seed.asked.elapsed() < TRUST_FOR => {
+                self.jobs.send(Job::Refresh(None)).ok();
+                Ok(seed)
+            }
+            _ => {
+                self.ask(|reply| Job::Refresh(Some(reply)))?;
+                self.shared.writing.lock().clone().ok_or_else(|| "the KMS plugin gave no key".into())
+            }
+        }
+    }
+
+    fn seed_of(&self, source: &Source) -> Result<[u8; 32], String> {
+        let name = source.name();
+        if let Some(seed) = self.shared.opened.lock().get(&name) {
+            return Ok(*seed);
+        }
+        let bytes = self.ask(|reply| Job::Open(source.clone(), reply))?;
+        let seed: [u8; 32] = bytes.try_into().map_err(|_| "the seed has the wrong length")?;
+        self.shared.remember(name, seed);
+        Ok(seed)
+    }
+}
+
+impl Shared {
+    fn remember(&self, name: Vec<u8>, seed: [u8; 32]) {
+        let mut opened = self.opened.lock();
+        if opened.len() >= REMEMBERED {
+            opened.clear();
+        }
+        opened.insert(name, seed);
+    }
+}
+
+impl Source {
+    fn name(&self) -> Vec<u8> {
+        self.write(Message::default()).into_bytes()
+    }
+
+    fn write(&self, message: Message) -> Message {
+        let mut message = message.bytes(2, self.key_id.as_bytes()).bytes(3, &self.sealed);
+        for (key, value) in &self.annotations {
+            message = message.entry(4, key, value);
+        }
+        message.int(5, self.kind)
+    }
+}
+
+impl Provider for Kms {
+    fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+        let seed = self.writing()?;
+        let info: [u8; INFO] = random()?;
+        let text = AesGcm::new(&derived(&seed.seed, &info)?)?.seal(name, plain)?;
+        let message = Message::default().bytes(1, &[&info[..], &text].concat());
+        Ok(seed.source.write(message).into_bytes())
+    }
+
+    fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        let (data, source) = read(sealed)?;
+        let seed = self.seed_of(&source)?;
+        if source.kind == 0 {
+            return AesGcm::new(&seed)?.open(name, &data);
+        }
+        let (info, text) = data.split_at_checked(INFO).ok_or("the stored data was shorter than the required size")?;
+        AesGcm::new(&derived(&seed, info)?)?.open(name, text)
+    }
+
+    fn is_current(&self, sealed: &[u8]) -> bool {
+        let current = self.shared.writing.lock().clone();
+        match (read(sealed), current) {
+            (Ok((_, source)), Some(seed)) => source.kind == 1 && source.key_id == seed.source.key_id,
+            _ => true,
+        }
+    }
+}
+
+fn read(sealed: &[u8]) -> Result<(Vec<u8>, Source), String> {
+    let (mut data, mut source) = (Vec::new(), Source::default());
+    let mut fields = Fields::new(sealed);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => data = value.bytes.to_vec(),
+            2 => source.key_id = String::from_utf8_lossy(value.bytes).into_owned(),
+            3 => source.sealed = value.bytes.to_vec(),
+            4 => source.annotations.push(Fields::entry(value.bytes)?),
+            5 => source.kind = value.int,
+            _ => {}
+        }
+    }
+    Ok((data, source))
+}
+
+/// The key of one value.
+fn derived(seed: &[u8], info: &[u8]) -> Result<[u8; 32], String> {
+    let failed = |_| "the key cannot be derived".to_owned();
+    let info = [info];
+    let key = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, seed);
+    let key = key.expand(&info, &aead::AES_256_GCM).map_err(failed)?;
+    let mut bytes = [0; 32];
+    key.fill(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+struct Worker {
+    channel: Channel,
+    shared: Arc<Shared>,
+    timeout: Duration,
+}
+
+impl Worker {
+    async fn run(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Refresh(reply) => {
+                    let result = self.refresh().await;
+                    if let Err(why) = &result {
+                        tracing::warn!(%why, "the KMS plugin could not be asked for its key");
+                    }
+                    if let Some(reply) = reply {
+                        reply.send(result).ok();
+                    }
+                }
+                Job::Open(source, reply) => {
+                    reply.send(self.open(source).await).ok();
+                }
+            }
+        }
+    }
+
+    async fn call(&self, method: &str, message: Message) -> Result<Vec<u8>, String> {
+        let answer = tokio::time::timeout(self.timeout, self.channel.call(method, message)).await;
+        answer.unwrap_or_else(|_| Err("no answer in time".into())).map_err(|why| format!("KMS {method}: {why}"))
+    }
+
+    /// Asks for the current key; a new one gets a new seed.
+    async fn refresh(&self) -> Result<(), String> {
+        let current = self.shared.writing.lock().clone();
+        if current.as_ref().is_some_and(|seed| seed.asked.elapsed() < ASK_EVERY) {
+            return Ok(());
+        }
+        let status = self.call("Status", Message::default()).await?;
+        let (mut version, mut health, mut key_id) = (String::new(), String::new(), String::new());
+        let mut fields = Fields::new(&status);
+        while let Some((number, value)) = fields.next()? {
+            let text = String::from_utf8_lossy(value.bytes).into_owned();
+            match number {
+                1 => version = text,
+                2 => health = text,
+                3 => key_id = text,
+                _ => {}
+            }
+        }
+        if health != "ok" || !matches!(version.as_str(), "v2" | "v2beta1") || key_id.is_empty() {
+            return Err(format!("status is {health:?}, version {version:?}, key {key_id:?}"));
+        }
+        let asked = Instant::now();
+        let kept = current.filter(|seed| seed.source.key_id == key_id);
+        let (seed, source) = match kept {
+            Some(kept) => (kept.seed, kept.source.clone()),
+            None => self.new_seed().await?,
+        };
+        self.shared.remember(source.name(), seed);
+        *self.shared.writing.lock() = Some(Arc::new(Seed { seed, source, asked }));
+        Ok(())
+    }
+
+    async fn new_seed(&self) -> Result<([u8; 32], Source), String> {
+        let seed: [u8; 32] = random()?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let answer = self.call("Encrypt", Message::default().bytes(1, &seed).bytes(2, uid.as_bytes())).await?;
+        let mut source = Source { kind: 1, ..Source::default() };
+        let mut fields = Fields::new(&answer);
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                1 => source.sealed = value.bytes.to_vec(),
+                2 => source.key_id = String::from_utf8_lossy(value.bytes).into_owned(),
+                3 => source.annotations.push(Fields::entry(value.bytes)?),
+                _ => {}
+            }
+        }
+        if source.sealed.is_empty() || source.sealed.len() > 1024 || source.key_id.is_empty() || source.key_id.len() > 1024 {
+            return Err("KMS Encrypt: ciphertext and key id must have between 1 and 1024 bytes".into());
+        }
+        Ok((seed, source))
+    }
+
+    async fn open(&self, source: Source) -> Result<Vec<u8>, String> {
+        let uid = uuid::Uuid::new_v4().to_string();
+        let mut message = Message::default().bytes(1, &source.sealed).bytes(2, uid.as_bytes()).bytes(3, source.key_id.as_bytes());
+        for (key, value) in &source.annotations {
+            message = message.entry(4, key, value);
+        }
+        let answer = self.call("Decrypt", message).await?;
+        let mut fields = Fields::new(&answer);
+        while let Some((number, value)) = fields.next()? {
+            if number == 1 {
+                return Ok(value.bytes.to_vec());
+            }
+        }
+        Err("KMS Decrypt: no plain text".into())
+    }
+}
