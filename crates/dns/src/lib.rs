@@ -72,8 +72,7 @@ pub struct Deps {
 /// A bad domain, an address that cannot be listened on, a socket that breaks.
 pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
     let mut sockets = Sockets::open(&config.listen).context("cannot listen for DNS queries")?;
-    sockets.udp.extend(config.sockets.udp);
-    sockets.tcp.extend(config.sockets.tcp);
+    sockets.extend(config.sockets);
     let index = Arc::new(RwLock::new(Index::default()));
     let zone = Zone::new(&config.domain, config.ttl, config.own_addresses)
         .context("bad cluster domain")?;

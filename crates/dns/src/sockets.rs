@@ -5,6 +5,7 @@ use crate::wire::Carrier;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,7 @@ const MOST_CONNECTIONS: usize = 512;
 /// How long a TCP connection may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Room for queries that arrive while none is read (over a restart).
-const RECEIVE_BUFFER: usize = 1024 * 1024;
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Open sockets. Somebody else may open and keep them, so that no query is lost over a restart.
 #[derive(Debug, Default)]
@@ -33,8 +34,10 @@ impl Sockets {
         let mut sockets = Self::default();
         for address in addresses {
             let udp = socket(*address, SocketType::DGRAM)?;
-            // A smaller buffer than wished for is no reason not to serve.
-            let _ = sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER);
+            // Who may not exceed the system's limit gets the limit; a smaller buffer is no reason not to serve.
+            if sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).is_err() {
+                let _ = sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER);
+            }
             rustix::net::bind(&udp, address)?;
             let udp = UdpSocket::from(udp);
             // Port 0 means "any": both kinds then share the one that the system chose.
@@ -58,6 +61,38 @@ impl Sockets {
         })
     }
 
+    /// Those of some held descriptors that are sockets at the wanted addresses. An address counts only if both of its
+    /// kinds are there; whatever else was held is closed.
+    pub fn from_held(held: Vec<OwnedFd>, wanted: &[SocketAddr]) -> Self {
+        let mut sockets = Self::default();
+        for socket in held {
+            match sockopt::socket_type(&socket) {
+                Ok(SocketType::DGRAM) => sockets.udp.push(UdpSocket::from(socket)),
+                Ok(SocketType::STREAM) => sockets.tcp.push(TcpListener::from(socket)),
+                _ => {}
+            }
+        }
+        let at = |found: io::Result<SocketAddr>| found.ok().filter(|address| wanted.contains(address));
+        let udp: Vec<SocketAddr> = sockets.udp.iter().filter_map(|socket| at(socket.local_addr())).collect();
+        let tcp: Vec<SocketAddr> = sockets.tcp.iter().filter_map(|socket| at(socket.local_addr())).collect();
+        let whole = |address: SocketAddr| udp.contains(&address) && tcp.contains(&address);
+        sockets.udp.retain(|socket| socket.local_addr().is_ok_and(whole));
+        sockets.tcp.retain(|socket| socket.local_addr().is_ok_and(whole));
+        sockets
+    }
+
+    /// Adds others to these.
+    pub fn extend(&mut self, others: Self) {
+        self.udp.extend(others.udp);
+        self.tcp.extend(others.tcp);
+    }
+
+    /// The descriptors, to be handed to whoever holds them for us.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let udp = self.udp.iter().map(AsFd::as_fd);
+        udp.chain(self.tcp.iter().map(AsFd::as_fd)).collect()
+    }
+
     /// Where they listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.udp
@@ -67,7 +102,7 @@ impl Sockets {
     }
 }
 
-fn socket(address: SocketAddr, kind: SocketType) -> io::Result<std::os::fd::OwnedFd> {
+fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -114,26 +149,38 @@ pub(crate) async fn serve(engine: Arc<Engine>, sockets: Sockets) -> io::Result<(
     }
 }
 
+/// A query leaves the socket after its answer: should we be killed in between, our successor finds it there. Only those
+/// that wait for an upstream are taken first, since they must not hold up the others.
 async fn serve_udp(engine: Arc<Engine>, socket: Arc<tokio::net::UdpSocket>) -> io::Result<()> {
-    let mut buffer = vec![0; 4096];
+    let (mut query, mut taken) = (vec![0; 4096], vec![0; 4096]);
     loop {
-        let (size, from) = match socket.recv_from(&mut buffer).await {
+        let (size, from) = match socket.peek_from(&mut query).await {
             Ok(received) => received,
             // What an earlier answer ran into (nobody listens there any more) is told here; it concerns no query.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
-        match engine.start(&buffer[..size], Carrier::Udp) {
-            Step::Done(None) => {}
-            Step::Done(Some(answer)) => send(&socket, &answer, from).await,
-            Step::Later(pending) => {
-                let (engine, socket) = (engine.clone(), socket.clone());
-                tokio::spawn(async move {
-                    if let Some(answer) = engine.complete(*pending).await {
-                        send(&socket, &answer, from).await;
-                    }
-                });
-            }
+        answer(&engine, &socket, &query[..size], from).await;
+        // While a successor takes over there may be two of us, and then this may be another one.
+        if let Ok((length, who)) = socket.try_recv_from(&mut taken)
+            && (who, &taken[..length]) != (from, &query[..size])
+        {
+            answer(&engine, &socket, &taken[..length], who).await;
+        }
+    }
+}
+
+async fn answer(engine: &Arc<Engine>, socket: &Arc<tokio::net::UdpSocket>, query: &[u8], from: SocketAddr) {
+    match engine.start(query, Carrier::Udp) {
+        Step::Done(None) => {}
+        Step::Done(Some(answer)) => send(socket, &answer, from).await,
+        Step::Later(pending) => {
+            let (engine, socket) = (engine.clone(), socket.clone());
+            tokio::spawn(async move {
+                if let Some(answer) = engine.complete(*pending).await {
+                    send(&socket, &answer, from).await;
+                }
+            });
         }
     }
 }

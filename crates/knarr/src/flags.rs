@@ -66,6 +66,15 @@ pub struct NodeFlags {
     /// Memory that the node says to have, for example 4Gi.
     #[arg(long, value_name = "QUANTITY", help_heading = "Node")]
     pub node_memory: Option<String>,
+    /// Pods are evicted while less than this is left (signal<amount or signal<per cent).
+    #[arg(long, default_value = kubelet::eviction::DEFAULT_HARD, value_name = "LIST", help_heading = "Node")]
+    pub eviction_hard: String,
+    /// Per cent of the disk in use at which unused images are removed; 100 for never.
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Node")]
+    pub image_gc_high_threshold: u8,
+    /// Per cent of the disk in use to which that goes on.
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Node")]
+    pub image_gc_low_threshold: u8,
     /// Folder of pods and volumes.
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR", help_heading = "Node")]
     pub kubelet_root: PathBuf,

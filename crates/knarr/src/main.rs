@@ -6,6 +6,7 @@ mod admin;
 mod bundled;
 mod config_file;
 mod flags;
+mod holder;
 mod join;
 mod logging;
 mod node;
@@ -18,8 +19,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // Keepers and container starts are this same executable; they must not meet a second thread.
+    // Keepers, container starts and the socket holder are this same executable; they must not meet a second thread.
     runtime::reexec::dispatch();
+    holder::dispatch();
     pki::install_provider();
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,

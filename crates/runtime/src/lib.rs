@@ -28,6 +28,12 @@ pub mod status;
 mod streams;
 mod sys;
 
+/// Packets with descriptors over unix sockets, for other processes that hold something while we are away.
+pub mod packets {
+    pub use crate::sys::socket::{connect, listen, peer, peer_uid, receive, send};
+    pub use crate::sys::watch;
+}
+
 pub use error::{ContainerError, CreateContainerError, CreateSandboxError, ExecError, OpenError, SandboxError, StartError};
 pub use runtime::{Recovered, Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, StopOutcome};

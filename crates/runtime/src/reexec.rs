@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use anyhow::Context;
 use parking_lot::Mutex;
+use rustix::fs::Mode;
 
 use crate::spec::SandboxSpec;
 
@@ -27,6 +29,24 @@ pub fn dispatch() {
                 std::process::exit(64);
             }
         }
+    }
+}
+
+/// Makes a process that has just begun one that outlives us quietly: no inherited descriptors, the default meaning of all
+/// signals, a session of its own, nobody's child. Returns in a second process only; the first ends with success.
+///
+/// The process must have one thread and own no descriptor yet but the three standard ones.
+pub fn outlive(name: &std::ffi::CStr) -> anyhow::Result<()> {
+    crate::sys::process::close_inherited();
+    crate::sys::process::reset_signals();
+    crate::sys::process::ignore_signal(libc::SIGPIPE);
+    rustix::process::chdir("/").context("leave the directory we were started in")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let _leader_already = rustix::process::setsid();
+    let _cosmetic = rustix::thread::set_name(name);
+    match crate::sys::clone::fork(0, None).context("fork from the process that was started")? {
+        crate::sys::clone::Side::Parent(_) => crate::sys::clone::exit_now(0),
+        crate::sys::clone::Side::Child => Ok(()),
     }
 }
 

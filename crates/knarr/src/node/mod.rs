@@ -21,6 +21,7 @@ use runtime::{Runtime, RuntimeConfig};
 use tokio::sync::watch;
 
 use crate::flags::NodeFlags;
+use crate::holder::{self, Held};
 use crate::supervise::Supervisor;
 
 /// Port of the node's own address at which the cluster DNS answers foreign proxies.
@@ -167,6 +168,9 @@ pub fn start(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, access: Ac
     supervisor.run("kubelet", move || Box::pin(kubelet::run(config.clone(), deps.clone(), kubelet_ready.clone())));
     if !disabled("dns") {
         start_dns(flags, cluster, machine, &access.node, dns_ready, supervisor)?;
+    } else {
+        // One of an earlier run would keep the address.
+        holder::end(&flags.run_dir)?;
     }
     start_overlay(cluster, machine, &access.node, supervisor);
     if !disabled("proxy") {
@@ -183,6 +187,7 @@ fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Re
     Ok(kubelet::Config {
         node_name: machine.name.clone(),
         node_ips: machine.ips.clone(),
+        follow_addresses: flags.node_ip.is_empty(),
         root_dir: flags.kubelet_root.clone(),
         log_dir: flags.pod_logs.clone(),
         container_log_dir: containers_dir(&flags.pod_logs),
@@ -200,6 +205,12 @@ fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Re
         log_max_files: 5,
         cluster_ranges: vec![cluster.pods, cluster.services],
         pod_mtu: mtu.saturating_sub(50),
+        eviction_hard: kubelet::eviction::parse(&flags.eviction_hard).context("--eviction-hard")?,
+        image_gc: kubelet::ImageGc {
+            high_percent: flags.image_gc_high_threshold,
+            low_percent: flags.image_gc_low_threshold,
+            min_age: std::time::Duration::from_secs(120),
+        },
         version: api::VERSION.to_owned(),
     })
 }
@@ -212,18 +223,18 @@ fn start_dns(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, client: &C
     let mut listen = vec![SocketAddr::new(cluster.dns, 53)];
     listen.push(SocketAddr::new(machine.ips[0], DNS_NODE_PORT));
     let (domain, own, client) = (cluster.domain.clone(), vec![cluster.dns], client.clone());
+    let held = Held::new(&flags.run_dir, machine.runtime.cgroup_root(), listen)?;
+    let keeping = held.clone();
+    supervisor.run("socket holder", move || Box::pin(keeping.clone().keep()));
     supervisor.run("dns", move || {
-        let config = dns::Config {
-            domain: domain.clone(),
-            listen: listen.clone(),
-            sockets: dns::Sockets::default(),
-            own_addresses: own.clone(),
-            upstream: upstream.clone(),
-            ttl: 5,
-            remembered: 4096,
-        };
+        let (domain, own_addresses, upstream) = (domain.clone(), own.clone(), upstream.clone());
         let deps = dns::Deps { client: client.clone(), ready: ready.clone(), stats: Arc::default() };
-        Box::pin(dns::run(config, deps))
+        let held = held.clone();
+        Box::pin(async move {
+            let sockets = tokio::task::spawn_blocking(move || held.sockets()).await?.context("cannot listen for DNS queries")?;
+            let config = dns::Config { domain, listen: Vec::new(), sockets, own_addresses, upstream, ttl: 5, remembered: 4096 };
+            dns::run(config, deps).await
+        })
     });
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 
-pub(crate) use watch::watch;
+pub use watch::watch;
 
 /// Nanoseconds since 1970, UTC.
 pub(crate) fn now() -> i64 {

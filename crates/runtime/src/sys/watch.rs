@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
 /// Lets tokio wait for a descriptor.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` refers to the same open file until it is dropped, which `AsyncFd` does only after it has
     // stopped waiting for it.
     Ok(unsafe { AsyncFd::register(fd)? })
