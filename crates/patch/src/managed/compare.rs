@@ -22,6 +22,9 @@ impl Comparison {
 
     /// Forgets fields at and below the given paths.
     pub(super) fn exclude(self, fields: &FieldSet) -> Comparison {
+        if fields.is_empty() {
+            return self;
+        }
         Comparison {
             added: self.added.without_below(fields),
             modified: self.modified.without_below(fields),

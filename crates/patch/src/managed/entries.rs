@@ -92,12 +92,7 @@ pub(super) fn is_reset(object: &Object) -> bool {
 /// Writes the owners into an object's metadata: appliers first, then by time.
 pub(super) fn write(object: &mut Object, owners: &Owners) {
     let mut list: Vec<(&Owner, &Owned)> = owners.iter().filter(|(_, owned)| !owned.fields.is_empty()).collect();
-    list.sort_by(|(owner, owned), (other, other_owned)| {
-        let key = |owner: &Owner, owned: &Owned| {
-            (owner.operation, owned.time.clone(), owner.manager.clone(), owned.api_version.clone(), owner.subresource.clone())
-        };
-        key(owner, owned).cmp(&key(other, other_owned))
-    });
+    list.sort_by_key(|(owner, owned)| (owner.operation, &owned.time, &owner.manager, &owned.api_version, &owner.subresource));
     if list.is_empty() {
         object.metadata_mut().remove("managedFields");
         return;

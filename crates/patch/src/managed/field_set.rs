@@ -4,17 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Step(Box<str>);
+pub struct Step(Arc<str>);
 
 impl Step {
     /// A field of an object or a key of a map.
     pub fn field(name: &str) -> Step {
-        Step(format!("f:{name}").into())
+        let mut text = String::with_capacity(2 + name.len());
+        text.push_str("f:");
+        text.push_str(name);
+        Step(text.into())
     }
 
     /// An item of a list of type map, by its keys in ascending order.
@@ -98,7 +102,10 @@ impl FieldSet {
     /// Adds a path; the empty path is no member of any set.
     pub fn insert(&mut self, path: &[Step]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let node = self.nodes.entry(first.clone()).or_default();
+        let node = match self.nodes.get_mut(first) {
+            Some(node) => node,
+            None => self.nodes.entry(first.clone()).or_default(),
+        };
         if rest.is_empty() {
             node.member = true;
         } else {

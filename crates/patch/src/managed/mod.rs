@@ -10,6 +10,8 @@ mod field_set;
 mod node;
 mod validate;
 
+use std::sync::OnceLock;
+
 use api::{Object, Reason, Status, TypeRef};
 use serde_json::{Map, Value, json};
 
@@ -163,8 +165,8 @@ fn owners_for_update(live: Option<&Object>, new: &Object, by: &ManagedBy) -> Own
 
 /// Gives what changed from `old` to `new` to the writer.
 fn record_update(old: &Object, new: &Object, owners: &mut Owners, me: &Owner, by: &ManagedBy, kind: &dyn Managed) {
-    let compare = settle(old, new, owners, None, by, kind, true).unwrap_or_default();
-    let fields = compare.changed().difference(&unowned());
+    let changed = settle(old, new, owners, None, by, kind, true).unwrap_or_default();
+    let fields = changed.difference(unowned());
     if fields.is_empty() {
         return;
     }
@@ -190,7 +192,7 @@ fn settle(
     by: &ManagedBy,
     kind: &dyn Managed,
     force: bool,
-) -> Result<Comparison, Vec<Conflict>> {
+) -> Result<FieldSet, Vec<Conflict>> {
     let ignored = reset_fields(kind, by.subresource);
     let compare_in = |api_version: &str| -> Option<Comparison> {
         let schema = kind.schema(api_version)?;
@@ -201,32 +203,42 @@ fn settle(
         let (old, new) = (kind.convert(old, api_version)?, kind.convert(new, api_version)?);
         Some(Comparison::new(&old.0, &new.0, node).exclude(&ignored))
     };
-    let mut versions: std::collections::HashMap<String, Option<Comparison>> = std::collections::HashMap::new();
-    versions.insert(by.api_version.to_owned(), compare_in(by.api_version));
+    // What changed, by version: mostly there is one.
+    let mut versions: Vec<(String, Option<(Comparison, FieldSet)>)> = Vec::new();
+    let with_changes = |compare: Comparison| {
+        let changed = compare.changed();
+        (compare, changed)
+    };
+    versions.push((by.api_version.to_owned(), compare_in(by.api_version).map(with_changes)));
     let mut conflicts = Vec::new();
     let mut taken: Vec<(Owner, Option<FieldSet>)> = Vec::new();
     for (owner, owned) in owners.iter().filter(|(owner, _)| Some(*owner) != except) {
-        let compare = versions.entry(owned.api_version.clone()).or_insert_with(|| compare_in(&owned.api_version));
-        let Some(compare) = compare else {
+        let place = versions.iter().position(|(version, _)| *version == owned.api_version).unwrap_or_else(|| {
+            versions.push((owned.api_version.clone(), compare_in(&owned.api_version).map(with_changes)));
+            versions.len() - 1
+        });
+        let Some((compare, changed)) = &versions[place].1 else {
             // A version that is not served any more.
             taken.push((owner.clone(), None));
             continue;
         };
-        let conflict = owned.fields.intersection(&compare.changed());
-        conflicts.extend(conflict.paths().into_iter().map(|field| Conflict { owner: owner.describe(), field }));
+        let conflict = owned.fields.intersection(changed);
+        if !force {
+            conflicts.extend(conflict.paths().into_iter().map(|field| Conflict { owner: owner.describe(), field }));
+        }
         taken.push((owner.clone(), Some(conflict.union(&compare.removed))));
     }
-    if !force && !conflicts.is_empty() {
+    if !conflicts.is_empty() {
         conflicts.sort_by(|one, other| one.owner.cmp(&other.owner));
         return Err(conflicts);
     }
-    for (owner, fields) in taken {
+    for (owner, fields) in taken.into_iter().filter(|(_, fields)| fields.as_ref().is_none_or(|fields| !fields.is_empty())) {
         if let Some(owned) = owners.get_mut(&owner) {
             owned.fields = fields.map(|fields| owned.fields.difference(&fields)).unwrap_or_default();
         }
     }
     owners.retain(|_, owned| !owned.fields.is_empty());
-    Ok(versions.remove(by.api_version).flatten().unwrap_or_default())
+    Ok(versions.swap_remove(0).1.map(|(_, changed)| changed).unwrap_or_default())
 }
 
 /// Applies a configuration. `live` is `None` when the object does not exist (then the result is what to create).
@@ -335,7 +347,7 @@ fn try_apply(live: Option<&Object>, config: &Object, by: &ManagedBy, force: bool
     };
     settle(&old, &result, &mut owners, Some(&me), by, kind, force).map_err(ApplyError::Conflicts)?;
     if let Some(owned) = owners.get_mut(&me) {
-        owned.fields = owned.fields.difference(&unowned());
+        owned.fields = owned.fields.difference(unowned());
         let same = last.is_some_and(|last| last.fields == owned.fields && last.api_version == owned.api_version);
         if !same || result.0 != old.0 {
             owned.time = Some(by.time.to_owned());
@@ -413,18 +425,19 @@ fn reset_fields(kind: &dyn Managed, subresource: &str) -> FieldSet {
     kind.reset(subresource).iter().fold(FieldSet::default(), |all, path| all.union(&FieldSet::of_names(path)))
 }
 
-fn unowned() -> FieldSet {
-    UNOWNED.iter().fold(FieldSet::default(), |all, path| all.union(&FieldSet::of_names(path)))
+fn unowned() -> &'static FieldSet {
+    static FIELDS: OnceLock<FieldSet> = OnceLock::new();
+    FIELDS.get_or_init(|| UNOWNED.iter().fold(FieldSet::default(), |all, path| all.union(&FieldSet::of_names(path))))
 }
 
 /// Gives `new` the live managed fields when the objects differ in nothing but their times.
 fn keep_times(live: Option<&Object>, new: &mut Object) {
     let Some(live) = live else { return };
-    if same_owners(live, new)
-        && same_but(&live.0, &new.0, &["metadata"])
+    if same_but(&live.0, &new.0, &["metadata"])
         && let (Some(old), Some(changed)) = (live.metadata(), new.metadata())
         && (changed.get("resourceVersion").is_none_or(|version| version == "") || old.get("resourceVersion") == changed.get("resourceVersion"))
         && same_but(old, changed, &["managedFields", "resourceVersion"])
+        && same_owners(live, new)
         && let Some(fields) = old.get("managedFields")
     {
         new.set_meta("managedFields", fields.clone());
@@ -433,7 +446,7 @@ fn keep_times(live: Option<&Object>, new: &mut Object) {
 
 /// Whether two maps are equal in all but some fields.
 fn same_but(left: &Map<String, Value>, right: &Map<String, Value>, but: &[&str]) -> bool {
-    let rest = |map: &Map<String, Value>| map.keys().filter(|name| !but.contains(&name.as_str())).count();
+    let rest = |map: &Map<String, Value>| map.len() - but.iter().filter(|name| map.contains_key(**name)).count();
     rest(left) == rest(right) && left.iter().filter(|(name, _)| !but.contains(&name.as_str())).all(|(name, value)| right.get(name) == Some(value))
 }
 
