@@ -78,7 +78,9 @@ start_node() {
   local node=$1 dir flags; dir=$(node_dir "$node")
   alive "$(cat "$dir/knarr.pid" 2>/dev/null || true)" && return
   flags=(--data-dir "$dir/data" --run-dir "$dir/knarr" --node-name "$node" --node-ip "$(address "$node")" --cgroup-root "$NAME-$node"
-    --node-cpu "$CPU" --node-memory "$MEMORY" --private-registry "$DIR/registries.yaml" --resolv-conf "$DIR/resolv.conf" --log-level "$LOG")
+    --node-cpu "$CPU" --node-memory "$MEMORY" --private-registry "$DIR/registries.yaml" --resolv-conf "$DIR/resolv.conf" --log-level "$LOG"
+    # A nearly full disk of the machine is no concern of the nodes.
+    --eviction-hard 'memory.available<100Mi,nodefs.available<1%,imagefs.available<1%' --image-gc-high-threshold 100)
   if [ "$node" = n1 ]; then
     flags=(server "${flags[@]}" --cluster-cidr "$PODS" --service-cidr "$SERVICES" --https-listen-port $PORT --advertise-address "$(address n1)"
       --write-kubeconfig "$dir/kubeconfig" ${SERVER_FLAGS:-})

@@ -173,6 +173,27 @@ started() { containers | while read -r file; do awk '{ sub(/.*\) /, ""); print F
 
 # --- A second node --------------------------------------------------------------------------------------------------
 
+static_pods_outlive_a_killed_server() {
+  mkdir -p "$WORLD/a/manifests"
+  cat >"$WORLD/a/manifests/own.yaml" <<Y
+apiVersion: v1
+kind: Pod
+metadata: {name: own}
+spec: {containers: [{name: demo, image: "$image:1"}]}
+Y
+  eventually 30 ready_static
+  local before; before=$(started)
+  world_stop a KILL
+  world_server
+  world_status --wait --timeout 60
+  eventually 30 ready_static
+  same "$(started)" "$before"
+  same "$(k get pod own-node-a -o jsonpath='{.status.containerStatuses[0].restartCount}')" 0
+  rm "$WORLD/a/manifests/own.yaml"
+  eventually 60 gone k get pod own-node-a
+}
+ready_static() { [ "$(k get pod own-node-a -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
+
 a_second_node_joins_and_its_pods_are_reached() {
   local token; token=$(n token create | sed -n 's/.*--token \([^ ]*\).*/\1/p')
   [ -n "$token" ] || { echo "no token was printed"; return 1; }

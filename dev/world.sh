@@ -32,6 +32,7 @@ on() { # side command...
 world_flags() { # side
   local dir=$WORLD/$1
   echo --data-dir "$dir/data" --run-dir "$dir/run" --kubelet-root "$dir/kubelet" --pod-logs "$dir/log/pods" \
+    --pod-manifests "$dir/manifests" --eviction-hard 'memory.available<100Mi,nodefs.available<1%' --image-gc-high-threshold 100 \
     --cgroup-root "$WORLD_ID$1" --resolv-conf "$dir/resolv.conf" --node-name "node-$1"
 }
 

@@ -3,11 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Client;
 use image::ImageStore;
 use net::HostJournal;
 use runtime::Runtime;
+
+use crate::eviction::Threshold;
 
 /// Configuration of a kubelet.
 #[derive(Debug, Clone)]
@@ -16,6 +19,8 @@ pub struct Config {
     pub node_name: String,
     /// Addresses of the node, the primary one first.
     pub node_ips: Vec<IpAddr>,
+    /// The addresses are those of the default route's interface and change with it; false where they were given.
+    pub follow_addresses: bool,
     /// Where pods' directories are, usually `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// Where pods' logs are, usually `/var/log/pods`.
@@ -50,8 +55,23 @@ pub struct Config {
     pub cluster_ranges: Vec<ipnet::IpNet>,
     /// Largest transfer unit of pod links.
     pub pod_mtu: u32,
+    /// Pods are evicted while less than this is left.
+    pub eviction_hard: Vec<Threshold>,
+    /// When unused images are removed.
+    pub image_gc: ImageGc,
     /// Version that the node reports.
     pub version: String,
+}
+
+/// When unused images are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageGc {
+    /// Per cent of the disk in use at which removal begins; 100 turns it off.
+    pub high_percent: u8,
+    /// Per cent of the disk in use to which it goes on.
+    pub low_percent: u8,
+    /// Images that were used within this time stay.
+    pub min_age: Duration,
 }
 
 /// What a kubelet works with.

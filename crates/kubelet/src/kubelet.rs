@@ -1,6 +1,7 @@
 //! The kubelet as a whole: what its parts share, and the loops that feed them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,19 @@ use parking_lot::Mutex;
 use runtime::Runtime;
 use serde_json::json;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, Deps};
+use crate::eviction::{self, Pressure};
 use crate::network::Network;
 use crate::node::facts::Facts;
-use crate::node::{heartbeat, register};
+use crate::node::{addresses, heartbeat, register};
 use crate::objects::Objects;
 use crate::pods::backoff::Backoff;
 use crate::pods::limits::{Class, pod_group};
 use crate::pods::model;
 use crate::pods::registry::Registry;
+use crate::pods::statics::Statics;
 use crate::pods::worker::now_ms;
 use crate::tokens::Tokens;
 
@@ -60,9 +64,13 @@ pub struct Kubelet {
     pub client_ca: String,
     /// Something that the node's status shows has changed.
     pub status_changed: Notify,
+    /// Addresses of the node now.
+    pub addresses: watch::Sender<Vec<IpAddr>>,
+    /// What the node is short of.
+    pub pressure: Mutex<Pressure>,
     recorder: Recorder,
     /// Images that pods run from, by pod.
-    holds: Mutex<HashMap<String, Vec<image::Hold>>>,
+    holds: Mutex<HashMap<String, HashMap<String, image::Hold>>>,
     /// Keeps the caches above alive.
     _caches: Arc<Caches>,
     pulls: Mutex<HashMap<(String, String), (Backoff, i64)>>,
@@ -83,24 +91,22 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     kubelet.pods.recovered(&recovered);
     follow_runtime(&kubelet);
     follow_node(&kubelet);
+    eviction::look(&kubelet);
     let server = tokio::spawn(crate::server::run(kubelet.clone(), serving));
     register::register(&kubelet).await;
     let heart = tokio::spawn(heartbeat::run(kubelet.clone()));
     kubelet.assigned.synced().await;
     follow_pods(&kubelet);
-    let folder = kubelet.config.pod_manifests.clone();
-    let statics = folder.map(|folder| {
-        let kubelet = kubelet.clone();
-        tokio::spawn(async move {
-            if let Err(error) = crate::pods::statics::run(kubelet, &folder).await {
-                tracing::error!("static pods: {error:#}");
-            }
-        })
-    });
-    kubelet.pods.end_strangers(&kubelet);
+    let statics = follow_statics(&kubelet);
     kubelet.status_changed.notify_one();
     ready.send_replace(true);
-    let _guard = Guard(std::iter::once(heart.abort_handle()).chain(statics.map(|task| task.abort_handle())).collect());
+    let tasks = [
+        tokio::spawn(addresses::follow(kubelet.clone())),
+        tokio::spawn(follow_table(kubelet.clone())),
+        tokio::spawn(eviction::run(kubelet.clone())),
+        tokio::spawn(crate::images::run(kubelet.clone())),
+    ];
+    let _guard = Guard([heart].iter().chain(&tasks).chain(&statics).map(JoinHandle::abort_handle).collect());
     server.await.context("kubelet server")?
 }
 
@@ -110,6 +116,38 @@ struct Guard(Vec<tokio::task::AbortHandle>);
 impl Drop for Guard {
     fn drop(&mut self) {
         self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// Static pods are known before what nobody wants is ended. Where they cannot be read, nobody knows what is wanted.
+fn follow_statics(kubelet: &Arc<Kubelet>) -> Option<JoinHandle<()>> {
+    let Some(folder) = &kubelet.config.pod_manifests else {
+        kubelet.pods.end_strangers(kubelet);
+        return None;
+    };
+    let mut statics = match Statics::open(folder) {
+        Ok(statics) => statics,
+        Err(error) => {
+            tracing::error!("no static pods, and what an earlier run left stays: {error:#}");
+            return None;
+        }
+    };
+    statics.apply(kubelet);
+    kubelet.pods.end_strangers(kubelet);
+    let kubelet = kubelet.clone();
+    Some(tokio::spawn(async move {
+        if let Err(error) = statics.follow(&kubelet).await {
+            tracing::error!("static pods are no longer followed: {error:#}");
+        }
+    }))
+}
+
+/// Host ports and masquerading come back when somebody removes the pods' table.
+async fn follow_table(kubelet: Arc<Kubelet>) {
+    loop {
+        let error = kubelet.network.keep_rules().await;
+        tracing::warn!("pod rules: {error:#}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -203,6 +241,8 @@ impl Kubelet {
                 cgroups,
                 client_ca,
                 status_changed: Notify::new(),
+                addresses: watch::Sender::new(config.node_ips.clone()),
+                pressure: Mutex::default(),
                 pulls: Mutex::default(),
                 holds: Mutex::default(),
                 config,
@@ -246,9 +286,15 @@ impl Kubelet {
         if root.is_empty() { group } else { format!("{root}/{group}") }
     }
 
+    /// Control group of all pods below the visible root.
+    pub fn pods_group(&self) -> String {
+        let root = self.runtime.cgroup_root().path();
+        if root.is_empty() { "kubepods".to_owned() } else { format!("{root}/kubepods") }
+    }
+
     /// Addresses of the node as text.
     pub fn host_ips(&self) -> Vec<String> {
-        self.config.node_ips.iter().map(std::string::ToString::to_string).collect()
+        self.addresses.borrow().iter().map(IpAddr::to_string).collect()
     }
 
     /// Whether the API still has the pod.
@@ -267,6 +313,13 @@ impl Kubelet {
             let list = if init { "initContainers" } else { "containers" };
             regarding["fieldPath"] = format!("spec.{list}{{{container}}}").into();
         }
+        self.recorder.record(regarding, kind, reason, message);
+    }
+
+    /// Records an event about the node itself.
+    pub fn node_event(&self, kind: EventKind, reason: &str, message: &str) {
+        let name = &self.config.node_name;
+        let regarding = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": name});
         self.recorder.record(regarding, kind, reason, message);
     }
 
@@ -314,7 +367,7 @@ impl Kubelet {
     /// Keeps an image on disk as long as a pod runs from it.
     pub fn hold_image(&self, uid: &str, image: &str) {
         if let Some(hold) = self.images.hold(image) {
-            self.holds.lock().entry(uid.to_owned()).or_default().push(hold);
+            self.holds.lock().entry(uid.to_owned()).or_default().entry(image.to_owned()).or_insert(hold);
         }
     }
 

@@ -4,6 +4,8 @@
 //! Everything it knows it learns from the API, the runtime and the kernel; it keeps nothing on disk that cannot be lost.
 
 pub mod config;
+pub mod eviction;
+mod images;
 mod kubelet;
 pub mod network;
 pub mod node;
@@ -15,5 +17,5 @@ pub mod server;
 mod tokens;
 pub mod volumes;
 
-pub use config::{Config, Deps};
+pub use config::{Config, Deps, ImageGc};
 pub use kubelet::{Kubelet, run};

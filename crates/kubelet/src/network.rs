@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::PodSpec;
 use net::dataplane::Protocol;
-use net::{HostJournal, HostPort, Ipam, NetnsRef, PodAttachment, PodNetwork, PodNetworkConfig, PodRules, PodRulesConfig};
+use net::{HostJournal, HostPort, Ipam, NetnsRef, PodAttachment, PodNetwork, PodNetworkConfig, PodRules, PodRulesConfig, TableWatch};
 use parking_lot::Mutex;
 use runtime::Sandbox;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ struct State {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Host ports by pod UID.
     host_ports: BTreeMap<String, Vec<HostPort>>,
+    /// The table was removed and is not made anew yet.
+    missing: bool,
 }
 
 impl Network {
@@ -110,6 +112,39 @@ impl Network {
             state.apply()?;
         }
         Ok(vec![address.to_string()])
+    }
+
+    /// Makes the pods' rules anew whenever somebody removes them. Ends only with what went wrong.
+    pub async fn keep_rules(&self) -> anyhow::Error {
+        let mut watch = match TableWatch::open(PodRules::TABLE) {
+            Ok(watch) => watch,
+            Err(error) => return anyhow::Error::new(error).context("watch the pods' table"),
+        };
+        // What happened before the watch began is mended as well.
+        self.state.lock().missing = true;
+        loop {
+            if let Err(error) = self.mend() {
+                return error;
+            }
+            if let Err(error) = watch.lost().await {
+                return anyhow::Error::new(error).context("watch the pods' table");
+            }
+            tracing::warn!("somebody removed the pods' table, making it anew");
+            self.state.lock().missing = true;
+        }
+    }
+
+    fn mend(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if !state.missing {
+            return Ok(());
+        }
+        let ports = state.ports();
+        if let Some(rules) = &mut state.rules {
+            rules.restore(&ports).context("make the pods' table anew")?;
+        }
+        state.missing = false;
+        Ok(())
     }
 
     fn release(&self, address: IpAddr) {

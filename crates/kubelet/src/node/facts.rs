@@ -16,6 +16,10 @@ pub struct Facts {
     cpu_milli: i64,
     memory: i64,
     disk: i64,
+    /// Memory that stays free, as the eviction threshold says.
+    reserved_memory: i64,
+    /// Disk that stays free, as the eviction threshold says.
+    reserved_disk: i64,
     pods: u32,
     info: NodeSystemInfo,
 }
@@ -24,10 +28,18 @@ impl Facts {
     /// Reads the machine.
     pub fn read(config: &Config, disk: &Path) -> Facts {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as i64;
+        let memory = config.memory_bytes.unwrap_or_else(memory);
+        let disk = disk_size(disk);
+        let reserved = |signal: &str, capacity: i64| {
+            let threshold = config.eviction_hard.iter().find(|threshold| threshold.signal == signal);
+            threshold.map_or(0, |threshold| threshold.quantity(capacity).value())
+        };
         Facts {
+            reserved_memory: reserved("memory.available", memory),
+            reserved_disk: reserved("nodefs.available", disk),
             cpu_milli: config.cpu_milli.unwrap_or(cpus * 1000),
-            memory: config.memory_bytes.unwrap_or_else(memory),
-            disk: disk_size(disk),
+            memory,
+            disk,
             pods: config.max_pods,
             info: info(config),
         }
@@ -40,12 +52,12 @@ impl Facts {
 
     /// What pods may use, by resource.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        // 100 MiB stay free for the eviction threshold, as upstream's default keeps them.
-        let memory = (self.memory - (100 << 20)).max(0);
+        let memory = (self.memory - self.reserved_memory).max(0);
+        let disk = (self.disk - self.reserved_disk).max(0);
         BTreeMap::from([
             ("cpu".to_owned(), Quantity::from_milli(self.cpu_milli)),
             ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySI)),
-            ("ephemeral-storage".to_owned(), Quantity::from_value(self.disk / 10 * 9, Format::DecimalSI)),
+            ("ephemeral-storage".to_owned(), Quantity::from_value(disk, Format::DecimalSI)),
             ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSI)),
             ("hugepages-1Gi".to_owned(), Quantity::default()),
             ("hugepages-2Mi".to_owned(), Quantity::default()),

@@ -22,32 +22,43 @@ const LEASES: ResourceId = ResourceId::new("coordination.k8s.io", "v1", "leases"
 const DURATION: i32 = 40;
 /// Time between renewals.
 const PERIOD: Duration = Duration::from_secs(10);
+/// Time until a status that did not arrive is sent again.
+const RETRY: Duration = Duration::from_secs(2);
 /// Renewals between two status reports without a change.
 const RENEWALS_PER_REPORT: u32 = 30;
 
 /// Renews until the future is dropped.
 pub async fn run(kubelet: Arc<Kubelet>) {
     let mut renewals = 0u32;
+    let mut reported = true;
     loop {
-        if let Err(error) = renew(&kubelet).await {
-            tracing::warn!(%error, "lease was not renewed");
+        // A connection that an address took with it may hang; the lease does not wait for it.
+        match tokio::time::timeout(PERIOD, renew(&kubelet)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "lease was not renewed"),
+            Err(_) => tracing::warn!("lease was not renewed: the server does not answer"),
         }
         renewals += 1;
-        let changed = tokio::time::timeout(PERIOD, kubelet.status_changed.notified()).await.is_ok();
-        if changed || renewals % RENEWALS_PER_REPORT == 0 {
-            report(&kubelet).await;
+        let wait = if reported { PERIOD } else { RETRY };
+        let changed = tokio::time::timeout(wait, kubelet.status_changed.notified()).await.is_ok();
+        if changed || !reported || renewals % RENEWALS_PER_REPORT == 0 {
+            reported = tokio::time::timeout(PERIOD, report(&kubelet)).await.unwrap_or(false);
         }
     }
 }
 
-/// Writes the status; an object that somebody deleted is made again.
-pub async fn report(kubelet: &Arc<Kubelet>) {
+/// Writes the status; an object that somebody deleted is made again. True once the server has it.
+async fn report(kubelet: &Arc<Kubelet>) -> bool {
     let old: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
     match register::write_status(kubelet, old.as_ref()).await {
         Err(error) if error.is_not_found() => register::register(kubelet).await,
-        Err(error) => tracing::warn!(%error, "node status was not written"),
+        Err(error) => {
+            tracing::warn!(%error, "node status was not written");
+            return false;
+        }
         Ok(()) => {}
     }
+    true
 }
 
 async fn renew(kubelet: &Arc<Kubelet>) -> Result<(), Status> {

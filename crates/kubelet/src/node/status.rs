@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::to_api;
 use crate::Kubelet;
+use crate::eviction;
 
 type Resources = std::collections::BTreeMap<String, Quantity>;
 
@@ -19,7 +20,7 @@ const MAX_IMAGES: usize = 50;
 pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
     let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH));
     let mut addresses: Vec<NodeAddress> =
-        kubelet.config.node_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.to_string() }).collect();
+        kubelet.host_ips().into_iter().map(|address| NodeAddress { type_: "InternalIP".into(), address }).collect();
     addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.config.node_name.clone() });
     NodeStatus {
         addresses: Some(addresses),
@@ -69,15 +70,15 @@ fn conditions(kubelet: &Kubelet, old: Option<&Node>, now: &Time) -> Vec<NodeCond
     } else {
         ("Ready", false, "KubeletNotReady", "container runtime network not ready: the node has no pod address range yet".to_owned())
     };
-    let all = [
-        ("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available".to_owned()),
-        ("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure".to_owned()),
-        ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_owned()),
-        ready,
-    ];
+    let short = kubelet.pressure.lock().conditions();
+    let pressures = eviction::CONDITIONS.iter().map(|condition| {
+        let holds = short.contains(condition);
+        let (reason, message) = condition.says(holds);
+        (condition.name(), holds, reason, message.to_owned())
+    });
+    let all = pressures.chain([ready]);
     let old = old.and_then(|node| node.status.as_ref()).and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    all.into_iter()
-        .map(|(kind, holds, reason, message)| {
+    all.map(|(kind, holds, reason, message)| {
             let status = if holds { "True" } else { "False" };
             let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
             NodeCondition {

@@ -1,16 +1,43 @@
 //! What a node refuses although the pod was bound to it: the pod then fails for good, with the reason in its status.
 
 use api::Quantity;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
 
-use super::limits;
+use super::limits::{self, Class};
+use super::model;
 use super::prepare::is_safe;
 use crate::Kubelet;
+use crate::eviction::Condition;
 
 /// Why the pod cannot run here: reason and message.
 pub fn refuse(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
-    forbidden_sysctl(spec).or_else(|| too_much(kubelet, pod, spec))
+    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| too_much(kubelet, pod, spec))
+}
+
+/// A node that is short of something takes only what it cannot do without; short of memory alone, also pods that say what they need.
+fn pressed(kubelet: &Kubelet, pod: &Pod, spec: &PodSpec) -> Option<(String, String)> {
+    let conditions = kubelet.pressure.lock().conditions();
+    if conditions.is_empty() || model::is_critical(pod) {
+        return None;
+    }
+    if conditions.iter().all(|condition| *condition == Condition::Memory) {
+        let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
+        if class != Class::BestEffort || spec.tolerations.iter().flatten().any(tolerates_memory_pressure) {
+            return None;
+        }
+    }
+    let names: Vec<&str> = conditions.iter().map(|condition| condition.name()).collect();
+    Some(("Evicted".into(), format!("Pod was rejected: The node had condition: [{}]. ", names.join(" "))))
+}
+
+fn tolerates_memory_pressure(toleration: &Toleration) -> bool {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let key = given(&toleration.key);
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    let effect = given(&toleration.effect).is_none_or(|effect| effect == "NoSchedule");
+    let value = exists || given(&toleration.value).is_none();
+    effect && value && key.map_or(exists, |key| key == "node.kubernetes.io/memory-pressure")
 }
 
 fn forbidden_sysctl(spec: &PodSpec) -> Option<(String, String)> {

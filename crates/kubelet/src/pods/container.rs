@@ -89,7 +89,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     spec.stdin = container.stdin == Some(true);
     spec.stdin_once = container.stdin_once == Some(true);
     spec.limits = limits::container(container.resources.as_ref());
-    let critical = pod_spec.priority.unwrap_or(0) >= 2_000_000_000;
+    let critical = pod_spec.priority.unwrap_or(0) >= model::SYSTEM_CRITICAL;
     spec.oom_score_adj = Some(limits::oom_score(parts.class, container.resources.as_ref(), parts.node_memory, critical));
     spec.log = Some(LogSpec {
         path: parts.log_dir.join(&container.name).join(format!("{}.log", parts.attempt)),

@@ -22,6 +22,8 @@ pub enum Message {
         message: String,
         /// Seconds to stop.
         grace: i64,
+        /// The node is to blame, not the pod: shows as the condition `DisruptionTarget`.
+        disrupted: bool,
     },
     /// The runtime saw something.
     Runtime(ContainerEvent),

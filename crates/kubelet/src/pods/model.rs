@@ -22,6 +22,9 @@ pub const ANNOTATION_STORED: &str = "stored-image";
 /// Annotation of a runtime container: number of the signal that asks it to stop.
 pub const ANNOTATION_STOP_SIGNAL: &str = "stop-signal";
 
+/// Priority of pods that the system cannot do without.
+pub const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+
 /// What a container is for its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -171,6 +174,12 @@ pub fn group(statuses: Vec<ContainerStatus>) -> BTreeMap<String, Vec<ContainerSt
     }
     groups.values_mut().for_each(|attempts| attempts.sort_by_key(attempt));
     groups
+}
+
+/// Whether the node must not throw the pod out: it is the node's own, or as important as the system.
+pub fn is_critical(pod: &Pod) -> bool {
+    let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+    super::statics::is_static(pod) || super::statics::is_mirror(pod) || priority >= SYSTEM_CRITICAL
 }
 
 /// UID of a pod, empty if it has none.

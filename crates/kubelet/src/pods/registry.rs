@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use runtime::{ContainerEvent, Recovered, Sandbox};
 use store::Entry;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -20,6 +22,8 @@ use crate::Kubelet;
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<Inner>,
+    /// A worker has ended.
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -38,6 +42,8 @@ struct Running {
     sender: UnboundedSender<Message>,
     pod: Arc<Pod>,
     sandbox: Option<Sandbox>,
+    /// The node has told it to go.
+    leaving: bool,
 }
 
 impl Registry {
@@ -137,7 +143,33 @@ impl Registry {
 
     /// Sends a message to a pod; false if it has no worker.
     pub fn send(&self, uid: &str, message: Message) -> bool {
-        self.inner.lock().workers.get(uid).is_some_and(|running| running.sender.send(message).is_ok())
+        let mut inner = self.inner.lock();
+        let Some(running) = inner.workers.get_mut(uid) else {
+            return false;
+        };
+        running.leaving |= matches!(message, Message::Evict { .. });
+        running.sender.send(message).is_ok()
+    }
+
+    /// Whether the node has told a pod to go.
+    pub fn is_leaving(&self, uid: &str) -> bool {
+        self.inner.lock().workers.get(uid).is_some_and(|running| running.leaving)
+    }
+
+    /// Waits until none of these pods has a worker, or the patience is over.
+    pub async fn ended(&self, uids: &[String], patience: Duration) {
+        let wait = async {
+            loop {
+                let next = self.ended.notified();
+                if uids.iter().all(|uid| !self.inner.lock().workers.contains_key(uid)) {
+                    return;
+                }
+                next.await;
+            }
+        };
+        if tokio::time::timeout(patience, wait).await.is_err() {
+            tracing::warn!(?uids, "evicted pods are not gone yet");
+        }
     }
 
     /// The sandbox of a pod, for exec, attach, port-forward and statistics.
@@ -179,6 +211,8 @@ impl Registry {
             inner.held_back.remove(model::uid(&pod));
             inner.spawn(kubelet, pod);
         }
+        drop(inner);
+        self.ended.notify_waiters();
     }
 }
 
@@ -188,7 +222,7 @@ impl Inner {
         let sandbox = self.left.remove(&uid);
         let (sender, inbox) = unbounded_channel();
         let worker = Worker::new(kubelet.clone(), pod.clone(), sandbox.clone(), sender.clone(), inbox);
-        self.workers.insert(uid.clone(), Running { sender, pod, sandbox });
+        self.workers.insert(uid.clone(), Running { sender, pod, sandbox, leaving: false });
         while self.tasks.try_join_next().is_some() {}
         let kubelet = kubelet.clone();
         self.tasks.spawn(async move {

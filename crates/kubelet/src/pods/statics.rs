@@ -3,7 +3,7 @@
 //! The folder is watched by the kernel. A pod's UID comes from its content, so that a changed file is another pod.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,33 +37,65 @@ pub fn is_mirror(pod: &Pod) -> bool {
     pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
 }
 
-/// Runs the pods of the folder until the future is dropped.
-///
-/// # Errors
-/// The folder cannot be made or watched.
-pub async fn run(kubelet: Arc<Kubelet>, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let notify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).context("watch static pods")?;
-    let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::MOVED_FROM | inotify::WatchFlags::DELETE;
-    inotify::add_watch(&notify, folder, flags).with_context(|| format!("watch {}", folder.display()))?;
-    let mut events = pipe::Receiver::from_owned_fd_unchecked(notify).context("watch static pods")?;
-    let mut known: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let found = read(folder, &kubelet.config.node_name);
-        for (uid, pod) in &known {
+/// The folder, watched from the first look on.
+pub struct Statics {
+    folder: PathBuf,
+    events: pipe::Receiver,
+    known: BTreeMap<String, Arc<Pod>>,
+}
+
+impl Statics {
+    /// Begins to watch. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The folder cannot be made or watched.
+    pub fn open(folder: &Path) -> Result<Statics> {
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        let notify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).context("watch static pods")?;
+        let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::MOVED_FROM | inotify::WatchFlags::DELETE;
+        inotify::add_watch(&notify, folder, flags).with_context(|| format!("watch {}", folder.display()))?;
+        let events = pipe::Receiver::from_owned_fd_unchecked(notify).context("watch static pods")?;
+        Ok(Statics { folder: folder.to_owned(), events, known: BTreeMap::new() })
+    }
+
+    /// Hands over what the folder has now. When this returns, every pod of the folder has its worker.
+    pub fn apply(&mut self, kubelet: &Arc<Kubelet>) {
+        let found = read(&self.folder, &kubelet.config.node_name);
+        for (uid, pod) in &self.known {
             if !found.contains_key(uid) {
-                kubelet.pods.gone(&kubelet, uid, model::namespace(pod), model::name(pod));
+                kubelet.pods.gone(kubelet, uid, model::namespace(pod), model::name(pod));
             }
         }
         for (uid, pod) in &found {
-            if !known.contains_key(uid) {
-                kubelet.pods.put_pod(&kubelet, pod.clone());
+            if !self.known.contains_key(uid) {
+                kubelet.pods.put_pod(kubelet, with_history(kubelet, pod));
                 tokio::spawn(mirror(kubelet.clone(), pod.clone()));
             }
         }
-        known = found;
-        events.read(&mut buffer).await.context("watch static pods")?;
+        self.known = found;
+    }
+
+    /// Follows the folder until the future is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell changes.
+    pub async fn follow(mut self, kubelet: &Arc<Kubelet>) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            self.events.read(&mut buffer).await.context("watch static pods")?;
+            self.apply(kubelet);
+        }
+    }
+}
+
+/// The pod with the status that its mirror shows, so that a restart of ours forgets nothing of a running pod.
+fn with_history(kubelet: &Kubelet, pod: &Arc<Pod>) -> Arc<Pod> {
+    let mirror: Option<Pod> = kubelet.assigned.read(model::namespace(pod), model::name(pod));
+    let same = |mirror: &Pod| mirror.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR)).is_some_and(|hash| hash == model::uid(pod));
+    let status = mirror.filter(same).and_then(|mirror| mirror.status).filter(|status| !super::publish::is_final(status));
+    match status {
+        None => pod.clone(),
+        Some(status) => Arc::new(Pod { status: Some(status), ..(**pod).clone() }),
     }
 }
 

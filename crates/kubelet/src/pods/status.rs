@@ -29,6 +29,8 @@ pub struct Facts<'a> {
     pub finished: bool,
     /// Overriding end of the whole pod (eviction, deadline): reason and message.
     pub failure: Option<(&'a str, &'a str)>,
+    /// The failure is the node's doing and not the pod's.
+    pub disrupted: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -265,8 +267,7 @@ fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], ma
         condition(facts, "ContainersReady", &containers),
         condition(facts, "PodScheduled", &verdict_of(true, "", String::new())),
     ];
-    if let Some((reason, message)) = facts.failure.filter(|(reason, _)| *reason == "Evicted" || *reason == "Terminated") {
-        let _ = reason;
+    if let Some((_, message)) = facts.failure.filter(|_| facts.disrupted) {
         all.push(condition(facts, "DisruptionTarget", &verdict_of(true, "TerminationByKubelet", message.to_owned())));
     }
     all

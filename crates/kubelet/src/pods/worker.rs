@@ -59,6 +59,8 @@ pub struct Worker {
     /// The API no longer has the pod.
     gone: bool,
     failure: Option<(String, String)>,
+    /// The node threw the pod out for reasons of its own.
+    disrupted: bool,
     sandbox: Option<Sandbox>,
     volumes: BTreeMap<String, Mounted>,
     observed: Observed,
@@ -98,6 +100,7 @@ impl Worker {
             life: Life::Syncing,
             gone: false,
             failure: None,
+            disrupted: false,
             sandbox,
             volumes: BTreeMap::new(),
             observed: Observed::default(),
@@ -172,7 +175,7 @@ impl Worker {
         }
         for member in &self.members {
             let name = member.spec.name.clone();
-            let progress = Progress { post_started: true, started: member.spec.startup_probe.is_none(), ready: was_ready(&self.status, &name), ..Progress::default() };
+            let progress = Progress { post_started: true, started: member.spec.startup_probe.is_none(), ready: member.spec.readiness_probe.is_none() || was_ready(&self.status, &name), ..Progress::default() };
             self.observed.progress.insert(name, progress);
         }
     }
@@ -201,8 +204,11 @@ impl Worker {
                 self.gone = true;
                 self.end(1);
             }
-            Message::Evict { reason, message, grace } => {
-                self.failure.get_or_insert((reason, message));
+            Message::Evict { reason, message, grace, disrupted } => {
+                if self.failure.is_none() {
+                    self.failure = Some((reason, message));
+                    self.disrupted = disrupted;
+                }
                 self.end(grace);
             }
             Message::Runtime(event) => {
@@ -657,7 +663,7 @@ impl Worker {
         }
         let released = self.life == Life::Over;
         let failure = self.failure.clone();
-        let host_ips: Vec<String> = self.kubelet.config.node_ips.iter().map(std::string::ToString::to_string).collect();
+        let host_ips = self.kubelet.host_ips();
         let facts = status::Facts {
             pod: &self.pod,
             members: &self.members,
@@ -667,6 +673,7 @@ impl Worker {
             ending: self.life != Life::Syncing,
             finished: matches!(self.life, Life::Releasing | Life::Over),
             failure: failure.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
+            disrupted: self.disrupted,
             now: Timestamp::now(),
         };
         let fresh = status::compute(&facts);

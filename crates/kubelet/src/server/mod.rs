@@ -12,6 +12,7 @@ mod port_forward;
 mod route;
 mod stats;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +37,24 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The port cannot be bound, or the client authority is unusable.
 pub async fn run(kubelet: Arc<Kubelet>, tls: Arc<rustls::ServerConfig>) -> Result<()> {
-    let listener = TcpListener::bind(kubelet.config.listen).await.with_context(|| format!("listen on {}", kubelet.config.listen))?;
+    let listen = kubelet.config.listen;
+    let mut listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
     let access = Arc::new(Access::new(kubelet.client.clone(), &kubelet.client_ca, &kubelet.config.node_name)?);
     let acceptor = TlsAcceptor::from(tls);
+    let mut addresses = kubelet.addresses.subscribe();
+    let follows = kubelet.config.node_ips.first() == Some(&listen.ip());
     loop {
-        let (stream, _) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Ok(()) = addresses.changed(), if follows => {
+                let now = addresses.borrow_and_update().first().map(|ip| SocketAddr::new(*ip, listen.port()));
+                if let Some(now) = now {
+                    listener = rebind(listener, now).await;
+                }
+                continue;
+            }
+        };
+        let (stream, _) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, usually: others need a moment to finish.
@@ -55,6 +69,20 @@ pub async fn run(kubelet: Arc<Kubelet>, tls: Arc<rustls::ServerConfig>) -> Resul
                 tracing::debug!("connection to the kubelet ended: {error:#}");
             }
         });
+    }
+}
+
+/// Listens at another address; the old socket stays where the new one cannot be bound.
+async fn rebind(old: TcpListener, address: SocketAddr) -> TcpListener {
+    if old.local_addr().is_ok_and(|local| local == address) {
+        return old;
+    }
+    match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%address, %error, "the kubelet's API cannot be served at the node's new address");
+            old
+        }
     }
 }
 

@@ -20,6 +20,7 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
             (Some("Never"), None) => return Err(VolumeError::Refused(format!("image {reference:?} is not present with pull policy of Never"))),
             _ => images.pull(&reference, &[]).await.map_err(|error| VolumeError::Refused(error.to_string()))?,
         };
+        order.kubelet.hold_image(crate::pods::model::uid(order.pod), &image.id);
         let mut layers = images.layers(&image);
         layers.reverse();
         Ok(Mounted::Image(layers))

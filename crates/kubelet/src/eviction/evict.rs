@@ -1,0 +1,117 @@
+//! The rounds: look at every signal, relieve the node of what nobody uses, else evict one pod and look again once it is gone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::EventKind;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::limits::Rounds;
+use super::rank::{Candidate, message, rank};
+use super::threshold::in_force;
+use super::usage::measure;
+use super::{Condition, Observation, Order, Signal, Threshold, find};
+use crate::Kubelet;
+use crate::pods::message::Message;
+use crate::pods::model;
+use crate::pods::worker::now_ms;
+
+/// Time between two rounds, as upstream's.
+const ROUND: Duration = Duration::from_secs(10);
+/// How long an evicted pod may take to be gone before the next round.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// Seconds that an evicted pod has to stop.
+const GRACE: i64 = 1;
+
+/// A threshold that is met.
+pub(crate) struct Met {
+    signal: &'static Signal,
+    threshold: Threshold,
+    seen: Observation,
+}
+
+/// Looks after the node until the future is dropped.
+pub async fn run(kubelet: Arc<Kubelet>) {
+    let mut rounds = Rounds::default();
+    loop {
+        let evicted = round(&kubelet, &mut rounds).await;
+        if evicted.is_empty() {
+            tokio::time::sleep(ROUND).await;
+        } else {
+            kubelet.pods.ended(&evicted, CLEANUP).await;
+        }
+    }
+}
+
+/// The UIDs of the pods that were told to go.
+async fn round(kubelet: &Arc<Kubelet>, rounds: &mut Rounds) -> Vec<String> {
+    let pods = kubelet.pods.pods();
+    let mut gone = Vec::new();
+    for (pod, message) in rounds.offenders(kubelet, &pods).await {
+        gone.extend(evict(kubelet, &pod, message, false));
+    }
+    if !gone.is_empty() {
+        return gone;
+    }
+    let Some(first) = look(kubelet) else {
+        return gone;
+    };
+    let resource = first.signal.resource;
+    tracing::warn!(signal = first.signal.name, available = first.seen.available, capacity = first.seen.capacity, "attempting to reclaim {resource}");
+    kubelet.node_event(EventKind::Warning, "EvictionThresholdMet", &format!("Attempting to reclaim {resource}"));
+    if first.signal.images_help {
+        crate::images::remove_unused(kubelet, u64::MAX).await;
+        if met(kubelet).is_empty() {
+            return gone;
+        }
+    }
+    let files = matches!(first.signal.order, Order::Disk | Order::Inodes);
+    let mut candidates = Vec::new();
+    for pod in pods {
+        let usage = measure(kubelet, &pod, files).await;
+        candidates.push(Candidate { pod, usage });
+    }
+    rank(&mut candidates, first.signal.order);
+    let told = candidates.iter().find_map(|candidate| {
+        let text = message(resource, &first.threshold, &first.seen, candidate);
+        evict(kubelet, &candidate.pod, text, true)
+    });
+    gone.extend(told);
+    gone
+}
+
+/// Tells a pod to go, unless the node cannot do without it. `disrupted`: the node is to blame, not the pod.
+fn evict(kubelet: &Arc<Kubelet>, pod: &Pod, message: String, disrupted: bool) -> Option<String> {
+    let uid = model::uid(pod);
+    if model::is_critical(pod) || kubelet.pods.is_leaving(uid) {
+        return None;
+    }
+    kubelet.event(pod, "", EventKind::Warning, "Evicted", &message);
+    let order = Message::Evict { reason: "Evicted".into(), message, grace: GRACE, disrupted };
+    kubelet.pods.send(uid, order).then(|| uid.to_owned())
+}
+
+/// Looks at every signal and shows what the node is short of in its conditions; gives what is most urgent.
+pub(crate) fn look(kubelet: &Arc<Kubelet>) -> Option<Met> {
+    let met = met(kubelet);
+    let short: BTreeSet<Condition> = met.iter().map(|met| met.signal.condition).collect();
+    let changes = kubelet.pressure.lock().note(&short, now_ms());
+    for (condition, holds) in &changes {
+        let reason = condition.event(*holds);
+        kubelet.node_event(EventKind::Normal, reason, &format!("Node {} status is now: {reason}", kubelet.config.node_name));
+    }
+    if !changes.is_empty() {
+        kubelet.status_changed.notify_one();
+    }
+    met.into_iter().min_by_key(|met| met.signal.condition)
+}
+
+fn met(kubelet: &Kubelet) -> Vec<Met> {
+    let seen = |threshold: Threshold| {
+        let signal = find(threshold.signal)?;
+        let seen = (signal.observe)(kubelet)?;
+        threshold.is_met(&seen).then_some(Met { signal, threshold, seen })
+    };
+    in_force(&kubelet.config.eviction_hard).into_iter().filter_map(seen).collect()
+}

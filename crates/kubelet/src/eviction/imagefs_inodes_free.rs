@@ -1,0 +1,13 @@
+//! `imagefs.inodesFree`: files that the file system with images can still hold.
+
+use super::{Condition, Observation, Order, Signal, file_system};
+use crate::Kubelet;
+
+/// The signal.
+pub const fn signal() -> Signal {
+    Signal { name: "imagefs.inodesFree", resource: "inodes", condition: Condition::Disk, order: Order::Inodes, images_help: true, observe }
+}
+
+fn observe(kubelet: &Kubelet) -> Option<Observation> {
+    file_system(kubelet.images.dir()).map(|(_, inodes)| inodes)
+}
