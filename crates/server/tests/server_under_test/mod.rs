@@ -26,14 +26,26 @@ pub struct UnderTest {
 impl UnderTest {
     /// A fresh server.
     pub async fn start() -> UnderTest {
+        UnderTest::start_in(tempfile::tempdir().unwrap(), server::Security::default()).await
+    }
+
+    /// Where everything of it is.
+    pub fn dir(&self) -> &std::path::Path {
+        self._dir.path()
+    }
+
+    /// A server in a folder that may have been used before.
+    pub async fn start_in(dir: TempDir, security: server::Security) -> UnderTest {
         pki::install_provider();
-        let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(ClusterPki::load_or_create(&dir.path().join("pki")).unwrap());
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let serving = pki.serving_cert("apiserver", "kube-apiserver", &[San::Ip(local)]).unwrap();
         let kubelet_client = pki.client_cert("kubelet-client", &pki::Subject::new("kubelet-client", &["system:masters"])).unwrap();
         let front_proxy = pki.front_proxy_cert("front-proxy-client").unwrap();
-        let options = store::embedded::Options::new(dir.path().join("store"), client::header::stamp(), "test");
+        let mut options = store::embedded::Options::new(dir.path().join("store"), client::header::stamp(), "test");
+        if let Some(encryption) = &security.encryption {
+            options.cipher = encryption.clone();
+        }
         let store = Arc::new(store::embedded::Embedded::open(options).unwrap());
         let config = Config {
             listen: SocketAddr::new(local, 0),
@@ -52,7 +64,7 @@ impl UnderTest {
             event_ttl: Duration::from_secs(3600),
             sans: Vec::new(),
             cluster_domain: "cluster.local".into(),
-            security: server::Security::default(),
+            security,
         };
         let server = Server::new(config, Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();
         let admin = server.in_process(User::new("admin", &["system:masters"]));
