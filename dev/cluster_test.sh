@@ -171,6 +171,69 @@ containers_outlive_a_killed_server() {
 containers() { grep -lzx -e serve -e /bin/serve /proc/[0-9]*/cmdline 2>/dev/null | grep -f <(find /sys/fs/cgroup -path "*/${WORLD_ID}a*" -name cgroup.procs -exec cat {} + | sort -u | sed 's|.*|^/proc/&/|'); }
 started() { containers | while read -r file; do awk '{ sub(/.*\) /, ""); print FILENAME, $20 }' "${file%cmdline}stat"; done | sort; }
 
+# As a service supervisor does, it starts again at once.
+a_kill_in_the_middle_of_everything_loses_nothing() {
+  local load; load=$(dirname "$KNARR")/examples/steady
+  [ -x "$load" ] || { cargo build -q -p knarr --example steady && load=target/debug/examples/steady; }
+  rolled calm 2 1 | n apply -f -
+  rolled restless 4 1 | n apply -f -
+  n wait --for=condition=Available --timeout=60s deployment/calm deployment/restless
+  local before holder; before=$(started) holder=$(holders)
+  same "$(wc -l <<<"$holder")" 1
+  touch "$WORLD/steady"
+  on a "$load" "$KUBECONFIG" 10.43.0.10:53 "$WORLD/steady" >"$WORLD/steady.out" 2>&1 &
+  load=$!
+  local kills progress
+  rolled restless 4 2 | n apply -f -
+  for kills in 1 2 3; do
+    n wait --for="jsonpath={.status.updatedReplicas}=$kills" --timeout=60s deployment/restless
+    world_stop a KILL
+    world_server
+    world_status --wait --timeout 60
+  done
+  for progress in '{.status.updatedReplicas}=4' '{.status.availableReplicas}=4' '{.status.replicas}=4'; do n wait --for="jsonpath=$progress" --timeout=90s deployment/restless; done
+  rm "$WORLD/steady"
+  wait $load || { cat "$WORLD/steady.out"; return 1; }
+  cat "$WORLD/steady.out"
+  same "$(holders)" "$holder"
+  # Whoever was there and was not rolled is there still: same processes, begun at the same time.
+  local rolled; rolled=$(n get pods -l app=restless -o name | wc -l)
+  same "$rolled" 4
+  same "$(comm -12 <(echo "$before") <(started) | wc -l)" "$(($(wc -l <<<"$before") - 4))"
+  same "$(n get pods -o json | jq '[.items[].status.containerStatuses[].restartCount] | add')" 0
+  n delete deployment calm restless
+}
+rolled() { # name replicas version
+  cat <<Y
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: $1}
+spec:
+  replicas: $2
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  selector: {matchLabels: {app: $1}}
+  template:
+    metadata: {labels: {app: $1}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers: [{name: demo, image: "$image:$3", readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}}]
+Y
+}
+# Processes that hold sockets for side a.
+holders() { find /sys/fs/cgroup -path "*/${WORLD_ID}a/sockets/cgroup.procs" -exec cat {} + | sort -u; }
+
+a_holder_that_dies_is_replaced() {
+  local holder; holder=$(holders)
+  kill -9 "$holder"
+  eventually 10 another_holder "$holder"
+  world_stop a KILL
+  world_server
+  world_status --wait --timeout 60
+  same "$(holders | wc -l)" 1
+  grep 'DNS sockets' "$WORLD/a/log/knarr" | tail -n 1 | grep 'held=2 opened=0'
+}
+another_holder() { local now; now=$(holders); [ -n "$now" ] && [ "$now" != "$1" ]; }
+
 # --- A second node --------------------------------------------------------------------------------------------------
 
 static_pods_outlive_a_killed_server() {
@@ -211,9 +274,12 @@ a_second_node_joins_and_its_pods_are_reached() {
 
 # --- The end --------------------------------------------------------------------------------------------------------
 
+# Settings that the kernel changes by itself.
+volatile='^fs\.\|^kernel\.\|^vm\.\|^net\.netfilter\.nf_conntrack_count\|^net\.ipv4\.tcp_\(mem\|fastopen_key\)\|^user\.\|^sunrpc\.'
 uninstall_leaves_nothing() {
   world_stop a TERM; world_stop b TERM
-  local side
+  local side holder; holder=$(holders)
+  [ -n "$holder" ] || { echo "nobody holds the sockets"; return 1; }
   for side in a b; do
     [ -d "$WORLD/$side/data" ] || continue
     on $side "$KNARR" uninstall --data --write-kubeconfig "$WORLD/$side/none" --data-dir "$WORLD/$side/data" --run-dir "$WORLD/$side/run" --cgroup-root "$WORLD_ID$side"
@@ -222,7 +288,10 @@ uninstall_leaves_nothing() {
     same "$(on $side ip -o addr show dev lo | grep -vcE ' 127\.0\.0\.1/8| ::1/128')" 0
     same "$(grep -c "$WORLD/$side/" /proc/self/mountinfo)" 0
     same "$(find /sys/fs/cgroup -maxdepth 2 -name "$WORLD_ID$side" | wc -l)" 0
-    same "$(find "$WORLD/$side" -mindepth 1 -maxdepth 1 ! -name log ! -name resolv.conf | wc -l)" 0
+    same "$(on $side sysctl -a 2>/dev/null | grep -v "$volatile" | diff "$WORLD/$side.sysctls" -)" ""
+    same "$(on $side ss -Hlntu | wc -l)" 0
+    same "$(pgrep -f "$WORLD/$side/" | wc -l)" 0
+    same "$(find "$WORLD/$side" -mindepth 1 -maxdepth 1 ! -name log ! -name resolv.conf ! -name manifests | wc -l)" 0
   done
 }
 
@@ -230,11 +299,12 @@ uninstall_leaves_nothing() {
 
 all="own_status_waits_by_name own_images_are_imported_and_listed own_verbs_carry_a_newcomer"
 [ -n "$KUBECTL" ] && all="$all kubectl_deploys_and_exposes kubectl_scales_and_rolls_without_a_failed_request kubectl_looks_into_pods
-  kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
-all="$all uninstall_leaves_nothing"
+  kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
+all="$all a_kill_in_the_middle_of_everything_loses_nothing a_holder_that_dies_is_replaced uninstall_leaves_nothing"
 
 world_make "$(mktemp -d /tmp/knarr-cluster.XXXXXX)" || exit 1
 trap world_remove EXIT
+for side in a b; do on $side sysctl -a 2>/dev/null | grep -v "$volatile" >"$WORLD/$side.sysctls"; done
 ok=0 bad=0
 run() { # name
   local begin=$EPOCHREALTIME output
