@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
-use client::{EventKind, Selection};
+use client::{EventKind, Selection, node_fit};
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration};
@@ -17,7 +17,7 @@ use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use crate::daemon_plan::{self, DaemonPod, Place, Plan};
 use crate::pods::{self, Owned};
 use crate::revisions::{self, Ensured, HASH, Parent};
-use crate::{Config, Entry, moment, node_fit};
+use crate::{Config, Entry, moment};
 
 const GENERATION: &str = "pod-template-generation";
 const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";

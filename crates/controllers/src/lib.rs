@@ -37,7 +37,6 @@ mod list;
 mod local_path;
 mod moment;
 mod namespace;
-mod node_fit;
 mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;

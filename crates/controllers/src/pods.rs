@@ -6,7 +6,7 @@ use api::Status;
 use api::label_selector::LabelSelector;
 use cache::{BY_OWNER, Cache, ORPHANS};
 use client::{Client, DeleteOptions, PatchKind, PodLite, ResourceId};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use reconcile::Context;
 use serde_json::json;
@@ -155,20 +155,6 @@ fn tolerate(result: Result<serde_json::Value, Status>) -> Result<(), Status> {
     match result {
         Err(status) if !status.is_not_found() && status.code != 422 => Err(status),
         _ => Ok(()),
-    }
-}
-
-/// Whether a toleration covers a taint.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or("Equal") {
-        "Exists" => true,
-        "Equal" | "" => toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
-        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use async_trait::async_trait;
 use cache::BY_NODE;
-use client::{DeleteOptions, EventKind, Selection};
+use client::{DeleteOptions, EventKind, Selection, node_fit};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
@@ -119,7 +119,7 @@ enum Stay {
 fn stay(taints: &[Taint], tolerations: &[Toleration]) -> Stay {
     let mut shortest: Option<i64> = None;
     for taint in taints {
-        let used: Vec<&Toleration> = tolerations.iter().filter(|one| pods::tolerates(one, taint)).collect();
+        let used: Vec<&Toleration> = tolerations.iter().filter(|one| node_fit::covers(one, taint)).collect();
         if used.is_empty() {
             return Stay::Not;
         }

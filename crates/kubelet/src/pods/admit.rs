@@ -1,18 +1,21 @@
 //! What a node refuses although the pod was bound to it: the pod then fails for good, with the reason in its status.
 
-use api::Quantity;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
+use std::sync::Arc;
 
+use api::Quantity;
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Toleration};
+
+use super::fit;
 use super::limits::{self, Class};
 use super::model;
 use super::prepare::is_safe;
 use crate::Kubelet;
 use crate::eviction::Condition;
 
-/// Why the pod cannot run here: reason and message.
-pub fn refuse(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
+/// Why the pod cannot run here, beside those that were admitted before: reason and message.
+pub fn refuse(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
-    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| too_much(kubelet, pod, spec))
+    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| unfit(kubelet, pod, others))
 }
 
 /// A node that is short of something takes only what it cannot do without; short of memory alone, also pods that say what they need.
@@ -46,20 +49,16 @@ fn forbidden_sysctl(spec: &PodSpec) -> Option<(String, String)> {
     Some(("SysctlForbidden".into(), format!("forbidden sysctl: {:?} not allowlisted", wrong.name)))
 }
 
-/// More of a resource than the node has left for pods.
-fn too_much(kubelet: &Kubelet, pod: &Pod, spec: &PodSpec) -> Option<(String, String)> {
-    let allocatable = kubelet.node.allocatable();
-    let others: Vec<std::sync::Arc<Pod>> = kubelet.pods.pods().into_iter().filter(|other| other.metadata.uid != pod.metadata.uid).collect();
-    for resource in ["cpu", "memory"] {
-        let amount = |spec: &PodSpec| limits::requested(spec, resource);
-        let wanted = amount(spec);
-        let used: i64 = others.iter().filter_map(|other| other.spec.as_ref()).map(amount).sum();
-        let all = allocatable.get(resource).copied().unwrap_or_default();
-        let all = if resource == "cpu" { Quantity::milli(all) } else { Quantity::value(all) };
-        if wanted > 0 && used + wanted > all {
-            let message = format!("Node didn't have enough resource: {resource}, requested: {wanted}, used: {used}, capacity: {all}");
-            return Some((format!("OutOf{resource}"), format!("Pod was rejected: {message}")));
+/// What has no room or place here. What is not counted by the node is not looked at: extended resources stand in the API.
+fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+    let node: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
+    let mut allocatable = kubelet.node.allocatable();
+    let listed = node.as_ref().and_then(|node| node.status.as_ref()?.allocatable.clone()).unwrap_or_default();
+    for (resource, amount) in listed {
+        if let Some(amount) = Quantity::parse(&amount.0) {
+            allocatable.entry(resource).or_insert(amount);
         }
     }
-    None
+    let (reason, message) = fit::refuse(pod, node.as_ref(), &allocatable, others)?;
+    Some((reason, format!("Pod was rejected: {message}")))
 }

@@ -54,6 +54,8 @@ pub enum Message {
     Probe(ProbeVerdict),
     /// An object that the pod uses has changed, or time has passed.
     Poke,
+    /// The API lost what it knew of the pod: its status is to be told again.
+    Forgotten,
     /// Everything was released.
     Released,
 }

@@ -6,6 +6,7 @@ pub mod container;
 pub mod downward;
 pub mod env;
 pub mod files;
+pub mod fit;
 pub mod hooks;
 pub mod limits;
 pub mod message;

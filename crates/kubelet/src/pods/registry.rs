@@ -1,6 +1,6 @@
 //! The workers of this node by pod UID: the API's pods come in here, and so do the runtime's events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use super::admit;
 use super::message::Message;
 use super::model;
 use super::release;
@@ -22,6 +23,9 @@ use crate::Kubelet;
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<Inner>,
+    /// The pods that have their place on this node, by UID. Held while one is judged, so that two never take the same place.
+    /// Taken before `inner`.
+    admitted: Mutex<HashSet<String>>,
     /// A worker has ended.
     ended: Notify,
 }
@@ -151,6 +155,11 @@ impl Registry {
         running.sender.send(message).is_ok()
     }
 
+    /// Whether a pod has a worker.
+    pub fn is_here(&self, uid: &str) -> bool {
+        self.inner.lock().workers.contains_key(uid)
+    }
+
     /// Whether the node has told a pod to go.
     pub fn is_leaving(&self, uid: &str) -> bool {
         self.inner.lock().workers.get(uid).is_some_and(|running| running.leaving)
@@ -189,6 +198,26 @@ impl Registry {
         self.inner.lock().workers.values().map(|running| running.pod.clone()).collect()
     }
 
+    /// Gives a pod its place beside those that were admitted before, or says why not: reason and message.
+    pub fn admit(&self, kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
+        let mut admitted = self.admitted.lock();
+        let has_place = |other: &Arc<Pod>| {
+            let over = other.status.as_ref().is_some_and(super::publish::is_final);
+            admitted.contains(model::uid(other)) && !over
+        };
+        let others: Vec<Arc<Pod>> = self.pods().into_iter().filter(has_place).collect();
+        let refused = admit::refuse(kubelet, pod, &others);
+        if refused.is_none() {
+            admitted.insert(model::uid(pod).to_owned());
+        }
+        refused
+    }
+
+    /// Notes a pod that an earlier run of ours admitted.
+    pub fn admitted(&self, pod: &Pod) {
+        self.admitted.lock().insert(model::uid(pod).to_owned());
+    }
+
     /// A pod by namespace and name, the one with a worker.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let inner = self.inner.lock();
@@ -196,6 +225,7 @@ impl Registry {
     }
 
     fn over(&self, kubelet: &Arc<Kubelet>, uid: &str) {
+        self.admitted.lock().remove(uid);
         let mut inner = self.inner.lock();
         let Some(running) = inner.workers.remove(uid) else {
             return;
@@ -213,6 +243,9 @@ impl Registry {
         }
         drop(inner);
         self.ended.notify_waiters();
+        if super::statics::is_static(&running.pod) {
+            kubelet.mirrors_changed.notify_one();
+        }
     }
 }
 

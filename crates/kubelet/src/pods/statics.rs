@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use api::Status;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use rustix::fs::inotify;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::message::Message;
 use super::model;
 use crate::Kubelet;
 
@@ -24,6 +26,8 @@ pub const SOURCE: &str = "kubernetes.io/config.source";
 pub const HASH: &str = "kubernetes.io/config.hash";
 /// Marks the object that stands for a static pod in the API.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Time until objects that could not be made are tried again.
+const RETRY: Duration = Duration::from_secs(2);
 /// Largest manifest.
 const MAX_MANIFEST: u64 = 1 << 20;
 
@@ -69,29 +73,78 @@ impl Statics {
         for (uid, pod) in &found {
             if !self.known.contains_key(uid) {
                 kubelet.pods.put_pod(kubelet, with_history(kubelet, pod));
-                tokio::spawn(mirror(kubelet.clone(), pod.clone()));
             }
         }
         self.known = found;
     }
 
-    /// Follows the folder until the future is dropped.
+    /// Follows the folder and the objects that show its pods until the future is dropped.
     ///
     /// # Errors
     /// The kernel refuses to tell changes.
     pub async fn follow(mut self, kubelet: &Arc<Kubelet>) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
-            self.events.read(&mut buffer).await.context("watch static pods")?;
-            self.apply(kubelet);
+            let retry = match self.show(kubelet).await {
+                Ok(()) => None,
+                Err(status) => {
+                    tracing::debug!(%status, "static pods are not shown as they are yet");
+                    Some(RETRY)
+                }
+            };
+            let later = async {
+                match retry {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                read = self.events.read(&mut buffer) => {
+                    read.context("watch static pods")?;
+                    self.apply(kubelet);
+                }
+                () = kubelet.mirrors_changed.notified() => {}
+                () = later => {}
+            }
         }
+    }
+
+    /// Removes objects that stand for no pod of the folder (any more) or that somebody deleted, and makes those that are missing.
+    async fn show(&self, kubelet: &Arc<Kubelet>) -> Result<(), Status> {
+        let objects = kubelet.assigned.list();
+        let mirrors: Vec<Pod> = objects.iter().filter_map(|entry| cache::decode::<Pod>(entry)).filter(is_mirror).collect();
+        let mut missing: BTreeMap<&String, &Arc<Pod>> = self.known.iter().collect();
+        for mirror in &mirrors {
+            let Some(hash) = mirrored(mirror) else {
+                continue;
+            };
+            let stands = self.known.contains_key(hash) && mirror.metadata.deletion_timestamp.is_none();
+            // What still ends is shown until it is over.
+            if stands || (kubelet.pods.is_here(hash) && !self.known.contains_key(hash)) {
+                missing.remove(hash);
+            } else {
+                super::publish::delete(&kubelet.client, mirror).await;
+            }
+        }
+        for pod in missing.into_values() {
+            let node: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
+            let object = node.and_then(|node| mirror_of(pod, &node, &kubelet.config.node_name));
+            let object = object.ok_or_else(|| Status::internal("the node is not registered yet"))?;
+            match kubelet.client.create(&object).await {
+                Ok(_) => drop(kubelet.pods.send(model::uid(pod), Message::Forgotten)),
+                // The news of the one that is there will come.
+                Err(status) if status.is_already_exists() => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(())
     }
 }
 
 /// The pod with the status that its mirror shows, so that a restart of ours forgets nothing of a running pod.
 fn with_history(kubelet: &Kubelet, pod: &Arc<Pod>) -> Arc<Pod> {
     let mirror: Option<Pod> = kubelet.assigned.read(model::namespace(pod), model::name(pod));
-    let same = |mirror: &Pod| mirror.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR)).is_some_and(|hash| hash == model::uid(pod));
+    let same = |mirror: &Pod| mirrored(mirror).is_some_and(|hash| hash == model::uid(pod));
     let status = mirror.filter(same).and_then(|mirror| mirror.status).filter(|status| !super::publish::is_final(status));
     match status {
         None => pod.clone(),
@@ -140,23 +193,25 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
     Ok(pod)
 }
 
-/// Makes the object that shows a static pod, again and again until the API takes it.
-async fn mirror(kubelet: Arc<Kubelet>, pod: Arc<Pod>) {
-    let mut object = (*pod).clone();
-    let hash = model::uid(&pod).to_owned();
-    object.metadata.uid = None;
+/// The object that shows a static pod.
+fn mirror_of(pod: &Pod, node: &Node, node_name: &str) -> Option<Pod> {
+    let mut object = pod.clone();
+    let hash = object.metadata.uid.take()?;
+    object.status = None;
     object.metadata.annotations.get_or_insert_default().insert(MIRROR.into(), hash);
-    loop {
-        let node: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
-        if let Some(uid) = node.and_then(|node| node.metadata.uid) {
-            let owner = OwnerReference { api_version: "v1".into(), kind: "Node".into(), name: kubelet.config.node_name.clone(), uid, controller: Some(true), ..OwnerReference::default() };
-            object.metadata.owner_references = Some(vec![owner]);
-            match kubelet.client.create(&object).await {
-                Ok(_) => return kubelet.pods.poke(model::uid(&pod)),
-                Err(status) if status.is_already_exists() => return kubelet.pods.poke(model::uid(&pod)),
-                Err(status) => tracing::debug!(pod = model::name(&pod), %status, "mirror pod was not made yet"),
-            }
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
+    let owner = OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: node_name.to_owned(),
+        uid: node.metadata.uid.clone()?,
+        controller: Some(true),
+        ..OwnerReference::default()
+    };
+    object.metadata.owner_references = Some(vec![owner]);
+    Some(object)
+}
+
+/// Which static pod an object stands for.
+fn mirrored(object: &Pod) -> Option<&String> {
+    object.metadata.annotations.as_ref()?.get(MIRROR)
 }

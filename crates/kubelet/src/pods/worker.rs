@@ -29,7 +29,7 @@ use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
 use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
-use super::{admit, container, publish, release, start, statics, status, stop, termination};
+use super::{container, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::probes;
 use crate::volumes::Mounted;
@@ -123,8 +123,10 @@ impl Worker {
         self.adopt().await;
         let pod = self.pod.clone();
         self.take_pod(pod);
-        if self.sandbox.is_none() && !publish::is_final(&self.status) {
-            self.failure = admit::refuse(&self.kubelet, &self.pod);
+        if self.sandbox.is_some() {
+            self.kubelet.pods.admitted(&self.pod);
+        } else if !publish::is_final(&self.status) {
+            self.failure = self.kubelet.pods.admit(&self.kubelet, &self.pod);
             if let Some((reason, message)) = self.failure.clone() {
                 self.event(EventKind::Warning, &reason, &message);
                 self.end(0);
@@ -227,6 +229,7 @@ impl Worker {
             }
             Message::Probe(verdict) => self.probed(verdict),
             Message::Poke => self.poked(),
+            Message::Forgotten => self.published = None,
             Message::Released => self.life = Life::Over,
         }
     }

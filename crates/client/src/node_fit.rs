@@ -1,11 +1,9 @@
 //! Whether a pod may be on a node by its node name, selector, affinity and tolerations, without looking at resources.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint};
-
-use crate::pods;
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 /// Whether name, selector and required affinity allow the node.
-pub(crate) fn selects(spec: &PodSpec, node: &Node) -> bool {
+pub fn selects(spec: &PodSpec, node: &Node) -> bool {
     let name = node.metadata.name.as_deref().unwrap_or("");
     if spec.node_name.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != name) {
         return false;
@@ -41,11 +39,25 @@ fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 }
 
 /// Whether all taints of the node with one of these effects are tolerated.
-pub(crate) fn tolerates(spec: &PodSpec, node: &Node, effects: &[&str]) -> bool {
+pub fn tolerates(spec: &PodSpec, node: &Node, effects: &[&str]) -> bool {
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let covered = |taint: &Taint| tolerations.iter().any(|toleration| pods::tolerates(toleration, taint));
+    let covered = |taint: &Taint| tolerations.iter().any(|toleration| covers(toleration, taint));
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     taints.iter().filter(|taint| effects.contains(&taint.effect.as_str())).all(covered)
+}
+
+/// Whether a toleration covers a taint.
+pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or("");
+    let key = toleration.key.as_deref().unwrap_or("");
+    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref().unwrap_or("Equal") {
+        "Exists" => true,
+        "Equal" | "" => toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
