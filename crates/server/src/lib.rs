@@ -24,6 +24,7 @@ mod dial;
 mod durations;
 mod encryption;
 mod endpoints;
+mod expiring;
 mod expressions;
 mod failure;
 mod follow;

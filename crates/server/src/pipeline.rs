@@ -89,7 +89,7 @@ async fn handle(server: &Arc<Server>, mut call: Call, query: Query, classified: 
     }
     let caller = identify::identify(server, &mut call).await?;
     let slot = server.queue.admit(&caller, &classified.attributes, classified.verb).await?;
-    let allowed = authorize::authorize(server, caller, classified)?;
+    let allowed = authorize::authorize(server, caller, classified).await?;
     let reply = dispatch(server, call, query, allowed).await;
     drop(slot);
     reply

@@ -20,6 +20,8 @@ pub struct Security {
     pub oidc: Option<OidcSettings>,
     /// Kubeconfig of a webhook that knows tokens.
     pub token_webhook: Option<PathBuf>,
+    /// Version of the reviews that it gets; `v1beta1` where empty.
+    pub token_webhook_version: String,
     /// How long its answers count; two minutes where absent.
     pub token_webhook_ttl: Option<Duration>,
     /// A file `AuthorizationConfiguration`.
@@ -29,6 +31,12 @@ pub struct Security {
     pub modes: Vec<String>,
     /// Kubeconfig of the webhook of the mode `Webhook`.
     pub authorization_webhook: Option<PathBuf>,
+    /// Version of the reviews that it gets; `v1beta1` where empty.
+    pub authorization_webhook_version: String,
+    /// How long its yes counts; five minutes where absent.
+    pub authorization_webhook_allowed_ttl: Option<Duration>,
+    /// How long anything else counts; half a minute where absent.
+    pub authorization_webhook_refused_ttl: Option<Duration>,
 }
 
 /// Settings of the audit log.

@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Chain;
 use crate::allocate::Allocators;
 use crate::audit::Audit;
-use crate::authenticate::StaticTokens;
-use crate::authorize::{NodeGraph, Rbac};
+use crate::authenticate::{Issuers, StaticTokens, TokenWebhook};
+use crate::authorize::{Authorizers, NodeGraph, Rbac};
 use crate::catalog::{Catalog, Catalogs};
 use crate::config::{Config, Deps};
 use crate::follow::Follow;
@@ -33,6 +33,9 @@ pub struct Server {
     pub(crate) catalogs: Catalogs,
     pub(crate) tokens: TokenAuthority,
     pub(crate) static_tokens: StaticTokens,
+    pub(crate) issuers: Issuers,
+    pub(crate) token_webhook: Option<TokenWebhook>,
+    pub(crate) authorizers: Authorizers,
     pub(crate) client_authorities: ClientAuthorities,
     pub(crate) proxy_authorities: ClientAuthorities,
     pub(crate) rbac: Follow<Rbac>,
@@ -74,6 +77,9 @@ impl Server {
             catalogs: Catalogs::new(store.clone()),
             tokens,
             static_tokens: StaticTokens::read(config.token_file.as_deref())?,
+            issuers: Issuers::open(&config.security, &config.issuers, &reloads, &shutdown)?,
+            token_webhook: TokenWebhook::of(&config.security)?,
+            authorizers: Authorizers::open(&config.security, &reloads, &shutdown)?,
             client_authorities: ClientAuthorities::from_pem(&[deps.pki.client_ca.cert_pem()])?,
             proxy_authorities: ClientAuthorities::from_pem(&[deps.pki.request_header_ca.cert_pem()])?,
             rbac: Rbac::follow(store.clone()),

@@ -4,13 +4,19 @@
 //! The thread that waits hands its other tasks on first, so that nobody waits with it.
 
 use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// The outcome of a future.
+/// The outcome of a future. Most need no waiting at all.
 pub fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            let mut future = pin!(future);
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return value;
+            }
             tokio::task::block_in_place(|| handle.block_on(future))
         }
         _ => std::thread::scope(|scope| scope.spawn(|| apart(future)).join().expect("the waiting thread does not panic")),

@@ -3,7 +3,7 @@
 use crate::server::Server;
 use crate::user::User;
 
-/// `system:anonymous`, where such calls are on.
-pub fn authenticate(server: &Server) -> Option<User> {
-    server.config.anonymous.then(User::anonymous)
+/// `system:anonymous`, where such calls are served.
+pub fn authenticate(server: &Server, path: &str) -> Option<User> {
+    server.issuers.allows_anonymous(path, server.config.anonymous).then(User::anonymous)
 }

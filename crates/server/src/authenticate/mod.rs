@@ -7,8 +7,10 @@ pub mod bootstrap_token;
 pub mod certificate;
 pub mod front_proxy;
 pub mod impersonate;
+mod oidc;
 pub mod service_account;
 pub mod static_token;
+mod webhook_token;
 
 use std::net::SocketAddr;
 
@@ -24,7 +26,9 @@ use crate::failure;
 use crate::server::Server;
 use crate::user::User;
 
+pub use oidc::Issuers;
 pub use static_token::StaticTokens;
+pub use webhook_token::TokenWebhook;
 
 /// What a TLS connection says about the caller.
 pub struct Connection {
@@ -67,7 +71,7 @@ pub async fn authenticate(server: &Server, parts: &mut Parts, connection: &Conne
         }
     }
     if let Some(token) = &token {
-        match by_token(server, token, &audiences(server)) {
+        match by_token(server, token, &audiences(server)).await {
             Found::User(user) => return Ok(known(user, parts)),
             Found::Nothing => refused = Some("unknown bearer token".into()),
             Found::Refused(why) => refused = Some(why),
@@ -77,11 +81,11 @@ pub async fn authenticate(server: &Server, parts: &mut Parts, connection: &Conne
         tracing::debug!(%why, peer = %connection.peer, "authentication failed");
         return Err(failure::unauthorized());
     }
-    anonymous::authenticate(server).ok_or_else(failure::unauthorized)
+    anonymous::authenticate(server, parts.uri.path()).ok_or_else(failure::unauthorized)
 }
 
 /// Who a bearer token stands for; also what a TokenReview asks.
-pub fn by_token(server: &Server, token: &str, audiences: &[String]) -> Found {
+pub async fn by_token(server: &Server, token: &str, audiences: &[String]) -> Found {
     let mut refused = Found::Nothing;
     for found in [
         server.static_tokens.authenticate(token),
@@ -92,6 +96,17 @@ pub fn by_token(server: &Server, token: &str, audiences: &[String]) -> Found {
             Found::User(user) => return Found::User(user),
             Found::Nothing => {}
             Found::Refused(why) => refused = Found::Refused(why),
+        }
+    }
+    match server.issuers.authenticate(token).await {
+        Found::Nothing => {}
+        Found::User(user) => return Found::User(user),
+        Found::Refused(why) => refused = Found::Refused(why),
+    }
+    if let Some(webhook) = &server.token_webhook {
+        match webhook.authenticate(token, audiences, &self::audiences(server)).await {
+            Found::Nothing => {}
+            found => return found,
         }
     }
     refused

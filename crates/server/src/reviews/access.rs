@@ -55,6 +55,9 @@ impl Review for Access {
             let user = if whose == Whose::Own { request.allowed.user().clone() } else { user(review) };
             let verdict = authorize::decide(server, &user, &asked);
             let mut status = json!({"allowed": verdict.allowed});
+            if verdict.denied {
+                status["denied"] = true.into();
+            }
             if !verdict.reason.is_empty() {
                 status["reason"] = verdict.reason.into();
             }

@@ -40,7 +40,7 @@ impl Review for TokenReview {
                 .collect();
             let own = audiences(server);
             let accepted = if asked.is_empty() { own } else { asked.clone() };
-            let status = match by_token(server, &token, &accepted) {
+            let status = match crate::wait::wait(by_token(server, &token, &accepted)) {
                 Found::User(mut user) => {
                     user.mark_authenticated();
                     let mut status = json!({"authenticated": true, "user": user.to_value()});

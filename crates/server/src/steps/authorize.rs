@@ -55,9 +55,9 @@ impl Allowed {
 ///
 /// # Errors
 /// 403 with the reason.
-pub fn authorize(server: &Server, caller: Identified, classified: Classified) -> Result<Allowed, Status> {
+pub async fn authorize(server: &Server, caller: Identified, classified: Classified) -> Result<Allowed, Status> {
     let Classified { attributes, verb } = classified;
-    let verdict = crate::authorize::decide(server, caller.user(), &attributes);
+    let verdict = crate::authorize::decide_async(server, caller.user(), &attributes).await;
     crate::audit::annotate("authorization.k8s.io/decision", if verdict.allowed { "allow" } else { "forbid" });
     crate::audit::annotate("authorization.k8s.io/reason", verdict.reason.as_str());
     if !verdict.allowed {
