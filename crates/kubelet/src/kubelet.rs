@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::Mutex;
 use runtime::Runtime;
 use serde_json::json;
+use store::Entry;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
@@ -64,6 +65,8 @@ pub struct Kubelet {
     pub client_ca: String,
     /// Something that the node's status shows has changed.
     pub status_changed: Notify,
+    /// An object that shows a static pod came, changed or went, or such a pod is over.
+    pub mirrors_changed: Notify,
     /// Addresses of the node now.
     pub addresses: watch::Sender<Vec<IpAddr>>,
     /// What the node is short of.
@@ -178,6 +181,12 @@ fn follow_pods(kubelet: &Arc<Kubelet>) {
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.header.uid != old.header.uid)) {
             kubelet.pods.gone(&kubelet, &old.header.uid, &old.header.namespace, &old.header.name);
         }
+        // Objects that show static pods belong to the node. One that comes, goes or shall go is looked after with its folder.
+        let shows = |entry: &Arc<Entry>| entry.header.owners.iter().any(|owner| &*owner.kind == "Node");
+        let remarkable = new.zip(old).is_none_or(|(new, old)| new.header.deletion_timestamp.is_some() || new.header.uid != old.header.uid);
+        if remarkable && [old, new].into_iter().flatten().any(shows) {
+            kubelet.mirrors_changed.notify_one();
+        }
         if let Some(new) = new {
             kubelet.pods.put(&kubelet, new);
         }
@@ -241,6 +250,7 @@ impl Kubelet {
                 cgroups,
                 client_ca,
                 status_changed: Notify::new(),
+                mirrors_changed: Notify::new(),
                 addresses: watch::Sender::new(config.node_ips.clone()),
                 pressure: Mutex::default(),
                 pulls: Mutex::default(),

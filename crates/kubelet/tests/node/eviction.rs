@@ -1,0 +1,77 @@
+//! Pods that must go: their own limits, and a node that runs out of disk.
+
+use serde_json::json;
+
+use crate::world::{IMAGE, World, condition, run};
+
+/// A pod with a volume that the test fills from outside.
+fn with_volume(limit: Option<&str>) -> serde_json::Value {
+    let source = limit.map_or_else(|| json!({}), |limit| json!({"sizeLimit": limit}));
+    json!({
+        "containers": [{"name": "main", "image": IMAGE, "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}],
+        "volumes": [{"name": "cache", "emptyDir": source}],
+    })
+}
+
+fn fill(world: &World, pod: &serde_json::Value, bytes: usize) {
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+    let volume = world.kubelet_dir().join("pods").join(uid).join("volumes/kubernetes.io~empty-dir/cache");
+    std::fs::write(volume.join("file"), vec![1; bytes]).expect("a file in the volume");
+}
+
+pub async fn a_volume_beyond_its_limit_costs_its_pod_the_place(world: World) {
+    world.start("").await;
+    let bystander = world.running("bystander", with_volume(Some("8Mi"))).await;
+    let glutton = world.running("glutton", with_volume(Some("1Mi"))).await;
+    for pod in [&bystander, &glutton] {
+        fill(&world, pod, 2 << 20);
+    }
+    let evicted = world.pod("glutton", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
+    let message = "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ";
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    assert_eq!(evicted["status"]["message"], message);
+    assert!(condition(&evicted, "DisruptionTarget").is_null(), "the pod itself is to blame");
+    assert!(world.has_event("glutton", "Evicted", message).await);
+    world.pod("bystander", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+}
+
+/// The node's disk is a small one of its own.
+fn small_disk(world: &World) {
+    let dir = world.kubelet_dir();
+    std::fs::create_dir_all(&dir).expect("a folder");
+    run(&format!("mount -t tmpfs -o size=64m tmpfs {}", dir.display()));
+}
+
+pub async fn a_full_disk_evicts_by_rank_and_keeps_critical_pods(world: World) {
+    small_disk(&world);
+    world.start("nodefs.available<32Mi").await;
+    let mut important = with_volume(None);
+    important["priorityClassName"] = "system-node-critical".into();
+    let critical = world.running("critical", important).await;
+    world.running("modest", with_volume(None)).await;
+    let hog = world.running("hog", with_volume(None)).await;
+    fill(&world, &critical, 8 << 20);
+    fill(&world, &hog, 30 << 20);
+    world.node("the node is short of disk", |node| condition(node, "DiskPressure")["status"] == "True").await;
+    let evicted = world.pod("hog", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
+    let message = evicted["status"]["message"].as_str().expect("a message");
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    assert!(message.starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: 32Mi, available: "), "{message}");
+    let target = condition(&evicted, "DisruptionTarget");
+    assert_eq!((&target["status"], &target["reason"]), (&"True".into(), &"TerminationByKubelet".into()));
+    assert_eq!(target["message"], message);
+    world.pod("critical", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+    world.pod("modest", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+    assert!(world.has_event("node", "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage").await);
+}
+
+pub async fn a_node_that_is_short_takes_no_more_pods(world: World) {
+    small_disk(&world);
+    world.start("nodefs.available<1Gi").await;
+    world.node("the node is short of disk", |node| condition(node, "DiskPressure")["reason"] == "KubeletHasDiskPressure").await;
+    world.create("late", json!({})).await;
+    let refused = world.pod("late", "is refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(refused["status"]["reason"], "Evicted");
+    assert_eq!(refused["status"]["message"], "Pod was rejected: The node had condition: [DiskPressure]. ");
+    world.running("critical", json!({"priorityClassName": "system-node-critical"})).await;
+}

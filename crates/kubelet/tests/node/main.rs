@@ -1,0 +1,88 @@
+//! A real node: the kubelet with real containers, against a real API server in this process.
+//!
+//! The program has a `main` of its own because it is also the keeper of its pods. Each test runs in a process with name spaces of
+//! its own for network and mounts, so that addresses, rules and disks are the test's to break. `cargo test -p kubelet --test node
+//! name` runs the tests whose names contain `name`. Needs root.
+
+mod eviction;
+mod follow;
+mod world;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use world::World;
+
+/// A test in a world of its own.
+type Test = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// Names a test function by its path.
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), (|world| Box::pin($module::$name(world))) as Test)),*]
+    };
+}
+
+const TESTS: &[(&str, Test)] = tests![
+    eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
+    eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
+    eviction::a_node_that_is_short_takes_no_more_pods,
+    follow::removed_rules_come_back,
+    follow::a_changed_address_reaches_status_pods_and_the_own_api,
+];
+
+/// Argument of a run that is inside of name spaces of its own; the test's name and its folder follow.
+const INSIDE: &str = "--inside";
+
+fn main() -> ExitCode {
+    runtime::reexec::dispatch();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, name, folder] = arguments.as_slice() {
+        if first == INSIDE {
+            inside(name, Path::new(folder));
+            return ExitCode::SUCCESS;
+        }
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: nodes need root");
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let mut failed = 0;
+    for (name, _) in TESTS.iter().filter(|(name, _)| chosen(name)) {
+        let started = Instant::now();
+        let passed = outside(name);
+        println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, started.elapsed());
+        failed += u8::from(!passed);
+    }
+    println!("{failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a test in a process of its own and removes what it left.
+fn outside(name: &str) -> bool {
+    let folder = tempfile::Builder::new().prefix("knarr-node-").tempdir().expect("a folder");
+    let exe = std::env::current_exe().expect("own program");
+    let separate = ["--net", "--mount", "--propagation", "private"];
+    let status = Command::new("unshare").args(separate).arg(exe).args([INSIDE, name]).arg(folder.path()).status();
+    let clean = world::remove_groups(folder.path());
+    status.is_ok_and(|status| status.success()) && clean
+}
+
+fn inside(name: &str, folder: &Path) {
+    let (_, test) = TESTS.iter().find(|(known, _)| *known == name).expect("a test of this name");
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    tokio.block_on(async {
+        let world = World::new(folder).await;
+        tokio::time::timeout(Duration::from_secs(90), test(world)).await.expect("the test ends in time");
+    });
+    // Tasks of the node would go on for ever.
+    tokio.shutdown_background();
+}
