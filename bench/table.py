@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
 """table.py RAW: medians and spread of both sides, their ratio, and the ratio that the budget asks for, as Markdown."""
 import collections
+import os
 import statistics
 import sys
+
+
+
+def count(name):
+    return f"{int(os.environ.get(name, 0)):,}"
+
 
 # Row and measure: what it is, the ratio of the budget, and whether more is better.
 BUDGET = {
@@ -24,12 +31,27 @@ BUDGET = {
     ("list", "p50_ms"): ("list of the config maps, p50, ms", 10, False),
     ("list", "us_cpu_per_op"): ("list of the config maps: server CPU, us", None, False),
     ("fanout", "us_cpu_per_op"): ("watch: server CPU per delivered event, us", 10, False),
+    ("podlist", "p50_ms"): (f"list of {count('OBJECTS')} pods, warm, p50, ms", 10, False),
+    ("podlist", "cold_ms"): (f"list of {count('OBJECTS')} pods, the first, ms", 10, False),
+    ("podlist", "us_cpu_per_op"): (f"list of {count('OBJECTS')} pods, warm: server CPU, us", None, False),
+    ("podlist", "peak_mib"): (f"list of {count('OBJECTS')} pods, the first: peak growth of server memory, MiB", None, False),
+    ("podlist", "size_mb"): (f"list of {count('OBJECTS')} pods: its size, MB", None, False),
+    ("podmem", "kib_per_pod"): (f"memory per pod object, of {count('OBJECTS')}, KiB", 10, False),
+    ("schedule", "us_cpu_per_op"): (f"create + schedule on {count('NODES')} fake nodes: control plane CPU per pod, us", 20, False),
+    ("schedule", "us_cpu_scheduler"): ("of that the process of the scheduler, us", None, False),
+    ("schedule", "per_second"): (f"create + schedule on {count('NODES')} fake nodes: pods/s", None, True),
+    ("repel", "per_second"): (f"required anti-affinity on {count('NODES')} fake nodes: pods/s", 40, True),
+    ("repel", "us_cpu_per_op"): (f"required anti-affinity on {count('NODES')} fake nodes: control plane CPU per pod, us", None, False),
+    ("repel", "us_cpu_scheduler"): ("of that the process of the scheduler, us", None, False),
+    ("endpoint", "p50_ms"): (f"endpoint change among {count('SERVICES')} services to dataplane, p50, ms", 14, False),
+    ("endpoint", "us_cpu_per_op"): (f"endpoint change among {count('SERVICES')} services: CPU of all processes, us", None, False),
+    ("size", "mb"): ("installed size, stripped, MB", 14, False),
 }
 
 values = collections.defaultdict(list)
 for line in open(sys.argv[1]):
     _, side, row, measure, value = line.rstrip("\n").split("\t")
-    if value:
+    if value and value != "null":
         values[side, row, measure].append(float(value))
 
 

@@ -114,7 +114,8 @@ pub async fn fanout(load: &Load) -> Result<Measured> {
             while let Some(change) = watch.next().await {
                 if let client::Change::Put(entry) = change? {
                     seen += 1;
-                    let end = entry.bytes.windows(last.len() + 1).any(|part| part[..last.len()] == *last.as_bytes() && part[last.len()] == b'"');
+                    let end =
+                        entry.bytes.windows(last.len() + 1).any(|part| part[..last.len()] == *last.as_bytes() && part[last.len()] == b'"');
                     if end {
                         break;
                     }
@@ -132,11 +133,14 @@ pub async fn fanout(load: &Load) -> Result<Measured> {
     for reader in readers {
         done += reader.await??;
     }
-    Ok(Measured { done, wall: begin.elapsed(), each: Vec::new() })
+    Ok(Measured::new(done, begin.elapsed(), Vec::new()))
 }
 
 /// Shares numbers from 0 to `COUNT` among the clients and times each call.
-async fn each<F, R>(load: &Load, call: F) -> Result<Measured>
+///
+/// # Errors
+/// The first failure.
+pub async fn each<F, R>(load: &Load, call: F) -> Result<Measured>
 where
     F: Fn(Client, usize) -> R,
     R: Future<Output = Result<()>>,
@@ -164,5 +168,5 @@ where
         }
     });
     let times = try_join_all(workers).await?;
-    Ok(Measured { done: load.count, wall: begin.elapsed(), each: times.into_iter().flatten().collect() })
+    Ok(Measured::new(load.count, begin.elapsed(), times.into_iter().flatten().collect()))
 }

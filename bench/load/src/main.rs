@@ -4,7 +4,10 @@
 //! spends is measured outside, by the accounts of its processes (`bench/run.sh`).
 
 mod api;
+mod fleet;
+mod lists;
 mod pods;
+mod services;
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,9 @@ async fn main() -> Result<()> {
     pki::install_provider();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, row, count, clients] = arguments.as_slice() else {
-        bail!("usage: load KUBECONFIG ROW COUNT CLIENTS; rows: create get patch apply list fanout ready pod pods");
+        bail!(
+            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf nodes schedule repel services flip listen"
+        );
     };
     let load = Load { kubeconfig: kubeconfig.into(), count: count.parse().context("COUNT")?, clients: clients.parse().context("CLIENTS")? };
     let measured = match row.as_str() {
@@ -26,6 +31,16 @@ async fn main() -> Result<()> {
         "apply" => api::apply(&load).await?,
         "list" => api::list(&load).await?,
         "fanout" => api::fanout(&load).await?,
+        "fill" => lists::fill(&load).await?,
+        "lists" => lists::lists(&load, "application/json").await?,
+        "lists-protobuf" => lists::lists(&load, "application/vnd.kubernetes.protobuf").await?,
+        "nodes" => fleet::nodes(&load).await?,
+        "schedule" => fleet::schedule(&load, false).await?,
+        "repel" => fleet::schedule(&load, true).await?,
+        "services" => services::create(&load).await?,
+        "flip" => services::flip(&load).await?,
+        "listen" => services::listen().await?,
+        "served" => pods::server_ready(&load).await?,
         "ready" => pods::node_ready(&load).await?,
         "pod" => pods::one_by_one(&load).await?,
         "pods" => pods::at_once(&load).await?,
@@ -50,13 +65,20 @@ impl Load {
     /// # Errors
     /// The kubeconfig cannot be used.
     pub fn client(&self) -> Result<client::Client> {
+        Ok(client::Client::new(std::sync::Arc::new(client::HttpTransport::new(self.connect()?)?)))
+    }
+
+    /// Where the server is and how to connect.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used.
+    pub fn connect(&self) -> Result<client::Connect> {
         let resolved = pki::Kubeconfig::read(&self.kubeconfig)?.resolve(None)?;
         let trust = pki::ServerTrust::Authorities(vec![resolved.ca_pem.context("the kubeconfig has no authority")?]);
         let source = resolved.client.context("the kubeconfig has no client certificate")?;
         let certificate = pki::HotCert::new(pki::Issued::from_pem(&source.cert_pem, &source.key_pem)?)?;
         let tls = pki::client_config(&trust, Some(&certificate), &["h2"])?;
-        let connect = client::Connect { server: resolved.server, tls: std::sync::Arc::new(tls), token: None };
-        Ok(client::Client::new(std::sync::Arc::new(client::HttpTransport::new(connect)?)))
+        Ok(client::Connect { server: resolved.server, tls: std::sync::Arc::new(tls), token: None })
     }
 }
 
@@ -68,9 +90,16 @@ pub struct Measured {
     pub wall: Duration,
     /// How long each took.
     pub each: Vec<Duration>,
+    /// Bytes read, where they are counted.
+    pub bytes: u64,
 }
 
 impl Measured {
+    /// What came out of calls whose bytes nobody counts.
+    pub fn new(done: usize, wall: Duration, each: Vec<Duration>) -> Measured {
+        Measured { done, wall, each, bytes: 0 }
+    }
+
     /// Starts measuring.
     pub fn begin() -> Instant {
         Instant::now()
@@ -78,7 +107,9 @@ impl Measured {
 
     fn line(mut self) -> Value {
         self.each.sort();
-        let at = |part: f64| self.each.get(((self.each.len() as f64 - 1.0) * part).round().max(0.0) as usize).map(|time| time.as_secs_f64() * 1e3);
-        json!({"done": self.done, "seconds": self.wall.as_secs_f64(), "p50_ms": at(0.5), "p99_ms": at(0.99)})
+        let at = |part: f64| {
+            self.each.get(((self.each.len() as f64 - 1.0) * part).round().max(0.0) as usize).map(|time| time.as_secs_f64() * 1e3)
+        };
+        json!({"done": self.done, "seconds": self.wall.as_secs_f64(), "p50_ms": at(0.5), "p99_ms": at(0.99), "bytes": self.bytes})
     }
 }

@@ -15,7 +15,8 @@ use crate::{Load, Measured};
 const PODS: ResourceId = ResourceId::new("", "v1", "pods");
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 const NAMESPACE: &str = "default";
-const LONGEST: Duration = Duration::from_secs(180);
+/// How long anything may take.
+pub const LONGEST: Duration = Duration::from_secs(180);
 
 /// Waits until a node is Ready and the default service account is there; the server may not listen yet.
 ///
@@ -27,12 +28,39 @@ pub async fn node_ready(load: &Load) -> Result<Measured> {
         if let Ok(client) = load.client()
             && wait_for_node(&client).await.is_ok()
         {
-            return Ok(Measured { done: 1, wall: begin.elapsed(), each: vec![begin.elapsed()] });
+            return Ok(Measured::new(1, begin.elapsed(), Vec::new()));
         }
         // There is nothing to be woken by before the server listens.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     bail!("no node became Ready")
+}
+
+/// Waits until a server takes pods, with or without a node; it may not listen yet.
+///
+/// # Errors
+/// It takes too long.
+pub async fn server_ready(load: &Load) -> Result<Measured> {
+    let begin = Measured::begin();
+    served(&load.client()?).await?;
+    Ok(Measured::new(1, begin.elapsed(), Vec::new()))
+}
+
+/// Waits until the default service account is there, without which no pod is taken.
+///
+/// # Errors
+/// It takes too long.
+pub async fn served(client: &Client) -> Result<()> {
+    let begin = Instant::now();
+    while let Err(status) = client.call(Method::GET, &format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"), &Value::Null).await
+    {
+        if begin.elapsed() > LONGEST {
+            bail!("there is no default service account: {status}");
+        }
+        // There is nothing to be woken by before the server listens.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 async fn wait_for_node(client: &Client) -> Result<()> {
@@ -50,7 +78,8 @@ async fn wait_for_node(client: &Client) -> Result<()> {
     bail!("the watch ended")
 }
 
-fn object(entry: &Entry) -> Value {
+/// The JSON of an object.
+pub fn object(entry: &Entry) -> Value {
     serde_json::from_slice(&entry.bytes).unwrap_or_default()
 }
 
@@ -75,7 +104,7 @@ pub async fn one_by_one(load: &Load) -> Result<Measured> {
     }
     let wall = begin.elapsed();
     pods.delete().await?;
-    Ok(Measured { done: load.count, wall, each })
+    Ok(Measured::new(load.count, wall, each))
 }
 
 /// Creates `COUNT` pods at once. They are left running unless `CLIENTS` is 0, so that their cost can be measured.
@@ -93,7 +122,7 @@ pub async fn at_once(load: &Load) -> Result<Measured> {
     if load.clients == 0 {
         pods.delete().await?;
     }
-    Ok(Measured { done: load.count, wall, each })
+    Ok(Measured::new(load.count, wall, each))
 }
 
 struct Pods {
@@ -104,13 +133,7 @@ struct Pods {
 impl Pods {
     async fn open(load: &Load) -> Result<Pods> {
         let client = load.client()?;
-        let begin = Instant::now();
-        while client.call(Method::GET, &format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"), &Value::Null).await.is_err() {
-            if begin.elapsed() > LONGEST {
-                bail!("there is no default service account");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        served(&client).await?;
         let selection = Selection::all(PODS).in_namespace(NAMESPACE).with_labels("made-by=load");
         let watch = client.list_watch(selection).await?;
         let mut pods = Pods { client, changes: watch.changes };
@@ -135,7 +158,8 @@ impl Pods {
             let entry = self.next().await?;
             let Change::Put(entry) = entry else { continue };
             let object = object(&entry);
-            let number = object["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("load-")).and_then(|number| number.parse().ok());
+            let number =
+                object["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("load-")).and_then(|number| number.parse().ok());
             if let Some(number) = number.filter(|number| numbers.contains(number))
                 && object["status"]["phase"] == "Running"
             {
