@@ -176,7 +176,7 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   local load; load=$(dirname "$KNARR")/examples/steady
   [ -x "$load" ] || { cargo build -q -p knarr --example steady && load=target/debug/examples/steady; }
   rolled calm 2 1 | n apply -f -
-  rolled restless 4 1 | n apply -f -
+  rolled restless 6 1 | n apply -f -
   n wait --for=condition=Available --timeout=60s deployment/calm deployment/restless
   local before holder; before=$(started) holder=$(holders)
   same "$(wc -l <<<"$holder")" 1
@@ -184,22 +184,21 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   on a "$load" "$KUBECONFIG" 10.43.0.10:53 "$WORLD/steady" >"$WORLD/steady.out" 2>&1 &
   load=$!
   local kills progress
-  rolled restless 4 2 | n apply -f -
-  for kills in 1 2 3; do
-    n wait --for="jsonpath={.status.updatedReplicas}=$kills" --timeout=60s deployment/restless
+  rolled restless 6 2 | n apply -f -
+  for kills in 1 3 5; do
+    eventually 60 updated $kills
     world_stop a KILL
     world_server
     world_status --wait --timeout 60
   done
-  for progress in '{.status.updatedReplicas}=4' '{.status.availableReplicas}=4' '{.status.replicas}=4'; do n wait --for="jsonpath=$progress" --timeout=90s deployment/restless; done
+  for progress in '{.status.updatedReplicas}=6' '{.status.availableReplicas}=6' '{.status.replicas}=6'; do n wait --for="jsonpath=$progress" --timeout=90s deployment/restless; done
   rm "$WORLD/steady"
   wait $load || { cat "$WORLD/steady.out"; return 1; }
   cat "$WORLD/steady.out"
   same "$(holders)" "$holder"
   # Whoever was there and was not rolled is there still: same processes, begun at the same time.
-  local rolled; rolled=$(n get pods -l app=restless -o name | wc -l)
-  same "$rolled" 4
-  same "$(comm -12 <(echo "$before") <(started) | wc -l)" "$(($(wc -l <<<"$before") - 4))"
+  eventually 30 pods_are 6 app=restless
+  same "$(comm -12 <(echo "$before") <(started) | wc -l)" "$(($(wc -l <<<"$before") - 6))"
   same "$(n get pods -o json | jq '[.items[].status.containerStatuses[].restartCount] | add')" 0
   n delete deployment calm restless
 }
@@ -210,6 +209,7 @@ kind: Deployment
 metadata: {name: $1}
 spec:
   replicas: $2
+  minReadySeconds: 1
   strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
   selector: {matchLabels: {app: $1}}
   template:
@@ -219,6 +219,9 @@ spec:
       containers: [{name: demo, image: "$image:$3", readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}}]
 Y
 }
+updated() { [ "$(n get deployment restless -o json | jq '.status.updatedReplicas // 0')" -ge "$1" ]; }
+pods_are() { same "$(n get pods -l "$2" -o name | wc -l)" "$1"; } # count selector
+
 # Processes that hold sockets for side a.
 holders() { find /sys/fs/cgroup -path "*/${WORLD_ID}a/sockets/cgroup.procs" -exec cat {} + | sort -u; }
 
