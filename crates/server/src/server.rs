@@ -15,7 +15,7 @@ use crate::allocate::Allocators;
 use crate::audit::Audit;
 use crate::authenticate::{Issuers, StaticTokens, TokenWebhook};
 use crate::authorize::{Authorizers, NodeGraph, Rbac};
-use crate::catalog::{Catalog, Catalogs};
+use crate::catalog::{Catalog, Catalogs, Served};
 use crate::config::{Config, Deps};
 use crate::follow::Follow;
 use crate::metrics::Metrics;
@@ -98,6 +98,7 @@ impl Server {
             config,
             deps,
         });
+        server.catalogs.bind(&server);
         server.follow_encryption();
         bootstrap::ensure(&server).await?;
         crate::definitions::start(&server);
@@ -143,9 +144,9 @@ impl Server {
         });
     }
 
-    /// Whether a stored object has to be written again for the encryption that is in force.
-    pub(crate) fn is_stale(&self, entry: &store::Entry) -> bool {
-        self.config.security.encryption.as_ref().is_some_and(|encryption| encryption.is_stale(entry))
+    /// Whether a stored object has to be written again, for the encryption that is in force or the version that is stored.
+    pub(crate) fn is_stale(&self, served: &Served, entry: &store::Entry) -> bool {
+        crate::steps::convert::is_stored_otherwise(served, entry) || self.config.security.encryption.as_ref().is_some_and(|encryption| encryption.is_stale(entry))
     }
 
     /// How far the server is, now and later.

@@ -22,7 +22,6 @@ use crate::remote::Remote;
 use crate::security::AuditSettings;
 use log_file::LogFile;
 use policy::{Level, Policy};
-#[allow(unused_imports, reason = "webhooks annotate at this level")]
 pub use trail::{Trail, annotate, annotate_request, id, identified, impersonated, tell_id, within};
 use webhook::Webhook;
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::Kind;
 
 use super::{Served, structural};
+use crate::conversion::{Converter, Late};
 
 /// What only custom resources have.
 pub struct CustomVersion {
@@ -29,8 +30,8 @@ pub struct CustomVersion {
     pub scale: Option<ScalePaths>,
     /// JSON paths of selectable fields, such as `.spec.color`.
     pub selectable: Vec<String>,
-    /// `None` or `Webhook`.
-    pub conversion: Value,
+    /// How versions become each other.
+    pub converter: Arc<Converter>,
     /// Whether a warning goes with every call, and its text.
     pub deprecation: Option<String>,
     /// The definition is being deleted: nothing new is accepted.
@@ -52,17 +53,18 @@ pub struct ScalePaths {
 static NEXT_FORM: AtomicU32 = AtomicU32::new(10_000);
 
 /// All versions that a stored definition serves; none unless it is established.
-pub fn compile(bytes: &[u8]) -> Vec<Arc<Served>> {
+pub fn compile(bytes: &[u8], server: &Late) -> Vec<Arc<Served>> {
     let Some(object) = codec::json::parse(bytes).ok().and_then(Object::from_value) else { return Vec::new() };
     if !condition(&object, "Established") {
         return Vec::new();
     }
+    let converter = Converter::new(object.at(&["spec", "conversion"]).unwrap_or(&Value::Null), server);
     let versions = object.at(&["spec", "versions"]).and_then(Value::as_array);
     let storage = versions.into_iter().flatten().find(|version| version["storage"] == true);
     let storage_version = storage.and_then(|version| version["name"].as_str()).unwrap_or("").to_owned();
     let mut served: Vec<&Value> = versions.into_iter().flatten().filter(|version| version["served"] == true).collect();
     served.sort_by(|left, right| version_order(right["name"].as_str().unwrap_or(""), left["name"].as_str().unwrap_or("")));
-    served.into_iter().map(|version| Arc::new(one(&object, version, &storage_version))).collect()
+    served.into_iter().map(|version| Arc::new(one(&object, version, &storage_version, &converter))).collect()
 }
 
 /// Whether a condition of an object is true.
@@ -71,7 +73,7 @@ pub fn condition(object: &Object, kind: &str) -> bool {
     conditions.into_iter().flatten().any(|condition| condition["type"] == kind && condition["status"] == "True")
 }
 
-fn one(object: &Object, version: &Value, storage_version: &str) -> Served {
+fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<Converter>) -> Served {
     let group = object.text_at(&["spec", "group"]);
     let names = object.at(&["status", "acceptedNames"]).filter(|names| names["plural"].is_string());
     let names = names.or_else(|| object.at(&["spec", "names"])).cloned().unwrap_or_default();
@@ -116,7 +118,7 @@ fn one(object: &Object, version: &Value, storage_version: &str) -> Served {
         preserve_unknown,
         scale: scale(version),
         selectable: selectable.filter_map(|field| field["jsonPath"].as_str()).map(str::to_owned).collect(),
-        conversion: object.at(&["spec", "conversion"]).cloned().unwrap_or_default(),
+        converter: converter.clone(),
         deprecation,
         terminating: object.deletion_timestamp().is_some(),
     };

@@ -6,15 +6,22 @@ use std::sync::Arc;
 use store::Entry;
 
 use super::{Served, custom};
+use crate::conversion::Late;
 use crate::follow::Projection;
 
 /// Compiled definitions by name.
 #[derive(Default)]
 pub struct Definitions {
+    server: Late,
     by_name: BTreeMap<Box<str>, Vec<Arc<Served>>>,
 }
 
 impl Definitions {
+    /// None yet; the server is needed for conversions by webhook.
+    pub fn new(server: Late) -> Definitions {
+        Definitions { server, by_name: BTreeMap::new() }
+    }
+
     /// All resources that they serve.
     pub fn served(&self) -> Vec<Arc<Served>> {
         self.by_name.values().flatten().cloned().collect()
@@ -27,7 +34,7 @@ impl Projection for Definitions {
     }
 
     fn put(&mut self, entry: &Arc<Entry>, _previous: Option<&Arc<Entry>>) {
-        let served = custom::compile(&entry.bytes);
+        let served = custom::compile(&entry.bytes, &self.server);
         self.by_name.insert(entry.header.name.clone(), served);
     }
 

@@ -18,7 +18,9 @@ use api::{ResourceDef, TypeRef};
 use parking_lot::Mutex;
 use store::{Kind, Store};
 
+use crate::conversion::Late;
 use crate::follow::Follow;
+use crate::server::Server;
 use custom::CustomVersion;
 use definitions::Definitions;
 
@@ -144,6 +146,7 @@ fn builtin() -> &'static [Arc<Served>] {
 /// Keeps the catalog in step with the definitions.
 pub struct Catalogs {
     definitions: Follow<Definitions>,
+    server: Late,
     current: Mutex<(u64, Arc<Catalog>)>,
 }
 
@@ -151,8 +154,14 @@ impl Catalogs {
     /// Follows the definitions in a store.
     pub fn new(store: Arc<dyn Store>) -> Catalogs {
         let kind = Kind::new(api::resources::storage_prefix("apiextensions.k8s.io", "customresourcedefinitions", true));
-        let definitions = Follow::new(store, vec![kind], Definitions::default());
-        Catalogs { definitions, current: Mutex::new((0, Arc::new(Catalog::build(Vec::new(), 0)))) }
+        let server = Late::default();
+        let definitions = Follow::new(store, vec![kind], Definitions::new(server.clone()));
+        Catalogs { definitions, server, current: Mutex::new((0, Arc::new(Catalog::build(Vec::new(), 0)))) }
+    }
+
+    /// Makes the server known to what needs it: once, before the first request.
+    pub fn bind(&self, server: &Arc<Server>) {
+        self.server.set(Arc::downgrade(server)).ok();
     }
 
     /// What is served now.

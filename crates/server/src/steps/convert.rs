@@ -1,5 +1,7 @@
 //! The same object in another version of its group: a change of one field for most, a mapping for few.
 
+use std::sync::Arc;
+
 use api::{Object, Status};
 use bytes::Bytes;
 use store::Entry;
@@ -15,12 +17,11 @@ pub fn convert(served: &Served, object: &Object, to: &str) -> Result<Object, Sta
     if from == to {
         return Ok(object.clone());
     }
-    let mut converted = object.clone();
-    if served.custom.is_some() {
-        converted.set_kind(to, &served.def.kind);
-    } else {
-        api::convert::convert(&mut converted, to).map_err(Status::internal)?;
+    if let Some(custom) = &served.custom {
+        return custom.converter.convert(object, to);
     }
+    let mut converted = object.clone();
+    api::convert::convert(&mut converted, to).map_err(Status::internal)?;
     Ok(converted)
 }
 
@@ -32,12 +33,37 @@ pub fn read(served: &Served, entry: &Entry) -> Result<Object, Status> {
     let value = codec::json::parse(&entry.bytes).map_err(Status::internal)?;
     let mut object = Object::from_value(value).ok_or_else(|| Status::internal("stored value is no object"))?;
     if object.api_version() != served.api_version {
-        object = convert(served, &object, &served.api_version)?;
+        object = match &served.custom {
+            Some(custom) => pruned(served, custom.converter.read(entry, object, &served.api_version)?)?,
+            None => convert(served, &object, &served.api_version)?,
+        };
     }
     if let Some(custom) = served.custom.as_ref().filter(|custom| custom.has_defaults) {
         crate::catalog::defaulting::default(&mut object.0, &custom.schema);
     }
     Ok(object)
+}
+
+/// A converted object without what its version does not know.
+fn pruned(served: &Served, object: Object) -> Result<Object, Status> {
+    let decoded = codec::json::decode_value(object.into_value(), served.schema(), codec::Strictness::Ignore);
+    decoded.map(|decoded| decoded.object).map_err(Status::internal)
+}
+
+/// Makes ready what reading these objects needs: one call of a webhook where reading would make many.
+///
+/// # Errors
+/// 500 where they cannot be converted.
+pub async fn prepare(served: &Served, entries: &[Arc<Entry>]) -> Result<(), Status> {
+    match &served.custom {
+        Some(custom) => custom.converter.prepare(entries, &served.api_version).await,
+        None => Ok(()),
+    }
+}
+
+/// Whether a custom resource is stored in a version that is not the stored one any more.
+pub fn is_stored_otherwise(served: &Served, entry: &Entry) -> bool {
+    served.custom.is_some() && !starts_with_version(&entry.bytes, &served.storage_version)
 }
 
 /// Whether the bytes of an entry can be sent as they are.

@@ -115,7 +115,7 @@ async fn attempt(
         Strategy::Done => validate::done(prepare::part(write, mutate::done(defaulted), &old)),
     };
     let reserved = crate::allocate::for_update(write, valid.object_mut(), &old)?;
-    if same(valid.object(), &old) && !write.server.is_stale(entry) {
+    if same(valid.object(), &old) && !write.server.is_stale(write.served, entry) {
         return Ok(Some(if write.options.dry_run { Written::DryRun(old) } else { Written::Stored(entry.clone()) }));
     }
     if is_finished(valid.object()) && !write.options.dry_run {

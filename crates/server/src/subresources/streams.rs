@@ -226,10 +226,12 @@ pub async fn kubelet(server: &Server, node: &str) -> Result<Connected, Status> {
         .iter()
         .find_map(|kind| addresses.iter().find(|one| one["type"] == *kind)?["address"].as_str())
         .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: {addresses:?}")))?;
+    // Addresses change under a running node; its certificate speaks for its name.
+    let name = addresses.iter().find(|one| one["type"] == "Hostname").and_then(|one| one["address"].as_str()).unwrap_or(host);
     let tls = Tls {
         trust: ServerTrust::Authorities(vec![server.deps.pki.server_ca.cert_pem().to_owned()]),
         cert: Some(&server.deps.kubelet_client),
-        name: host.to_owned(),
+        name: name.to_owned(),
     };
     dial::connect(host, port, Some(tls)).await
 }

@@ -45,6 +45,7 @@ pub async fn list(server: &Arc<Server>, request: Request) -> Result<Reply, Statu
     let selected = Selected::read(&request.served, &request.allowed.attributes().namespace, &request.query)?;
     let asked = asked(&request, &selected)?;
     let found = read(server, &selected, asked).await?;
+    convert::prepare(&request.served, &found.entries).await?;
     if request.negotiated.media == Media::Json && request.negotiated.shape == Shape::Object || found.entries.len() < LARGE {
         return encode_list(server, &request, found);
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::Kind;
 
 use super::{Admission, Operation, Plugin};
+use crate::audit;
 use crate::server::Server;
 use checks::{Level, violations};
 
@@ -72,10 +73,17 @@ impl Plugin for PodSecurity {
         if pods {
             let enforce = policy(server, &admission.namespace, "enforce");
             let found = violations(&template_value, enforce.level);
+            audit::annotate("pod-security.kubernetes.io/enforce-policy", format!("{}:{}", enforce.level.text(), enforce.version));
             if !found.is_empty() {
                 let why = format!("violates PodSecurity \"{}:{}\": {}", enforce.level.text(), enforce.version, found.join(", "));
                 return Err(admission.forbidden(&why));
             }
+        }
+        let audited = policy(server, &admission.namespace, "audit");
+        let found = violations(&template_value, audited.level);
+        if !found.is_empty() {
+            let told = format!("would violate PodSecurity \"{}:{}\": {}", audited.level.text(), audited.version, found.join(", "));
+            audit::annotate("pod-security.kubernetes.io/audit-violations", told);
         }
         let found = violations(&template_value, warn.level);
         if !found.is_empty() {

@@ -15,6 +15,8 @@ use crate::follow::{Follow, Projection};
 pub struct Hook {
     /// Its name.
     pub name: String,
+    /// Name of its configuration.
+    pub configuration: String,
     /// `clientConfig` as given.
     pub client: Value,
     /// What it is called for.
@@ -57,7 +59,7 @@ impl Projection for Hooks {
 
     fn put(&mut self, entry: &Arc<Entry>, _previous: Option<&Arc<Entry>>) {
         let configuration: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
-        let hooks = configuration["webhooks"].as_array().into_iter().flatten().map(|hook| Arc::new(read(hook)));
+        let hooks = configuration["webhooks"].as_array().into_iter().flatten().map(|hook| Arc::new(read(&entry.header.name, hook)));
         self.by_configuration.insert(entry.header.name.clone(), hooks.collect());
     }
 
@@ -66,11 +68,12 @@ impl Projection for Hooks {
     }
 }
 
-fn read(hook: &Value) -> Hook {
+fn read(configuration: &str, hook: &Value) -> Hook {
     let text = |field: &str| hook[field].as_str().unwrap_or("").to_owned();
     let conditions = Conditions::compile(&hook["matchConditions"], "matchConditions");
     Hook {
         name: text("name"),
+        configuration: configuration.to_owned(),
         client: hook["clientConfig"].clone(),
         matching: Matching::read(hook),
         fails_closed: text("failurePolicy") != "Ignore",

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use api::Status;
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use serde_json::json;
 use store::Store;
 
 use super::facts::Known;
 use super::{Admission, Operation, Plugin};
+use crate::audit;
 use crate::catalog::Served;
 use crate::follow::Follow;
 use crate::server::Server;
@@ -81,23 +83,49 @@ impl Plugin for Mutating {
         // For each hook, how often the object had been changed when it was called.
         let mut seen: Vec<usize> = Vec::with_capacity(hooks.len());
         let mut changes = 0;
-        for one in &hooks {
-            let changed = invoke(server, one, admission).await?;
+        for (index, one) in hooks.iter().enumerate() {
+            let changed = invoke(server, one, admission, (0, index)).await?;
             changes += usize::from(changed);
             seen.push(changes);
         }
-        for (one, seen) in hooks.iter().zip(seen) {
+        for (index, (one, seen)) in hooks.iter().zip(seen).enumerate() {
             if one.hook.reinvoke && changes > seen {
-                changes += usize::from(invoke(server, one, admission).await?);
+                changes += usize::from(invoke(server, one, admission, (1, index)).await?);
             }
         }
         Ok(())
     }
 }
 
-/// Calls one mutating hook and applies its patch; whether it changed anything.
-async fn invoke(server: &Arc<Server>, one: &Concerned, admission: &mut Admission) -> Result<bool, Status> {
-    let Some(answer) = call::review(server, &one.hook, &one.served, admission).await? else { return Ok(false) };
+/// Calls one mutating hook and applies its patch; whether it changed anything. `turn` is round and index.
+async fn invoke(server: &Arc<Server>, one: &Concerned, admission: &mut Admission, turn: (usize, usize)) -> Result<bool, Status> {
+    let place = format!("webhook.admission.k8s.io/round_{}_index_{}", turn.0, turn.1);
+    let Some(answer) = call::review(server, &one.hook, &one.served, admission).await? else {
+        audit::annotate(format!("failed-open.mutating.{place}"), one.hook.name.as_str());
+        return Ok(false);
+    };
+    note(&one.hook, &answer);
+    let patch = answer.patch.clone();
+    let changed = apply(one, answer, admission)?;
+    let (configuration, webhook) = (&one.hook.configuration, &one.hook.name);
+    let told = json!({"configuration": configuration, "webhook": webhook, "mutated": changed});
+    audit::annotate(format!("mutation.{place}"), told.to_string());
+    if changed {
+        let told = json!({"configuration": configuration, "webhook": webhook, "patch": patch, "patchType": "JSONPatch"});
+        audit::annotate_request(format!("patch.{place}"), told.to_string());
+    }
+    Ok(changed)
+}
+
+/// What a hook wants to have in the audit log.
+fn note(hook: &Hook, answer: &Answer) {
+    for (key, value) in &answer.annotations {
+        audit::annotate(format!("{}/{key}", hook.name), value.as_str());
+    }
+}
+
+/// Applies the patch of a hook; whether it changed anything.
+fn apply(one: &Concerned, answer: Answer, admission: &mut Admission) -> Result<bool, Status> {
     admission.warnings.extend(answer.warnings.iter().cloned());
     refuse(&one.hook, &answer)?;
     let Some(patch) = answer.patch else { return Ok(false) };
@@ -157,13 +185,17 @@ impl Plugin for Validating {
         let answers = join_all(calls).await;
         let mut warnings = Vec::new();
         let mut result = Ok(());
-        for (one, answer) in hooks.iter().zip(answers) {
+        for (index, (one, answer)) in hooks.iter().zip(answers).enumerate() {
             match answer {
                 Ok(Some(answer)) => {
+                    note(&one.hook, &answer);
                     warnings.extend(answer.warnings.iter().cloned());
                     result = result.and_then(|()| refuse(&one.hook, &answer));
                 }
-                Ok(None) => {}
+                Ok(None) => audit::annotate(
+                    format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}"),
+                    one.hook.name.as_str(),
+                ),
                 Err(status) => result = result.and(Err(status)),
             }
         }
