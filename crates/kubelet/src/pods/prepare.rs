@@ -54,6 +54,11 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
 async fn sandbox(kubelet: &Arc<Kubelet>, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {
     let uid = model::uid(pod);
     let host_network = spec.host_network == Some(true);
+    if spec.host_users == Some(false) {
+        // Running such a pod with the node's users would give it more than it asked for.
+        let text = "Failed to create pod sandbox: RuntimeClass handler \"\" does not support user namespaces";
+        return Err(Trouble::new("FailedCreatePodSandBox", text));
+    }
     let id = SandboxId::new(uid).map_err(|error| Trouble::new("FailedCreatePodSandBox", error.to_string()))?;
     let mut order = SandboxSpec::new(id, limits::pod_group(class, uid));
     order.hostname = if host_network { String::new() } else { host_name(pod, &kubelet.config, spec) };

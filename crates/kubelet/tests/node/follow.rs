@@ -37,6 +37,7 @@ pub async fn a_changed_address_reaches_status_pods_and_the_own_api(world: World)
     world.running("plain", json!({})).await;
     let port = |address: &'static str| async move { tokio::net::TcpStream::connect((address, 10250)).await.is_ok() };
     assert!(port(crate::world::ADDRESS).await);
+    assert!(world.log("plain").await.is_ok_and(|log| log.contains("version 1")));
     let changed = Instant::now();
     run("ip addr flush dev up0 && ip addr add 192.0.2.77/24 dev up0 && ip route replace default dev up0");
     world
@@ -47,6 +48,7 @@ pub async fn a_changed_address_reaches_status_pods_and_the_own_api(world: World)
         })
         .await;
     until("the own API answers there", async || port("192.0.2.77").await).await;
+    until("the server reaches the node there", async || world.log("plain").await.is_ok_and(|log| log.contains("version 1"))).await;
     world.pod("plain", "shows the new address", |pod| pod["status"]["hostIP"] == "192.0.2.77").await;
     assert!(changed.elapsed() < Duration::from_secs(10), "{:?}", changed.elapsed());
 }

@@ -110,7 +110,7 @@ impl World {
         let cgroup_root = group(&self.folder);
         let runtime = Runtime::open(RuntimeConfig { run_dir: self.folder.join("run"), cgroup_root, self_exe: None }).expect("a runtime");
         let address: IpAddr = ADDRESS.parse().expect("an address");
-        let serving = self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address)]).expect("a certificate");
+        let serving = self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
         let deps = Deps {
             client: self.server.client(User::node(NODE)),
             runtime,
@@ -192,6 +192,17 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("in vain: {what}: {last:#}");
+    }
+
+    /// What the server gives as the log of a pod, which it gets from the node.
+    pub async fn log(&self, name: &str) -> Result<String, u16> {
+        let admin = self.server.in_process(User::new("admin", &["system:masters"]));
+        let request = http::Request::get(format!("{}/log", PODS.path("default", name, ""))).body(bytes::Bytes::new()).expect("a request");
+        match client::Transport::call(&*admin, request).await {
+            Ok(reply) if reply.status().is_success() => Ok(String::from_utf8_lossy(reply.body()).into_owned()),
+            Ok(reply) => Err(reply.status().as_u16()),
+            Err(status) => Err(status.code),
+        }
     }
 
     /// Whether an event of this reason and message was recorded.
