@@ -9,14 +9,14 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("codec", &["api"]),
     ("patch", &["api"]),
     ("cel", &["api"]),
-    // Node machinery: knows no Kubernetes type.
-    ("cgroup", &[]),
-    ("runtime", &["cgroup"]),
-    ("image", &[]),
-    ("net", &[]),
-    // Keys and byte streams: know no Kubernetes type either.
+    // Keys and byte streams: know no Kubernetes type.
     ("pki", &[]),
     ("stream", &[]),
+    // Node machinery: knows none either.
+    ("cgroup", &[]),
+    ("runtime", &["cgroup"]),
+    ("image", &["pki"]),
+    ("net", &[]),
     // Hold and carry. The store sees bytes, never an object.
     ("store", &[]),
     ("client", &["api", "codec", "pki", "store"]),

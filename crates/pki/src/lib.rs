@@ -38,4 +38,4 @@ pub use service_account::{
     BoundObject, LegacyToken, MintError, TokenAuthority, TokenRequest, VerifiedToken, VerifyError,
 };
 pub use subject::{IssueRequest, San, Subject, Usage};
-pub use tls::{ServerTrust, TlsError, client_config, install_provider, server_config};
+pub use tls::{ServerTrust, TlsError, anybody, client_config, install_provider, server_config};
