@@ -37,6 +37,8 @@ pub struct State {
     pub ready: Option<Arc<Ready>>,
     /// Reads the node's object.
     pub client: Client,
+    /// Configuration files that are read again when they change.
+    pub files: Arc<server::Reloads>,
     /// Name of the node.
     pub node: Option<String>,
 }
@@ -129,7 +131,13 @@ async fn status(state: &State) -> Value {
             waiting.push("node Ready");
         }
     }
-    json!({"version": api::VERSION, "ready": waiting.is_empty(), "waitingFor": waiting, "components": state.supervisor.status()})
+    json!({"version": api::VERSION, "ready": waiting.is_empty(), "waitingFor": waiting, "components": state.supervisor.status(), "files": files(state)})
+}
+
+/// Each configuration file and why it could not be used, if so.
+fn files(state: &State) -> Value {
+    let states = state.files.states().into_iter();
+    states.map(|(path, file)| json!({"file": path, "what": file.what, "error": file.error, "taken": file.taken, "refused": file.refused})).collect()
 }
 
 async fn log_level(state: &State, request: Request<Incoming>) -> Answer {

@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::security_flags::SecurityFlags;
+
 /// Kubernetes as one small, fast program.
 #[derive(Parser)]
 #[command(name = "knarr", version = api::VERSION, arg_required_else_help = true)]
@@ -151,6 +153,8 @@ pub struct ServerFlags {
     /// Token for joining nodes; one is made where absent.
     #[arg(long, env = "KNARR_TOKEN", hide_env_values = true, help_heading = "Cluster")]
     pub token: Option<String>,
+    #[command(flatten)]
+    pub security: SecurityFlags,
 }
 
 /// Flags of `knarr agent`.

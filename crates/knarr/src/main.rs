@@ -10,6 +10,7 @@ mod holder;
 mod join;
 mod logging;
 mod node;
+mod security_flags;
 mod server;
 mod signer;
 mod supervise;

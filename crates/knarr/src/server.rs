@@ -39,7 +39,12 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let data = &flags.node.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;
     let pki = Arc::new(ClusterPki::load_or_create(&data.join("pki"))?);
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(Options::new(data.join("db"), client::header::stamp(), api::VERSION))?);
+    let security = flags.security.settings()?;
+    let mut options = Options::new(data.join("db"), client::header::stamp(), api::VERSION);
+    if let Some(encryption) = &security.encryption {
+        options.cipher = encryption.clone();
+    }
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(options)?);
     let machine = if with_node { Some(Machine::open(&flags.node)?) } else { None };
     let ips = match &machine {
         Some(machine) => machine.ips.clone(),
@@ -49,7 +54,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let certificates = Certificates::make(&pki, &flags, &cluster, advertise, &ips)?;
     let supervisor = Supervisor::new(stop.clone());
     certificates.keep_renewed(&supervisor);
-    let server = Server::new(server_config(&flags, advertise)?, certificates.deps(store, &pki)).await.context("start the API server")?;
+    let server = Server::new(server_config(&flags, advertise, security)?, certificates.deps(store, &pki)).await.context("start the API server")?;
     let serving = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener).await }
@@ -71,7 +76,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     if !flags.disabled("dns") {
         bundled::dns(&admin_client, cluster.dns, &ips).await.context("make the Service of the cluster DNS")?;
     }
-    let state = admin::State { levels, supervisor: supervisor.clone(), images: machine.as_ref().map(|machine| machine.images.clone()), ready: ready.map(Arc::new), client: admin_client, node: machine.as_ref().map(|machine| machine.name.clone()) };
+    let state = admin::State { levels, supervisor: supervisor.clone(), images: machine.as_ref().map(|machine| machine.images.clone()), ready: ready.map(Arc::new), client: admin_client, files: server.reloads(), node: machine.as_ref().map(|machine| machine.name.clone()) };
     let socket = flags.node.run_dir.join("knarr.sock");
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, address = %flags.listen(), kubeconfig = %flags.write_kubeconfig.display(), "knarr server is running");
@@ -109,7 +114,7 @@ fn cluster(flags: &ServerFlags) -> Result<Cluster> {
     Ok(Cluster { pods: flags.cluster_cidr, services, dns, domain: flags.cluster_domain.clone(), overlay_port: flags.overlay_port })
 }
 
-fn server_config(flags: &ServerFlags, advertise: IpAddr) -> Result<server::Config> {
+fn server_config(flags: &ServerFlags, advertise: IpAddr, security: server::Security) -> Result<server::Config> {
     let range = flags.service_node_port_range.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     let Some(node_ports) = range.filter(|(first, last)| first <= last) else {
         bail!("{:?} is no range of ports such as 30000-32767", flags.service_node_port_range);
@@ -123,15 +128,15 @@ fn server_config(flags: &ServerFlags, advertise: IpAddr) -> Result<server::Confi
         issuers: vec![format!("https://kubernetes.default.svc.{}", flags.cluster_domain)],
         audiences: Vec::new(),
         old_token_keys: Vec::new(),
-        anonymous: true,
-        token_file: None,
+        anonymous: flags.security.anonymous_auth,
+        token_file: flags.security.token_auth_file.clone(),
         max_in_flight: 800,
         request_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(5),
         event_ttl: Duration::from_secs(3600),
         sans: flags.tls_san.clone(),
         cluster_domain: flags.cluster_domain.clone(),
-        security: server::Security::default(),
+        security,
     })
 }
 
@@ -212,14 +217,14 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             let as_account = server.clone();
             let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> = Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
             let client = server.client(User::new("system:kube-controller-manager", &[]));
-            Box::pin(controllers::run(config.clone(), controllers::Deps { client, client_as }))
+            Box::pin(controllers::run(config.clone(), controllers::Deps { client, client_as, metrics: server.metric_sources() }))
         });
     }
     if !flags.disabled("scheduler") {
         let server = server.clone();
         supervisor.run("scheduler", move || {
             let client = server.client(User::new("system:kube-scheduler", &[]));
-            Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client }))
+            Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client, metrics: server.metric_sources() }))
         });
     }
 }

@@ -51,6 +51,7 @@ mod websocket;
 mod write;
 
 pub use config::{Config, Deps};
+pub use durations::parse as parse_duration;
 pub use encryption::Encryption;
 pub use reload::{FileState, Reloads};
 pub use security::{AuditSettings, OidcSettings, Security};

@@ -1,16 +1,18 @@
 //! What the server counts about its requests, under upstream's names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use client::metrics::{Unit, escape, head, histogram, sample, single};
 use parking_lot::RwLock;
+use store::Store;
+use store::metrics::Histogram;
 
 use crate::attributes::Classified;
 
-/// Upper bounds of the duration buckets, in seconds.
-const BOUNDS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0, 60.0];
+/// Upper bounds of the duration buckets, in microseconds.
+const BOUNDS: [u64; 12] = [5_000, 25_000, 50_000, 100_000, 200_000, 400_000, 600_000, 800_000, 1_000_000, 2_000_000, 5_000_000, 60_000_000];
 
 /// What requests are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,12 +25,15 @@ pub struct Labels {
     scope: &'static str,
 }
 
-#[derive(Default)]
 struct Series {
     codes: RwLock<BTreeMap<u16, AtomicU64>>,
-    buckets: [AtomicU64; BOUNDS.len()],
-    count: AtomicU64,
-    micros: AtomicU64,
+    took: Histogram,
+}
+
+impl Default for Series {
+    fn default() -> Series {
+        Series { codes: RwLock::default(), took: Histogram::new(&BOUNDS) }
+    }
 }
 
 /// Counters of requests.
@@ -108,33 +113,52 @@ impl Metrics {
     /// Everything in the text format of Prometheus.
     pub fn render(&self, out: &mut String) {
         let series = self.series.read();
-        let head = |out: &mut String, name: &str, kind: &str, help: &str| {
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes all text");
-        };
         head(out, "apiserver_request_total", "counter", "Requests by verb, resource and code.");
         for (labels, one) in series.iter() {
             for (code, count) in one.codes.read().iter() {
-                let count = count.load(Ordering::Relaxed);
-                writeln!(out, "apiserver_request_total{{code=\"{code}\",{}}} {count}", labels.text()).expect("a string takes all text");
+                sample(out, "apiserver_request_total", &format!("code=\"{code}\",{}", labels.text()), count.load(Ordering::Relaxed));
             }
         }
         head(out, "apiserver_request_duration_seconds", "histogram", "Time to answer by verb and resource.");
         for (labels, one) in series.iter() {
-            let text = labels.text();
-            let mut sum = 0;
-            for (bound, bucket) in BOUNDS.iter().zip(&one.buckets) {
-                sum += bucket.load(Ordering::Relaxed);
-                writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"{bound}\"}} {sum}").expect("a string takes all text");
-            }
-            let count = one.count.load(Ordering::Relaxed);
-            let seconds = one.micros.load(Ordering::Relaxed) as f64 / 1e6;
-            writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"+Inf\"}} {count}").expect("a string takes all text");
-            writeln!(out, "apiserver_request_duration_seconds_sum{{{text}}} {seconds}").expect("a string takes all text");
-            writeln!(out, "apiserver_request_duration_seconds_count{{{text}}} {count}").expect("a string takes all text");
+            histogram(out, "apiserver_request_duration_seconds", &labels.text(), &one.took, Unit::Micros);
         }
         head(out, "apiserver_current_inflight_requests", "gauge", "Requests that are being served.");
         let now = self.in_flight.load(Ordering::Relaxed).max(0);
-        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"all\"}} {now}").expect("a string takes all text");
+        sample(out, "apiserver_current_inflight_requests", "request_kind=\"all\"", now);
+    }
+}
+
+/// What the store counts about itself.
+pub(crate) fn store(store: &dyn Store, out: &mut String) {
+    let counted = store.metrics();
+    for (name, unit, help, values) in [
+        ("knarr_store_commit_duration_seconds", Unit::Micros, "From the call to the answer of a committed change.", &counted.commit),
+        ("knarr_store_sync_duration_seconds", Unit::Micros, "Writing and syncing one batch of changes.", &counted.sync),
+        ("knarr_store_batch_size", Unit::Count, "Changes per batch.", &counted.batch),
+    ] {
+        head(out, name, "histogram", help);
+        histogram(out, name, "", values, unit);
+    }
+    for (name, value, help) in [
+        ("committed_total", counted.committed.get(), "Changes committed."),
+        ("lost_total", counted.lost.get(), "Changes whose expectation did not hold."),
+        ("failed_total", counted.failed.get(), "Changes that ended in an error."),
+        ("expired_total", counted.expired.get(), "Objects deleted because their time to live ended."),
+        ("snapshots_total", counted.snapshots.get(), "Snapshots written."),
+        ("snapshot_failures_total", counted.snapshot_failures.get(), "Snapshots that could not be written."),
+        ("log_bytes", counted.log_bytes.get(), "Bytes in the log since the last snapshot."),
+        ("revision", counted.revision.get(), "The newest revision."),
+        ("objects", counted.objects.get(), "Objects stored."),
+        ("live_bytes", counted.live_bytes.get(), "Bytes of memory of the newest versions."),
+        ("history_floor", counted.history_floor.get(), "The oldest revision that can be read."),
+        ("history_events", counted.history_events.get(), "Changes in the history."),
+        ("history_bytes", counted.history_bytes.get(), "Bytes of memory that only the history keeps."),
+        ("watchers", counted.watchers.get(), "Open watches."),
+        ("derived_bytes", store.derived().used() as u64, "Bytes of cached other encodings of objects."),
+    ] {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        single(out, &format!("knarr_store_{name}"), kind, help, value);
     }
 }
 
@@ -147,12 +171,7 @@ impl Series {
         if long_running {
             return;
         }
-        let seconds = took.as_secs_f64();
-        if let Some(index) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[index].fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        self.took.observe_duration(took);
     }
 }
 
@@ -168,8 +187,4 @@ impl Labels {
             escape(&self.version)
         )
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

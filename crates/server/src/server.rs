@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::Status;
+use client::metrics::Sources;
 use pki::{ClientAuthorities, TokenAuthority};
 use store::Store;
 use tokio::sync::watch;
@@ -44,6 +45,7 @@ pub struct Server {
     pub(crate) allocators: Allocators,
     pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: Metrics,
+    pub(crate) metric_sources: Sources,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) openapi: crate::endpoints::openapi::Documents,
@@ -88,6 +90,7 @@ impl Server {
             allocators: Allocators::new(store.clone(), &config),
             queue: Arc::new(Queue::new(config.max_in_flight)),
             metrics: Metrics::default(),
+            metric_sources: Sources::default(),
             audit: Audit::open(&config.security.audit, &reloads, &shutdown)?,
             reloads,
             openapi: crate::endpoints::openapi::Documents::default(),
@@ -129,6 +132,11 @@ impl Server {
     pub fn stop(&self) {
         self.ready.send_replace(Readiness::Stopping);
         self.shutdown.cancel();
+    }
+
+    /// Where the other components of this process add themselves to what `/metrics` shows.
+    pub fn metric_sources(&self) -> Sources {
+        self.metric_sources.clone()
     }
 
     /// What became of the configuration files that are read again when they change.

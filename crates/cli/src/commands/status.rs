@@ -73,5 +73,13 @@ fn show(status: &Value, flags: &Flags) -> Result<ExitCode> {
             }
         }
     }
+    if flags.output != "json" {
+        for file in status["files"].as_array().into_iter().flatten() {
+            let error = file["error"].as_str().unwrap_or("");
+            if !error.is_empty() {
+                println!("configuration file {}: refused, the old one stays: {error}", file["file"].as_str().unwrap_or(""));
+            }
+        }
+    }
     Ok(if status["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

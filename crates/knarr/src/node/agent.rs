@@ -79,7 +79,7 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     keep_renewed("certificate serving", serving_wanted, serving.clone(), &client, &supervisor, || ());
     let access = Access { node: client.clone(), proxy: client.clone(), serving, client_ca: facts.client_ca };
     let ready = super::start(&flags.node, &cluster, &machine, access, |_| false, &supervisor)?;
-    let state = admin::State { levels, supervisor: supervisor.clone(), images: Some(machine.images.clone()), ready: Some(Arc::new(ready)), client, node: Some(machine.name.clone()) };
+    let state = admin::State { levels, supervisor: supervisor.clone(), images: Some(machine.images.clone()), ready: Some(Arc::new(ready)), client, files: Arc::default(), node: Some(machine.name.clone()) };
     let socket = flags.node.run_dir.join("knarr.sock");
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, server = flags.server, node = machine.name, "knarr agent is running");

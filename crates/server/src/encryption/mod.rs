@@ -183,3 +183,44 @@ impl fmt::Debug for Encryption {
         write!(f, "Encryption({})", self.path.display())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Values that kube-apiserver 1.36 wrote into etcd with these keys: what it wrote, we read.
+    #[test]
+    fn values_of_upstream_can_be_read() {
+        let key = |name: &str, byte: u8| json!({"keys": [{"name": name, "secret": STANDARD.encode([byte; 32])}]});
+        let rule = |resource: &str, provider: Value| json!({"resources": [resource], "providers": [provider]});
+        let file = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+            "resources": [
+                rule("secrets", json!({"secretbox": key("box", 1)})),
+                rule("configmaps", json!({"aesgcm": key("gcm", 2)})),
+                rule("serviceaccounts", json!({"aescbc": key("cbc", 3)})),
+            ],
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("encryption.json");
+        std::fs::write(&path, file.to_string()).expect("it is written");
+        let encryption = Encryption::load(&path).expect("it is good");
+        for (kind, name, text, word) in [
+            ("/registry/secrets/", "default/s", include_str!("fixtures/secretbox.b64"), &b"hello"[..]),
+            ("/registry/configmaps/", "default/m", include_str!("fixtures/aesgcm.b64"), b"hello"),
+            ("/registry/serviceaccounts/", "default/sa", include_str!("fixtures/aescbc.b64"), b"ServiceAccount"),
+        ] {
+            let stored = Bytes::from(STANDARD.decode(text.trim()).expect("base64"));
+            let key = Kind::new(kind).key(name);
+            let plain = encryption.open(&key, &stored).expect("it can be read");
+            assert!(plain.starts_with(b"k8s\0") && plain.windows(word.len()).any(|window| window == word), "{kind}");
+            let again = encryption.seal(&key, &plain).expect("it can be sealed");
+            assert_ne!(again, stored);
+            assert_eq!(encryption.open(&key, &again).expect("it can be read"), plain);
+        }
+    }
+}

@@ -48,45 +48,9 @@ fn metrics(server: &Server) -> Reply {
     if let Some(audit) = &server.audit {
         audit.render(&mut text);
     }
-    store_metrics(server, &mut text);
-    reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
-}
-
-/// What the store counts about itself.
-fn store_metrics(server: &Server, out: &mut String) {
-    use std::fmt::Write;
-    let store = server.store.metrics();
-    for (name, histogram) in [("commit_duration", &store.commit), ("sync_duration", &store.sync), ("batch_size", &store.batch)] {
-        let values = histogram.values();
-        let scale = if name == "batch_size" { 1.0 } else { 1e-6 };
-        let unit = if name == "batch_size" { "" } else { "_seconds" };
-        writeln!(out, "# TYPE knarr_store_{name}{unit} histogram").expect("a string takes all text");
-        for (bound, count) in &values.buckets {
-            writeln!(out, "knarr_store_{name}{unit}_bucket{{le=\"{}\"}} {count}", *bound as f64 * scale).expect("a string takes all text");
-        }
-        writeln!(out, "knarr_store_{name}{unit}_bucket{{le=\"+Inf\"}} {}", values.count).expect("a string takes all text");
-        writeln!(out, "knarr_store_{name}{unit}_sum {}", values.sum as f64 * scale).expect("a string takes all text");
-        writeln!(out, "knarr_store_{name}{unit}_count {}", values.count).expect("a string takes all text");
-    }
-    for (name, value) in [
-        ("committed_total", store.committed.get()),
-        ("lost_total", store.lost.get()),
-        ("failed_total", store.failed.get()),
-        ("expired_total", store.expired.get()),
-        ("snapshots_total", store.snapshots.get()),
-        ("log_bytes", store.log_bytes.get()),
-        ("revision", store.revision.get()),
-        ("objects", store.objects.get()),
-        ("live_bytes", store.live_bytes.get()),
-        ("history_floor", store.history_floor.get()),
-        ("history_events", store.history_events.get()),
-        ("history_bytes", store.history_bytes.get()),
-        ("watchers", store.watchers.get()),
-        ("derived_bytes", server.store.derived().used() as u64),
-    ] {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        writeln!(out, "# TYPE knarr_store_{name} {kind}\nknarr_store_{name} {value}").expect("a string takes all text");
-    }
+    crate::metrics::store(&*server.store, &mut text);
+    server.metric_sources.render(&mut text);
+    reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
 }
 
 /// Whether a client has a document already.
