@@ -8,6 +8,7 @@ mod calls;
 mod events;
 pub mod header;
 mod http_transport;
+pub mod metrics;
 pub mod node_fit;
 mod pod_lite;
 mod resource_id;

@@ -96,6 +96,8 @@ pub struct Deps {
     pub client: Client,
     /// A client that acts as `system:serviceaccount:kube-system:<name>`.
     pub client_as: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    /// Where the controllers show their numbers.
+    pub metrics: client::metrics::Sources,
 }
 
 /// One controller with the service account that it acts as.
@@ -113,6 +115,7 @@ pub struct Entry {
 pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
     let caches = Caches::new(deps.client.clone());
     let mut tasks = JoinSet::new();
+    let mut counted = Vec::new();
     for entry in list::all(&config) {
         let name = entry.controller.name();
         if config.disabled.iter().any(|disabled| disabled == name) {
@@ -121,8 +124,11 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
         let client = (deps.client_as)(entry.account);
         let recorder = Recorder::new(client.clone(), name, "");
         let context = Context::new(client, caches.clone(), recorder);
-        tasks.spawn(reconcile::run(entry.controller, context, Arc::new(Metrics::default())));
+        let metrics: Arc<Metrics> = Arc::default();
+        counted.push((name, metrics.clone()));
+        tasks.spawn(reconcile::run(entry.controller, context, metrics));
     }
+    deps.metrics.set("controllers", move |out| reconcile::metrics::render(&counted, out));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller ended");

@@ -6,10 +6,14 @@
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::cmp::Reverse;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::Metrics;
 
 /// Keys to be worked on.
 pub struct Queue<K> {
@@ -28,10 +32,18 @@ struct State<K> {
     planned: HashMap<K, u64>,
     failures: HashMap<K, u32>,
     sequence: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl<K: Clone + Eq + Hash> Default for Queue<K> {
     fn default() -> Queue<K> {
+        Queue::new(Arc::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    /// An empty queue that counts what comes and goes.
+    pub fn new(metrics: Arc<Metrics>) -> Queue<K> {
         Queue {
             state: Mutex::new(State {
                 due: VecDeque::new(),
@@ -43,13 +55,12 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
                 planned: HashMap::new(),
                 failures: HashMap::new(),
                 sequence: 0,
+                metrics,
             }),
             wake: Notify::new(),
         }
     }
-}
 
-impl<K: Clone + Eq + Hash> Queue<K> {
     /// Adds a key unless it waits already.
     pub fn add(&self, key: K) {
         if self.state.lock().add(key) {
@@ -60,6 +71,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Adds a key after a while, in place of any later time that it had.
     pub fn add_after(&self, key: K, after: Duration) {
         let mut state = self.state.lock();
+        state.metrics.retries.fetch_add(1, Ordering::Relaxed);
         state.cancel(&key);
         state.sequence += 1;
         let sequence = state.sequence;
@@ -121,7 +133,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
         state.running.remove(key);
-        if state.again.remove(key) && state.add(key.clone()) {
+        // It was counted when it came.
+        if state.again.remove(key) && state.wait(key.clone()) {
             drop(state);
             self.wake.notify_one();
         }
@@ -146,14 +159,20 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 
     fn add(&mut self, key: K) -> bool {
-        if self.running.contains(&key) {
-            self.again.insert(key);
-            return false;
+        let runs = self.running.contains(&key);
+        let comes = if runs { self.again.insert(key) } else { self.wait(key) };
+        if comes {
+            self.metrics.adds.fetch_add(1, Ordering::Relaxed);
         }
+        comes && !runs
+    }
+
+    fn wait(&mut self, key: K) -> bool {
         if !self.waiting.insert(key.clone()) {
             return false;
         }
         self.due.push_back(key);
+        self.metrics.depth.store(self.due.len() as u64, Ordering::Relaxed);
         true
     }
 
@@ -175,6 +194,7 @@ impl<K: Clone + Eq + Hash> State<K> {
 
     fn take(&mut self) -> Option<K> {
         let key = self.due.pop_front()?;
+        self.metrics.depth.store(self.due.len() as u64, Ordering::Relaxed);
         self.waiting.remove(&key);
         self.running.insert(key.clone());
         Some(key)
@@ -199,5 +219,26 @@ mod tests {
         queue.cancel(&"b");
         queue.add("c");
         assert_eq!(queue.next().await, "c");
+    }
+
+    #[tokio::test]
+    async fn what_comes_and_goes_is_counted() {
+        let metrics: Arc<Metrics> = Arc::default();
+        let queue: Queue<&str> = Queue::new(metrics.clone());
+        let counts = || [&metrics.depth, &metrics.adds, &metrics.retries].map(|number| number.load(Ordering::Relaxed));
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(counts(), [2, 2, 0]);
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(counts(), [1, 2, 0]);
+        // A key that comes while it is worked on begins to wait once.
+        queue.add("a");
+        queue.add("a");
+        assert_eq!(counts(), [1, 3, 0]);
+        queue.done(&"a");
+        assert_eq!(counts(), [2, 3, 0]);
+        queue.add_failed("c");
+        assert_eq!(counts(), [2, 3, 1]);
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use cache::Cache;
 use client::{Client, ResourceId};
@@ -13,18 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::context::Feed;
 use crate::tracked::{Effect, Mark, Tracked, Written};
-use crate::{Context, Controller, Next, ObjectKey, Queue};
-
-/// Counters of one controller.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Reconciles that ended well.
-    pub succeeded: AtomicU64,
-    /// Reconciles that failed and run again.
-    pub failed: AtomicU64,
-    /// Keys that wait.
-    pub depth: AtomicU64,
-}
+use crate::{Context, Controller, Metrics, Next, ObjectKey, Queue};
 
 /// What a key's own writes have done, which its caches must show before it runs again.
 type Barriers = Mutex<HashMap<ObjectKey, Vec<Mark>>>;
@@ -40,7 +30,7 @@ struct Running {
 
 /// Runs a controller until the future is dropped.
 pub async fn run(controller: Arc<dyn Controller>, context: Context, metrics: Arc<Metrics>) {
-    let queue: Arc<Queue<ObjectKey>> = Arc::default();
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new(metrics.clone()));
     let mut caches = Vec::new();
     let watches = controller.watches();
     for watch in &watches {
@@ -69,9 +59,9 @@ pub async fn run(controller: Arc<dyn Controller>, context: Context, metrics: Arc
 async fn work(running: Arc<Running>) {
     loop {
         let key = running.queue.next().await;
+        let began = Instant::now();
         running.reach_own_writes(&key).await;
         let next = running.reconcile(&key).await;
-        running.metrics.depth.store(running.queue.depth() as u64, Ordering::Relaxed);
         match next {
             Ok(next) => {
                 running.metrics.succeeded.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +77,7 @@ async fn work(running: Arc<Running>) {
                 report(running.controller.name(), &key, &error, delay);
             }
         }
+        running.metrics.work.observe_duration(began.elapsed());
         running.queue.done(&key);
     }
 }

@@ -11,6 +11,7 @@
 pub mod cluster;
 pub mod decide;
 pub mod follow;
+mod metrics;
 pub mod node_terms;
 pub mod nodes;
 pub mod picture;
@@ -45,4 +46,6 @@ pub struct Config {
 pub struct Deps {
     /// Acts as `system:kube-scheduler`.
     pub client: Client,
+    /// Where the scheduler shows its numbers.
+    pub metrics: client::metrics::Sources,
 }

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::cluster::PodIndex;
 use crate::follow::{Change, Kind};
+use crate::metrics::{Attempt, Metrics};
 use crate::nodes::NodeIndex;
 use crate::picture::{Outcome, Picture};
 use crate::preempt::{Budget, Candidate};
@@ -34,7 +35,7 @@ const VOLUME_PATIENCE: Duration = Duration::from_secs(600);
 enum Event {
     Changed(Change),
     /// A binding ended.
-    Bound { uid: Arc<str>, result: Result<(), Status> },
+    Bound { uid: Arc<str>, began: Instant, result: Result<(), Status> },
     /// A victim could not be made to go.
     Spared { uid: Arc<str> },
 }
@@ -66,8 +67,11 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
     budgets.synced().await;
     let recorder = Recorder::new(deps.client.clone(), &config.name, "");
     let picture = Picture::new(&config.name);
+    let metrics: Arc<Metrics> = Arc::default();
+    let (shown, profile) = (metrics.clone(), config.name.clone());
+    deps.metrics.set("scheduler", move |out| shown.render(&profile, out));
     let writer = Writer { client: deps.client, recorder, scheduler: config.name };
-    let mut scheduler = Scheduler { picture, writer, budgets, awaiting: HashMap::new(), sender };
+    let mut scheduler = Scheduler { picture, writer, budgets, awaiting: HashMap::new(), sender, metrics };
     let mut decisions = 0;
     loop {
         while let Ok(event) = events.try_recv() {
@@ -77,10 +81,12 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
             scheduler.schedule(pod);
             decisions += 1;
             if decisions % DECISIONS_AT_ONCE == 0 {
+                scheduler.metrics.wait(scheduler.picture.queue.depth());
                 tokio::task::yield_now().await;
             }
             continue;
         }
+        scheduler.metrics.wait(scheduler.picture.queue.depth());
         let event = match scheduler.picture.queue.wake_at() {
             Some(at) => tokio::time::timeout_at(at.into(), events.recv()).await.ok().flatten(),
             None => events.recv().await,
@@ -94,6 +100,7 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
 /// Claims under way. The task that writes and then waits ends with it.
 struct Awaiting {
     steps: Vec<Step>,
+    began: Instant,
     task: AbortHandle,
 }
 
@@ -110,6 +117,7 @@ struct Scheduler {
     /// Assumed pods whose claims are being bound, by uid, with what was asked for.
     awaiting: HashMap<Arc<str>, Awaiting>,
     sender: mpsc::UnboundedSender<Event>,
+    metrics: Arc<Metrics>,
 }
 
 impl Scheduler {
@@ -121,29 +129,32 @@ impl Scheduler {
                     self.claims_changed();
                 }
             }
-            Event::Bound { uid, result } => self.bound(&uid, result),
+            Event::Bound { uid, began, result } => self.bound(&uid, began, result),
             Event::Spared { uid } => self.picture.spared(&uid),
         }
     }
 
     fn schedule(&mut self, pod: PodIndex) {
+        let began = Instant::now();
         let budgets = self.budgets.clone();
         match self.picture.decide(pod, || read_budgets(&budgets)) {
             Outcome::Placed(node) => {
                 let shape = self.picture.cluster.pod(pod).shape.clone();
                 let name = self.picture.cluster.nodes.name(node).clone();
                 if self.picture.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
-                    self.bind(pod, name);
+                    self.bind(pod, name, began);
                 } else {
                     let steps = self.plan_volumes(&shape, node);
-                    self.prepare(pod, &shape.key.namespace, steps, name);
+                    self.prepare(pod, &shape.key.namespace, steps, name, began);
                 }
             }
             Outcome::Refused { message, candidate: Some(candidate) } => {
+                self.metrics.observe(Attempt::Unschedulable, began.elapsed());
                 let node = self.clear(pod, &candidate);
                 self.report(pod, message, Some(node));
             }
             Outcome::Refused { message, candidate: None } => {
+                self.metrics.observe(Attempt::Unschedulable, began.elapsed());
                 let gone = self.picture.unreserve(pod).then(|| "".into());
                 self.report(pod, message, gone);
             }
@@ -156,17 +167,19 @@ impl Scheduler {
         PodName { namespace: namespace.into(), name: name.into(), uid: pod.uid.to_string(), generation: pod.generation }
     }
 
-    fn bind(&self, pod: PodIndex, node: Arc<str>) {
+    fn bind(&self, pod: PodIndex, node: Arc<str>, began: Instant) {
         let (name, uid) = (self.pod_name(pod), self.picture.cluster.pod(pod).uid.clone());
         let (writer, sender) = (self.writer.clone(), self.sender.clone());
         tokio::spawn(async move {
             let result = writer.bind(&name, &node).await;
-            let _ = sender.send(Event::Bound { uid, result });
+            let _ = sender.send(Event::Bound { uid, began, result });
         });
     }
 
     /// A binding that failed gives the place back; the watch tells if the pod is gone or somebody else's.
-    fn bound(&mut self, uid: &str, result: Result<(), Status>) {
+    fn bound(&mut self, uid: &str, began: Instant, result: Result<(), Status>) {
+        let attempt = if result.is_ok() { Attempt::Scheduled } else { Attempt::Error };
+        self.metrics.observe(attempt, began.elapsed());
         let awaiting = self.awaiting.remove(uid);
         let (Err(status), Some(pod)) = (result, self.picture.cluster.find(uid)) else {
             return;
@@ -191,22 +204,22 @@ impl Scheduler {
     }
 
     /// Gets the volumes of an assumed pod under way; it is bound when its claims are.
-    fn prepare(&mut self, pod: PodIndex, namespace: &str, steps: Vec<Step>, node: Arc<str>) {
+    fn prepare(&mut self, pod: PodIndex, namespace: &str, steps: Vec<Step>, node: Arc<str>, began: Instant) {
         let uid = self.picture.cluster.pod(pod).uid.clone();
         let (namespace, writer, sender) = (namespace.to_owned(), self.writer.clone(), self.sender.clone());
         let (key, todo) = (uid.clone(), steps.clone());
         let task = tokio::spawn(async move {
             for step in &todo {
                 if let Err(status) = writer.prepare(&namespace, step, &node).await {
-                    let _ = sender.send(Event::Bound { uid, result: Err(status) });
+                    let _ = sender.send(Event::Bound { uid, began, result: Err(status) });
                     return;
                 }
             }
             tokio::time::sleep(VOLUME_PATIENCE).await;
             let status = Status::new(Reason::Timeout, "claims were not bound in time");
-            let _ = sender.send(Event::Bound { uid, result: Err(status) });
+            let _ = sender.send(Event::Bound { uid, began, result: Err(status) });
         });
-        self.awaiting.insert(key, Awaiting { steps, task: task.abort_handle() });
+        self.awaiting.insert(key, Awaiting { steps, began, task: task.abort_handle() });
     }
 
     /// Binds assumed pods whose claims are bound by now; those whose provisioner gave up look again.
@@ -220,10 +233,11 @@ impl Scheduler {
             };
             let shape = self.picture.cluster.pod(pod).shape.clone();
             if self.picture.cluster.volumes.all_bound(&shape.key.namespace, &shape.claims) {
-                self.awaiting.remove(&uid);
-                self.bind(pod, node);
+                let began = self.awaiting.remove(&uid).map_or_else(Instant::now, |awaiting| awaiting.began);
+                self.bind(pod, node, began);
             } else if self.picture.cluster.volumes.any_withdrawn(&shape.key.namespace, &shape.claims) {
-                self.bound(&uid, Err(Status::new(Reason::Conflict, "the provisioner cannot make a volume for this node")));
+                let began = self.awaiting.get(&uid).map_or_else(Instant::now, |awaiting| awaiting.began);
+                self.bound(&uid, began, Err(Status::new(Reason::Conflict, "the provisioner cannot make a volume for this node")));
             }
         }
     }

@@ -66,7 +66,7 @@ impl World {
         let server = Server::new(config, server::Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();
         let admin = server.client(User::new("admin", &["system:masters"]));
         let mut tasks = JoinSet::new();
-        let deps = scheduler::Deps { client: server.client(User::new("system:kube-scheduler", &[])) };
+        let deps = scheduler::Deps { client: server.client(User::new("system:kube-scheduler", &[])), metrics: server.metric_sources() };
         tasks.spawn(async move { scheduler::run(scheduler::Config { name: "default-scheduler".into() }, deps).await.unwrap() });
         let world = World { admin, _tasks: tasks, _dir: dir, server };
         world.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;

@@ -48,11 +48,11 @@ pub const SIZE_BOUNDS: [u64; 14] = [
     1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
 ];
 
-/// How often a value fell between two bounds.
+/// How often a value fell between two bounds. The one histogram of all components; `client::metrics` writes it as text.
 #[derive(Debug)]
 pub struct Histogram {
-    bounds: &'static [u64; 14],
-    buckets: [AtomicU64; 15],
+    bounds: &'static [u64],
+    buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
@@ -68,10 +68,11 @@ pub struct HistogramValues {
 }
 
 impl Histogram {
-    fn new(bounds: &'static [u64; 14]) -> Histogram {
+    /// One without values; the bounds rise.
+    pub fn new(bounds: &'static [u64]) -> Histogram {
         Histogram {
             bounds,
-            buckets: Default::default(),
+            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum: AtomicU64::new(0),
         }
     }

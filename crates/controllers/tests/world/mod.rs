@@ -80,6 +80,7 @@ impl World {
         let deps = controllers::Deps {
             client: server.client(User::new("system:kube-controller-manager", &[])),
             client_as: Arc::new(move |name: &str| accounts.client(User::service_account("kube-system", name))),
+            metrics: server.metric_sources(),
         };
         tasks.spawn(async move { controllers::run(config, deps).await.unwrap() });
         let world = World { admin, _tasks: tasks, _dir: dir, server };

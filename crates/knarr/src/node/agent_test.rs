@@ -93,6 +93,7 @@ async fn world() -> World {
     let deps = controllers::Deps {
         client: server.client(User::new("system:kube-controller-manager", &[])),
         client_as: Arc::new(move |name: &str| accounts.client(User::service_account("kube-system", name))),
+        metrics: server.metric_sources(),
     };
     tasks.spawn(async move { controllers::run(config, deps).await.unwrap() });
     let token = ServerToken::parse(&std::fs::read_to_string(file).unwrap()).unwrap();
