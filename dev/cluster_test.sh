@@ -1,10 +1,10 @@
 #!/bin/bash
 # A real server, real containers and the real kubectl, as a user would: one test a function, told in cargo's words.
-# KNARR: the program; KUBECTL: kubectl 1.36, may be empty; FOCUS: a part of the names of the tests to run.
+# KNARR: the program; KUBECTL: kubectl 1.36, HELM: helm, may be empty; FOCUS: a part of the names of the tests to run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . dev/world.sh
-KNARR=$(realpath "${KNARR:-target/debug/knarr}") KUBECTL=${KUBECTL:-}
+KNARR=$(realpath "${KNARR:-target/debug/knarr}") KUBECTL=${KUBECTL:-} HELM=${HELM:-}
 image=knarr.io/demo
 
 k() { on a "$KUBECTL" "$@"; }
@@ -52,6 +52,34 @@ Y
   eventually 30 gone n get namespace own
 }
 gone() { ! "$@"; }
+
+own_verbs_follow_and_use_terminals() {
+  n apply -f - <<<'{apiVersion: v1, kind: Pod, metadata: {name: alone}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: demo, image: "'$image':1"}]}}'
+  n wait --for=condition=Ready --timeout=30s pod/alone
+  on a "$KNARR" get pods -w >"$WORLD/watched" & local watching=$!
+  on a "$KNARR" logs -f alone >"$WORLD/followed" & local following=$!
+  eventually 10 grep -q '^alone' "$WORLD/watched"
+  eventually 10 grep -q 'version 1' "$WORLD/followed"
+  converse "$KNARR" exec -it alone -- sh
+  n delete pod alone
+  eventually 10 grep -q Terminating "$WORLD/watched"
+  wait $following
+  kill $watching
+}
+
+# Types into a command that runs on a terminal of its own until what was typed is carried out, and ends it by ^D. A key
+# that comes before the other side listens may get lost, so that it is typed again.
+converse() { # command...
+  rm -f "$WORLD/keys"; mkfifo "$WORLD/keys"
+  script -qec "nsenter --net=/run/netns/${WORLD_ID}a $*" /dev/null <"$WORLD/keys" >"$WORLD/screen" 2>&1 &
+  local talk=$!
+  exec 7>"$WORLD/keys"
+  eventually 15 typed
+  printf '\004' >&7
+  exec 7>&-
+  wait $talk || { cat "$WORLD/screen"; return 1; }
+}
+typed() { printf 'echo one two\r' >&7; tr -d '\r' <"$WORLD/screen" | grep -qx 'one two'; }
 
 # --- With kubectl ---------------------------------------------------------------------------------------------------
 
@@ -103,6 +131,74 @@ kubectl_looks_into_pods() {
   kill $forward; wait $forward 2>/dev/null || true
   k delete pod tool --grace-period=1 --timeout=30s
 }
+
+kubectl_talks_to_containers() {
+  k apply -f - <<Y
+apiVersion: v1
+kind: Pod
+metadata: {name: desk}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: demo, image: "$image:1", volumeMounts: [{name: tar, mountPath: /bin/tar}, {name: files, mountPath: /files}]}]
+  volumes: [{name: tar, hostPath: {path: "$(command -v busybox)", type: File}}, {name: files, emptyDir: {}}]
+Y
+  k wait --for=condition=Ready pod/desk --timeout=30s
+  on a "$KUBECTL" get pods -w >"$WORLD/watched" & local watching=$!
+  on a "$KUBECTL" logs -f desk >"$WORLD/followed" & local following=$!
+  converse "$KUBECTL" exec -it desk -- sh
+  local code=0; k exec desk -- sh -c 'cat /no/such/file' || code=$?
+  same $code 1
+  head -c 3000000 /dev/urandom >"$WORLD/sent"
+  k cp "$WORLD/sent" desk:/files/sent
+  k cp desk:/files/sent "$WORLD/back"
+  cmp "$WORLD/sent" "$WORLD/back"
+  eventually 10 grep -q 'version 1' "$WORLD/followed"
+  k run talk --image=$image:1 --stdin --restart=Never --command -- cat
+  k wait --for=condition=Ready pod/talk --timeout=30s
+  like "$(echo some words | k attach -i talk 2>/dev/null)" "some words"
+  k wait --for='jsonpath={.status.phase}=Succeeded' pod/talk --timeout=30s
+  same "$(k logs talk)" "some words"
+  eventually 10 grep -qE '^talk +0/1 +Completed' "$WORLD/watched"
+  k delete pod desk talk --timeout=30s
+  wait $following
+  kill $watching
+}
+
+kubectl_applies_twenty_objects_on_the_server() {
+  local number
+  for number in 1 2 3 4; do
+    printf -- '---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: part%d, labels: {set: twenty}}\ndata: {number: "%d"}\n' $number $number
+    printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: part%d, labels: {set: twenty}}\ndata: {number: MQ==}\n' $number
+    printf -- '---\napiVersion: v1\nkind: Service\nmetadata: {name: part%d, labels: {set: twenty}}\nspec: {selector: {app: part%d}, ports: [{port: 80}]}\n' $number $number
+    printf -- '---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: part%d, labels: {set: twenty}}\n' $number
+    printf -- '---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: part%d, labels: {set: twenty}}\nspec: {selector: {matchLabels: {app: part%d}}, template: {metadata: {labels: {app: part%d}}, spec: {terminationGracePeriodSeconds: 1, serviceAccountName: part%d, containers: [{name: demo, image: "%s:1"}]}}}\n' $number $number $number $number $image
+  done >"$WORLD/twenty.yaml"
+  same "$(k apply --server-side -f "$WORLD/twenty.yaml" | grep -c ' serverside-applied$')" 20
+  k wait --for=condition=Available deployment -l set=twenty --timeout=60s
+  local kinds=configmaps,secrets,services,serviceaccounts versions
+  versions=$(k get $kinds -l set=twenty -o jsonpath='{.items[*].metadata.resourceVersion}')
+  same "$(k apply --server-side -f "$WORLD/twenty.yaml" | wc -l)" 20
+  same "$(k get $kinds -l set=twenty -o jsonpath='{.items[*].metadata.resourceVersion}')" "$versions"
+  like "$(sed 's/number: "1"/number: "9"/' "$WORLD/twenty.yaml" | k apply --server-side --field-manager=other -f - 2>&1 || true)" 'conflict with "kubectl": .data.number'
+  k delete -f "$WORLD/twenty.yaml" --timeout=60s
+  same "$(k get $kinds,deployments -l set=twenty -o name)" ""
+}
+
+helm_carries_a_chart() {
+  [ -x "$HELM" ] || { echo "helm is missing"; return; }
+  (cd "$WORLD" && HOME=$WORLD on a "$HELM" create chart)
+  h install chart "$WORLD/chart" --set "image.repository=$image,image.tag=1" --wait --timeout 60s
+  like "$(h list)" deployed
+  like "$(fetch "http://$(k get service chart -o jsonpath='{.spec.clusterIP}')/")" "version 1"
+  h upgrade chart "$WORLD/chart" --set "image.repository=$image,image.tag=2,replicaCount=2" --wait --timeout 60s
+  same "$(k get deployment chart -o jsonpath='{.status.readyReplicas} {.spec.template.spec.containers[0].image}')" "2 $image:2"
+  h rollback chart 1 --wait --timeout 60s
+  same "$(k get deployment chart -o jsonpath='{.status.readyReplicas} {.spec.template.spec.containers[0].image}')" "1 $image:1"
+  same "$(h history chart -o json | jq 'map(.status) == ["superseded", "superseded", "deployed"]')" true
+  h uninstall chart --wait --timeout 60s
+  same "$(k get all,secrets,serviceaccounts -l app.kubernetes.io/instance=chart -o name)" ""
+}
+h() { HOME=$WORLD on a "$HELM" "$@"; }
 
 kubectl_applies_on_both_sides() {
   cat >"$WORLD/objects.yaml" <<Y
@@ -300,9 +396,9 @@ uninstall_leaves_nothing() {
 
 # --- Running them ---------------------------------------------------------------------------------------------------
 
-all="own_status_waits_by_name own_images_are_imported_and_listed own_verbs_carry_a_newcomer"
+all="own_status_waits_by_name own_images_are_imported_and_listed own_verbs_carry_a_newcomer own_verbs_follow_and_use_terminals"
 [ -n "$KUBECTL" ] && all="$all kubectl_deploys_and_exposes kubectl_scales_and_rolls_without_a_failed_request kubectl_looks_into_pods
-  kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
+  kubectl_talks_to_containers kubectl_applies_twenty_objects_on_the_server helm_carries_a_chart kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
 all="$all a_kill_in_the_middle_of_everything_loses_nothing a_holder_that_dies_is_replaced uninstall_leaves_nothing"
 
 world_make "$(mktemp -d /tmp/knarr-cluster.XXXXXX)" || exit 1

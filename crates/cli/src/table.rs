@@ -13,8 +13,8 @@ pub(crate) struct Shown {
     pub headers: bool,
 }
 
-/// The table's text; `prefix` stands before each name (`pod/`).
-pub(crate) fn text(table: &Value, prefix: &str, shown: Shown) -> String {
+/// The table's text; `prefix` stands before each name (`pod/`). Columns keep the widths that they had, where these suffice.
+pub(crate) fn text(table: &Value, prefix: &str, shown: Shown, widths: &mut Vec<usize>) -> String {
     let definitions = table["columnDefinitions"].as_array().map_or(&[][..], Vec::as_slice);
     let columns: Vec<usize> = (0..definitions.len()).filter(|at| shown.wide || definitions[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
     let mut lines: Vec<Vec<String>> = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn text(table: &Value, prefix: &str, shown: Shown) -> String {
         }
         lines.push(line);
     }
-    columns_of(&lines)
+    aligned(&lines, widths)
 }
 
 fn cell(value: &Value) -> String {
@@ -49,9 +49,17 @@ fn cell(value: &Value) -> String {
 
 /// Lines of cells, each column as wide as its widest cell and three spaces more.
 pub(crate) fn columns_of(lines: &[Vec<String>]) -> String {
-    let width = |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    aligned(lines, &mut Vec::new())
+}
+
+fn aligned(lines: &[Vec<String>], widths: &mut Vec<usize>) -> String {
     let mut out = String::new();
+    for line in lines {
+        widths.resize(widths.len().max(line.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
     for line in lines {
         for (at, cell) in line.iter().enumerate() {
             out.push_str(cell);
@@ -75,8 +83,11 @@ mod tests {
             "rows": [{"cells": ["a-long-name", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "x"}}}, {"cells": ["b", null, ""]}],
         });
         let shown = Shown { wide: false, namespace: false, headers: true };
-        assert_eq!(text(&table, "", shown), "NAME          READY\na-long-name   1/1\nb             <none>\n");
+        assert_eq!(text(&table, "", shown, &mut Vec::new()), "NAME          READY\na-long-name   1/1\nb             <none>\n");
         let shown = Shown { wide: true, namespace: true, headers: false };
-        assert_eq!(text(&table, "pod/", shown), "x   pod/a-long-name   1/1      10.0.0.1\n    pod/b             <none>   \n");
+        let mut widths = Vec::new();
+        assert_eq!(text(&table, "pod/", shown, &mut widths), "x   pod/a-long-name   1/1      10.0.0.1\n    pod/b             <none>   \n");
+        let change = serde_json::json!({"columnDefinitions": table["columnDefinitions"], "rows": [{"cells": ["c", "0/1", ""]}]});
+        assert_eq!(text(&change, "pod/", shown, &mut widths), "    pod/c             0/1      \n");
     }
 }

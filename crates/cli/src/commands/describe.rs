@@ -53,7 +53,7 @@ async fn describe(cluster: &Cluster, resource: &Resource, name: &str) -> Result<
     let events = cluster.get(&format!("{path}?fieldSelector={selector}"), TABLE).await?;
     if events["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
         println!("events:");
-        let text = table::text(&events, "", Shown { wide: false, namespace: false, headers: true });
+        let text = table::text(&events, "", Shown { wide: false, namespace: false, headers: true }, &mut Vec::new());
         text.lines().for_each(|line| println!("  {line}"));
     } else {
         println!("events: none");

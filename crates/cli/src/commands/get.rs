@@ -106,25 +106,29 @@ impl Flags {
     async fn table(&self, cluster: &Cluster, path: &str, resource: &Resource, prefix: &str, apart: bool) -> Result<bool> {
         let found = cluster.get(path, TABLE).await?;
         let rows = found["rows"].as_array().is_some_and(|rows| !rows.is_empty());
-        let mut shown = Shown { wide: self.output == Some(Output::Wide), namespace: self.all_namespaces && resource.namespaced, headers: !self.no_headers };
+        let (mut shown, mut widths) = (self.shown(resource), Vec::new());
         if rows {
             if apart {
                 println!();
             }
-            print!("{}", table::text(&found, prefix, shown));
+            print!("{}", table::text(&found, prefix, shown, &mut widths));
         }
         if !self.watch {
             return Ok(rows);
         }
-        shown.headers = false;
+        shown.headers &= !rows;
         let version = found["metadata"]["resourceVersion"].as_str().unwrap_or("0");
         let mark = if path.contains('?') { '&' } else { '?' };
-        follow(cluster, &format!("{path}{mark}watch=true&resourceVersion={version}"), &found["columnDefinitions"], prefix, shown).await?;
+        follow(cluster, &format!("{path}{mark}watch=true&resourceVersion={version}"), &found["columnDefinitions"], prefix, shown, widths).await?;
         Ok(true)
+    }
+
+    fn shown(&self, resource: &Resource) -> Shown {
+        Shown { wide: self.output == Some(Output::Wide), namespace: self.all_namespaces && resource.namespaced, headers: !self.no_headers }
     }
 }
 
-async fn follow(cluster: &Cluster, path: &str, columns: &Value, prefix: &str, shown: Shown) -> Result<()> {
+async fn follow(cluster: &Cluster, path: &str, columns: &Value, prefix: &str, mut shown: Shown, mut widths: Vec<usize>) -> Result<()> {
     let mut body = cluster.follow(path, TABLE).await?;
     let mut buffer = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -139,7 +143,8 @@ async fn follow(cluster: &Cluster, path: &str, columns: &Value, prefix: &str, sh
             let mut found = event["object"].clone();
             // Only the first event of a watch carries the columns.
             found["columnDefinitions"] = columns.clone();
-            print!("{}", table::text(&found, prefix, shown));
+            print!("{}", table::text(&found, prefix, shown, &mut widths));
+            shown.headers = false;
             std::io::stdout().flush()?;
         }
     }
