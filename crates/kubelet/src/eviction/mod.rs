@@ -22,7 +22,7 @@ mod pid_available;
 mod pressure;
 mod rank;
 mod threshold;
-mod usage;
+pub(crate) mod usage;
 
 use api::quantity::Format;
 

@@ -1,6 +1,8 @@
-//! Use of resources: `/stats/summary` as JSON and the metrics endpoints as text, read from control groups when asked.
+//! Use of resources: `/stats/summary` as JSON and the metrics endpoints as text, read from control groups, and from files for
+//! what lies on the disk, when asked.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use cgroup::{Group, Stats};
@@ -10,6 +12,8 @@ use runtime::{ContainerState, ContainerStatus};
 use serde_json::{Value, json};
 
 use crate::Kubelet;
+use crate::eviction;
+use crate::eviction::usage::{self, Space, Usage};
 use crate::pods::limits;
 use crate::pods::model;
 
@@ -17,9 +21,11 @@ struct Measured {
     pod: Arc<Pod>,
     stats: Option<Stats>,
     containers: Vec<(String, ContainerStatus, Stats)>,
+    /// What its files use, where that was asked for.
+    files: Option<Usage>,
 }
 
-async fn measure(kubelet: &Arc<Kubelet>) -> Vec<Measured> {
+async fn measure(kubelet: &Arc<Kubelet>, files: bool) -> Vec<Measured> {
     let mut all = Vec::new();
     for pod in kubelet.pods.pods() {
         let uid = model::uid(&pod);
@@ -36,12 +42,22 @@ async fn measure(kubelet: &Arc<Kubelet>) -> Vec<Measured> {
                 }
             }
         }
-        all.push(Measured { stats: group.and_then(|group| group.stats().ok()), pod, containers });
+        let files = if files { usage::measure(kubelet, &pod, true).await } else { None };
+        all.push(Measured { stats: group.and_then(|group| group.stats().ok()), pod, containers, files });
     }
     all
 }
 
-fn usage(stats: &Stats, now: &str) -> (Value, Value) {
+/// What somebody uses of the room on a file system.
+fn room(file_system: &Value, used: Space, now: &str) -> Value {
+    let mut room = json!({"time": now, "usedBytes": used.bytes, "inodesUsed": used.inodes});
+    for field in ["capacityBytes", "availableBytes", "inodes", "inodesFree"] {
+        room[field] = file_system[field].clone();
+    }
+    room
+}
+
+fn consumption(stats: &Stats, now: &str) -> (Value, Value) {
     let cpu = json!({"time": now, "usageCoreNanoSeconds": stats.cpu_usage_ns});
     let memory = json!({
         "time": now, "usageBytes": stats.memory.usage, "workingSetBytes": stats.memory.working_set, "rssBytes": stats.memory.rss,
@@ -54,15 +70,21 @@ fn usage(stats: &Stats, now: &str) -> (Value, Value) {
 pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
     let now = format!("{:.0}", Timestamp::now());
     let mut pods = Vec::new();
-    for measured in measure(kubelet).await {
+    let (own, images) = (disk(&kubelet.config.root_dir, &now), disk(kubelet.images.dir(), &now));
+    for measured in measure(kubelet, true).await {
         let started = measured.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.to_string());
         let containers: Vec<Value> = measured
             .containers
             .iter()
             .map(|(name, status, stats)| {
-                let (cpu, memory) = usage(stats, &now);
+                let (cpu, memory) = consumption(stats, &now);
                 let start = status.started_at.and_then(|at| Timestamp::from_nanosecond(at.into()).ok()).map(|time| time.to_string());
-                json!({"name": name, "startTime": start, "cpu": cpu, "memory": memory})
+                let mut container = json!({"name": name, "startTime": start, "cpu": cpu, "memory": memory});
+                if let Some(files) = measured.files.as_ref().and_then(|files| files.containers.get(name)) {
+                    container["rootfs"] = room(&own, files.root, &now);
+                    container["logs"] = room(&own, files.logs, &now);
+                }
+                container
             })
             .collect();
         let mut pod = json!({
@@ -70,28 +92,45 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
             "startTime": started, "containers": containers,
         });
         if let Some(stats) = &measured.stats {
-            let (cpu, memory) = usage(stats, &now);
+            let (cpu, memory) = consumption(stats, &now);
             pod["cpu"] = cpu;
             pod["memory"] = memory;
             pod["process_stats"] = json!({"process_count": stats.pids});
         }
+        if let Some(files) = &measured.files {
+            let volumes = files.volumes.iter().chain(&files.memory_volumes).map(|(name, used)| {
+                let mut volume = room(&own, *used, &now);
+                volume["name"] = name.as_str().into();
+                volume
+            });
+            pod["volume"] = volumes.collect();
+            pod["ephemeral-storage"] = room(&own, files.disk(), &now);
+        }
         pods.push(pod);
     }
     let node = Group::new(kubelet.cgroups.clone(), "").ok().and_then(|group| group.stats().ok());
-    let mut shown = json!({"nodeName": kubelet.config.node_name, "fs": disk(kubelet)});
+    let mut image_fs = images;
+    let stored = kubelet.images.usage();
+    image_fs["usedBytes"] = stored.bytes.into();
+    image_fs["inodesUsed"] = stored.inodes.into();
+    let mut shown = json!({"nodeName": kubelet.config.node_name, "fs": own, "runtime": {"imageFs": image_fs, "containerFs": own}});
+    if let Some(processes) = eviction::find("pid.available").and_then(|signal| (signal.observe)(kubelet)) {
+        shown["rlimit"] = json!({"time": now, "maxpid": processes.capacity, "curproc": processes.capacity - processes.available});
+    }
     if let Some(stats) = node {
-        let (cpu, memory) = usage(&stats, &now);
+        let (cpu, memory) = consumption(&stats, &now);
         shown["cpu"] = cpu;
         shown["memory"] = memory;
     }
     json!({"node": shown, "pods": pods})
 }
 
-fn disk(kubelet: &Kubelet) -> Value {
-    match rustix::fs::statvfs(&kubelet.config.root_dir) {
+fn disk(path: &Path, now: &str) -> Value {
+    match rustix::fs::statvfs(path) {
         Ok(stat) => json!({
-            "capacityBytes": stat.f_blocks * stat.f_frsize, "availableBytes": stat.f_bavail * stat.f_frsize,
+            "time": now, "capacityBytes": stat.f_blocks * stat.f_frsize, "availableBytes": stat.f_bavail * stat.f_frsize,
             "usedBytes": (stat.f_blocks - stat.f_bfree) * stat.f_frsize, "inodes": stat.f_files, "inodesFree": stat.f_ffree,
+            "inodesUsed": stat.f_files.saturating_sub(stat.f_ffree),
         }),
         Err(_) => Value::Null,
     }
@@ -117,7 +156,7 @@ fn own(kubelet: &Kubelet, text: &mut String) {
 }
 
 async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {
-    let measured = measure(kubelet).await;
+    let measured = measure(kubelet, false).await;
     let _ = writeln!(text, "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter");
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
@@ -130,7 +169,7 @@ async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {
 }
 
 async fn containers(kubelet: &Arc<Kubelet>, text: &mut String) {
-    let measured = measure(kubelet).await;
+    let measured = measure(kubelet, false).await;
     let _ = writeln!(text, "# HELP container_memory_usage_bytes Current memory usage in bytes, including all memory regardless of when it was accessed\n# TYPE container_memory_usage_bytes gauge");
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_memory_usage_bytes{{{labels}}} {}", stats.memory.usage);

@@ -75,3 +75,42 @@ pub async fn a_node_that_is_short_takes_no_more_pods(world: World) {
     assert_eq!(refused["status"]["message"], "Pod was rejected: The node had condition: [DiskPressure]. ");
     world.running("critical", json!({"priorityClassName": "system-node-critical"})).await;
 }
+
+/// A pod that fills so much memory, by a program of the machine.
+fn holder(megabytes: usize, request: &str) -> serde_json::Value {
+    let script = format!("/busybox dd if=/dev/zero of=/filled/file bs=1000000 count={megabytes}; exec /busybox sleep 1000");
+    let resources = if request.is_empty() { json!({}) } else { json!({"requests": {"memory": request}}) };
+    json!({
+        "containers": [{
+            "name": "main", "image": IMAGE, "command": ["/busybox", "sh", "-c", script], "resources": resources,
+            "volumeMounts": [{"name": "tool", "mountPath": "/busybox"}, {"name": "filled", "mountPath": "/filled"}],
+        }],
+        "volumes": [
+            {"name": "tool", "hostPath": {"path": "/bin/busybox", "type": "File"}},
+            {"name": "filled", "emptyDir": {"medium": "Memory"}},
+        ],
+    })
+}
+
+pub async fn a_pod_beyond_its_request_goes_when_memory_runs_out(world: World) {
+    world.start_with("memory.available<100Mi", Some(600 << 20)).await;
+    world.running("within", holder(150, "200Mi")).await;
+    world.running("beyond", holder(150, "")).await;
+    let seen = |summary: &serde_json::Value, name: &str| {
+        let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+        let pod = pods.into_iter().find(|pod| pod["podRef"]["name"] == name).unwrap_or_default();
+        (pod["memory"]["workingSetBytes"].as_u64().unwrap_or(0), pod["ephemeral-storage"]["usedBytes"].as_u64().unwrap_or(0))
+    };
+    let (memory, disk) = seen(&world.summary().await, "within");
+    assert!(memory > 0 && disk > 0, "{memory} {disk}");
+    world.pod("beyond", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+    // Together they leave enough; a third one does not.
+    world.running("last", holder(240, "290Mi")).await;
+    world.node("the node is short of memory", |node| condition(node, "MemoryPressure")["status"] == "True").await;
+    let evicted = world.pod("beyond", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
+    let message = evicted["status"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("The node was low on resource: memory. Threshold quantity: 100Mi, available: "), "{message}");
+    assert!(message.contains("Container main was using ") && message.ends_with(", request is 0, has larger consumption of memory. "), "{message}");
+    world.pod("within", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+    world.pod("last", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+}

@@ -29,6 +29,7 @@ const TESTS: &[(&str, Test)] = tests![
     eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
     eviction::a_node_that_is_short_takes_no_more_pods,
+    eviction::a_pod_beyond_its_request_goes_when_memory_runs_out,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,
 ];

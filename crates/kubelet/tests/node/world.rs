@@ -105,6 +105,11 @@ impl World {
 
     /// Starts the node and waits until it is ready.
     pub async fn start(&self, eviction_hard: &str) {
+        self.start_with(eviction_hard, None).await;
+    }
+
+    /// As `start`, with so much memory.
+    pub async fn start_with(&self, eviction_hard: &str, memory_bytes: Option<i64>) {
         let images = ImageStore::open(ImageConfig::new(self.folder.join("data"))).expect("an image store");
         image::demo::import_demo(&images).await.expect("the demo image");
         let cgroup_root = group(&self.folder);
@@ -132,7 +137,7 @@ impl World {
             resolv_conf: "/etc/resolv.conf".into(),
             max_pods: 110,
             cpu_milli: None,
-            memory_bytes: None,
+            memory_bytes,
             labels: Vec::new(),
             taints: Vec::new(),
             pod_manifests: None,
@@ -192,6 +197,12 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("in vain: {what}: {last:#}");
+    }
+
+    /// What the node measures.
+    pub async fn summary(&self) -> Value {
+        let path = format!("{}/stats/summary", NODES.path("", NODE, "proxy"));
+        self.admin.call(Method::GET, &path, &Value::Null).await.expect("a summary")
     }
 
     /// What the server gives as the log of a pod, which it gets from the node.
