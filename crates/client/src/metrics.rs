@@ -13,6 +13,9 @@ pub const LONG_BOUNDS: [u64; 18] = [
     60_000_000, 120_000_000, 300_000_000, 900_000_000,
 ];
 
+/// Name of the source that tells of the process as a whole.
+pub const PROCESS: &str = "process";
+
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

@@ -89,4 +89,6 @@ pub struct Deps {
     pub serving: Arc<rustls::ServerConfig>,
     /// PEM of the authority whose clients the kubelet's API knows.
     pub client_ca: String,
+    /// Where the kubelet shows its numbers, and finds those of the process.
+    pub metrics: client::metrics::Sources,
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Deps};
 use crate::eviction::{self, Pressure};
+use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::node::facts::Facts;
 use crate::node::{addresses, heartbeat, register};
@@ -69,6 +70,10 @@ pub struct Kubelet {
     pub mirrors_changed: Notify,
     /// Addresses of the node now.
     pub addresses: watch::Sender<Vec<IpAddr>>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Who else in this process has numbers.
+    pub(crate) sources: client::metrics::Sources,
     /// What the node is short of.
     pub pressure: Mutex<Pressure>,
     recorder: Recorder,
@@ -217,7 +222,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
 
 impl Kubelet {
     fn new(config: Config, deps: Deps) -> Result<Arc<Kubelet>> {
-        let Deps { client, runtime, images, journal, client_ca, .. } = deps;
+        let Deps { client, runtime, images, journal, client_ca, metrics: sources, .. } = deps;
         let caches = Caches::new(client.clone());
         let name = config.node_name.clone();
         let assigned = caches.get(Selection::of::<Pod>().with_fields(format!("spec.nodeName={name}")));
@@ -226,6 +231,9 @@ impl Kubelet {
         let network = Network::open(config.pod_mtu, config.cluster_ranges.clone(), journal)?;
         let node = Facts::read(&config, &config.root_dir);
         let cgroups = runtime.cgroup_root().layout().clone();
+        let metrics = Arc::new(Metrics::new(&name));
+        let shown = metrics.clone();
+        sources.set("kubelet", move |out| shown.render(out));
         Ok(Arc::new_cyclic(|weak: &std::sync::Weak<Kubelet>| {
             let weak = weak.clone();
             let changed = Arc::new(move |uid: &str| {
@@ -249,6 +257,8 @@ impl Kubelet {
                 pods: Registry::default(),
                 cgroups,
                 client_ca,
+                metrics,
+                sources,
                 status_changed: Notify::new(),
                 mirrors_changed: Notify::new(),
                 addresses: watch::Sender::new(config.node_ips.clone()),

@@ -7,6 +7,7 @@ pub mod config;
 pub mod eviction;
 mod images;
 mod kubelet;
+mod metrics;
 pub mod network;
 pub mod node;
 mod objects;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cgroup::Group;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -13,6 +14,7 @@ use super::limits::{self, Class};
 use super::message::{Prepared, Trouble};
 use super::model;
 use crate::Kubelet;
+use crate::metrics::Phase;
 use crate::volumes::{self, Mounted, SetUp};
 
 /// Makes everything that containers need before they can start.
@@ -27,18 +29,26 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
     };
     let pod_dir = kubelet.pod_dir(uid);
     std::fs::create_dir_all(pod_dir.join("etc")).map_err(|error| failed("make directories")(&error))?;
+    let began = Instant::now();
     let volumes = volumes(kubelet, pod, &[]).await?;
+    kubelet.metrics.phase(Phase::Volumes, began.elapsed());
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let group = kubelet.pod_group(class, uid);
     let group = Group::new(kubelet.cgroups.clone(), &group).and_then(|group| group.create().map(|()| group)).map_err(|error| failed("make control group")(&error))?;
     group.apply(&limits::pod(spec, class)).map_err(|error| failed("limit control group")(&error))?;
+    let began = Instant::now();
     let sandbox = sandbox(kubelet, pod, spec, class).await?;
+    kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
     let addresses = if spec.host_network == Some(true) {
         kubelet.host_ips()
     } else {
+        let began = Instant::now();
         match kubelet.network.attach(uid, &sandbox, spec).await {
-            Ok(addresses) => addresses,
+            Ok(addresses) => {
+                kubelet.metrics.phase(Phase::Network, began.elapsed());
+                addresses
+            }
             Err(error) => {
                 if let Err(error) = sandbox.destroy().await {
                     tracing::warn!(%error, "sandbox without network stays");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use client::EventKind;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -17,6 +18,7 @@ use super::limits::Class;
 use super::message::{Message, Trouble};
 use super::model::{self, Member};
 use super::signals;
+use crate::metrics::Phase;
 use crate::objects::ObjectKind;
 use crate::volumes::{Mounted, sub_path};
 use crate::{Kubelet, pull};
@@ -78,7 +80,9 @@ impl Order {
 }
 
 async fn run(order: &Order) -> Result<(), Trouble> {
+    let began = Instant::now();
     let image = pull::ensure(order).await?;
+    order.kubelet.metrics.phase(Phase::Image, began.elapsed());
     order.kubelet.hold_image(model::uid(&order.pod), &image.id);
     for old in order.old.iter().rev().skip(1) {
         if let Err(error) = order.sandbox.remove(&old.id).await {
@@ -115,15 +119,19 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         }
     }
     let id = spec.id.clone();
+    let began = Instant::now();
     let created = order.sandbox.create_container(spec).await;
     if let Err(error) = created {
         return Err(Trouble::new("CreateContainerError", error.to_string()));
     }
+    order.kubelet.metrics.phase(Phase::Create, began.elapsed());
     order.event(EventKind::Normal, "Created", "Container created");
     order.kubelet.link_log(&order.pod, order.name(), order.attempt, &log_dir);
+    let began = Instant::now();
     if let Err(error) = order.sandbox.start(&id).await {
         return Err(Trouble::new("RunContainerError", error.to_string()));
     }
+    order.kubelet.metrics.phase(Phase::Start, began.elapsed());
     order.event(EventKind::Normal, "Started", "Container started");
     let _ = order.sender.send(Message::Poke);
     post_start(order, &id).await

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::EventKind;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -31,6 +31,7 @@ use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
 use super::{container, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
+use crate::metrics::Turn;
 use crate::probes;
 use crate::volumes::Mounted;
 
@@ -59,6 +60,8 @@ pub struct Worker {
     /// The API no longer has the pod.
     gone: bool,
     failure: Option<(String, String)>,
+    /// When the pod was first seen, until it runs for the first time.
+    seen: Option<Instant>,
     /// The node threw the pod out for reasons of its own.
     disrupted: bool,
     sandbox: Option<Sandbox>,
@@ -90,6 +93,7 @@ impl Worker {
         let members = pod.spec.as_ref().map(model::members).unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
         let class = limits::class(status.qos_class.as_deref());
+        let fresh = sandbox.is_none() && status.phase.as_deref() != Some("Running");
         Worker {
             kubelet,
             inbox,
@@ -100,6 +104,7 @@ impl Worker {
             life: Life::Syncing,
             gone: false,
             failure: None,
+            seen: fresh.then(Instant::now),
             disrupted: false,
             sandbox,
             volumes: BTreeMap::new(),
@@ -132,19 +137,32 @@ impl Worker {
                 self.end(0);
             }
         }
+        let mut turn = Turn::Create;
         loop {
+            let began = Instant::now();
             self.observe().await;
+            self.note();
             if self.life == Life::Syncing {
                 self.resize().await;
             }
             self.act();
             self.publish().await;
+            self.kubelet.metrics.turn(turn, began.elapsed());
             if self.life == Life::Over {
                 break;
             }
             self.wait().await;
+            turn = if self.life == Life::Syncing { Turn::Sync } else { Turn::Kill };
         }
         self.tasks.shutdown().await;
+        self.kubelet.metrics.forget(model::uid(&self.pod));
+    }
+
+    /// Tells the metrics what the pod has.
+    fn note(&self) {
+        let states = self.observed.attempts.values().flatten().map(|attempt| attempt.state);
+        let (namespace, name) = (model::namespace(&self.pod), model::name(&self.pod));
+        self.kubelet.metrics.note(model::uid(&self.pod), namespace, name, self.sandbox.is_some(), states);
     }
 
     /// Takes over what an earlier run of ours left.
@@ -680,6 +698,11 @@ impl Worker {
             now: Timestamp::now(),
         };
         let fresh = status::compute(&facts);
+        if fresh.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.seen.take()
+        {
+            self.kubelet.metrics.started(seen.elapsed());
+        }
         self.status = fresh.clone();
         if self.published.as_ref() != Some(&fresh) {
             match publish::status(&self.kubelet.client, &self.pod, &fresh).await {

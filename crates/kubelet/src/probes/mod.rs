@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use crate::Kubelet;
+use crate::pods::model;
 use crate::pods::message::{Message, ProbeKind, ProbeVerdict};
 use crate::pods::worker::now_ms;
 
@@ -94,7 +95,9 @@ async fn follow(target: Target, kind: ProbeKind, probe: Probe, startup: Arc<toki
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match once(&target, &probe).await {
+        let outcome = once(&target, &probe).await;
+        target.kubelet.metrics.probed(model::uid(&target.pod), &target.container.name, kind, &outcome);
+        match outcome {
             Outcome::Success(_) => (good, bad) = (good + 1, 0),
             Outcome::Failure(why) => {
                 (good, bad) = (0, bad + 1);

@@ -142,17 +142,15 @@ pub async fn metrics(kubelet: &Arc<Kubelet>, kind: &str) -> String {
     match kind {
         "resource" => resource(kubelet, &mut text).await,
         "cadvisor" => containers(kubelet, &mut text).await,
-        "probes" => {}
+        "probes" => kubelet.metrics.render_probes(&mut text),
         _ => own(kubelet, &mut text),
     }
     text
 }
 
 fn own(kubelet: &Kubelet, text: &mut String) {
-    let pods = kubelet.pods.pods().len();
-    let _ = writeln!(text, "# HELP kubelet_running_pods Number of pods that have a running pod sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {pods}");
-    let name = &kubelet.config.node_name;
-    let _ = writeln!(text, "# HELP kubelet_node_name The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge\nkubelet_node_name{{node={name:?}}} 1");
+    kubelet.metrics.render(text);
+    kubelet.sources.render_those(text, |name| name == client::metrics::PROCESS);
 }
 
 async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {

@@ -123,6 +123,7 @@ impl World {
             journal: Arc::new(HostJournal::open(self.folder.join("journal")).expect("a journal")),
             serving: Arc::new(pki::server_config(&serving, true, &["http/1.1"]).expect("a configuration")),
             client_ca: self.pki.client_ca.cert_pem().to_owned(),
+            metrics: self.server.metric_sources(),
         };
         let config = Config {
             node_name: NODE.into(),
