@@ -40,6 +40,7 @@ BUDGET = {
     ("schedule", "us_cpu_per_op"): (f"create + schedule on {count('NODES')} fake nodes: control plane CPU per pod, us", 20, False),
     ("schedule", "us_cpu_scheduler"): ("of that the process of the scheduler, us", None, False),
     ("schedule", "per_second"): (f"create + schedule on {count('NODES')} fake nodes: pods/s", None, True),
+    ("schedule", "us_cpu_per_node"): (f"{count('NODES')} fake nodes come: control plane CPU per node until it idles, us", None, False),
     ("repel", "per_second"): (f"required anti-affinity on {count('NODES')} fake nodes: pods/s", 40, True),
     ("repel", "us_cpu_per_op"): (f"required anti-affinity on {count('NODES')} fake nodes: control plane CPU per pod, us", None, False),
     ("repel", "us_cpu_scheduler"): ("of that the process of the scheduler, us", None, False),
