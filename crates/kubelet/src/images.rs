@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use client::EventKind;
 use image::{GcPolicy, GcReport};
 
+use crate::Kubelet;
 use crate::config::ImageGc;
 use crate::pods::model;
-use crate::Kubelet;
 
 /// Time between two looks at the disk, as upstream's.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -36,7 +36,9 @@ async fn collect(kubelet: &Arc<Kubelet>) {
     }
     let freed = remove_unused(kubelet, excess).await.freed;
     if freed < excess {
-        let text = format!("Failed to garbage collect required amount of images. Attempted to free {excess} bytes, but only found {freed} bytes eligible to free.");
+        let text = format!(
+            "Failed to garbage collect required amount of images. Attempted to free {excess} bytes, but only found {freed} bytes eligible to free."
+        );
         kubelet.node_event(EventKind::Warning, "FreeDiskSpaceFailed", &text);
     }
 }
@@ -60,7 +62,9 @@ pub async fn remove_unused(kubelet: &Arc<Kubelet>, bytes: u64) -> GcReport {
             continue;
         };
         match sandbox.status().await {
-            Ok(attempts) => in_use.extend(attempts.into_iter().filter_map(|mut attempt| attempt.annotations.remove(model::ANNOTATION_STORED))),
+            Ok(attempts) => {
+                in_use.extend(attempts.into_iter().filter_map(|mut attempt| attempt.annotations.remove(model::ANNOTATION_STORED)))
+            }
             Err(error) => {
                 // Nobody knows what this pod runs from, so that nothing may go.
                 tracing::warn!(pod = model::name(&pod), %error, "no images are removed");
@@ -68,7 +72,8 @@ pub async fn remove_unused(kubelet: &Arc<Kubelet>, bytes: u64) -> GcReport {
             }
         }
     }
-    let policy = GcPolicy { bytes_to_free: bytes, min_age: kubelet.config.image_gc.min_age, max_unused_age: None, in_use, now: SystemTime::now() };
+    let policy =
+        GcPolicy { bytes_to_free: bytes, min_age: kubelet.config.image_gc.min_age, max_unused_age: None, in_use, now: SystemTime::now() };
     let report = kubelet.images.collect_garbage(policy).await;
     for image in &report.removed {
         tracing::info!(image = image.id, names = ?image.names, "removed an image that nobody uses");
@@ -86,7 +91,9 @@ mod tests {
     #[test]
     fn removal_begins_at_the_upper_mark_and_goes_on_to_the_lower() {
         let marks = ImageGc { high_percent: 85, low_percent: 80, min_age: Duration::from_secs(120) };
-        for (capacity, available, expected) in [(1000, 200, 0), (1000, 160, 0), (1000, 150, 50), (1000, 100, 100), (1000, 0, 200), (0, 0, 0), (1 << 62, 0, (1u64 << 62) / 5)] {
+        for (capacity, available, expected) in
+            [(1000, 200, 0), (1000, 160, 0), (1000, 150, 50), (1000, 100, 100), (1000, 0, 200), (0, 0, 0), (1 << 62, 0, (1u64 << 62) / 5)]
+        {
             assert_eq!(excess(&marks, capacity, available), expected, "{available} of {capacity}");
         }
     }

@@ -9,7 +9,14 @@ use crate::Kubelet;
 
 /// The signal.
 pub const fn signal() -> Signal {
-    Signal { name: "allocatableMemory.available", resource: "memory", condition: Condition::Memory, order: Order::Memory, images_help: false, observe }
+    Signal {
+        name: "allocatableMemory.available",
+        resource: "memory",
+        condition: Condition::Memory,
+        order: Order::Memory,
+        images_help: false,
+        observe,
+    }
 }
 
 fn observe(kubelet: &Kubelet) -> Option<Observation> {

@@ -58,7 +58,12 @@ async fn round(kubelet: &Arc<Kubelet>, rounds: &mut Rounds) -> Vec<String> {
         return gone;
     };
     let resource = first.signal.resource;
-    tracing::warn!(signal = first.signal.name, available = first.seen.available, capacity = first.seen.capacity, "attempting to reclaim {resource}");
+    tracing::warn!(
+        signal = first.signal.name,
+        available = first.seen.available,
+        capacity = first.seen.capacity,
+        "attempting to reclaim {resource}"
+    );
     kubelet.node_event(EventKind::Warning, "EvictionThresholdMet", &format!("Attempting to reclaim {resource}"));
     if first.signal.images_help {
         crate::images::remove_unused(kubelet, u64::MAX).await;

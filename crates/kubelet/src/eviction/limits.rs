@@ -96,7 +96,11 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
         let space = |bytes| Space { bytes, inodes: 1 };
         let container = ContainerUsage { memory: 0, root: space(root), logs: space(logs) };
-        let usage = Usage { containers: [("c".to_owned(), container)].into(), volumes: [("v".to_owned(), space(volume))].into(), ..Usage::default() };
+        let usage = Usage {
+            containers: [("c".to_owned(), container)].into(),
+            volumes: [("v".to_owned(), space(volume))].into(),
+            ..Usage::default()
+        };
         assert_eq!(judge(&spec, &usage).as_deref(), expected, "{spec:?}");
     }
 

@@ -5,7 +5,14 @@ use crate::Kubelet;
 
 /// The signal.
 pub const fn signal() -> Signal {
-    Signal { name: "nodefs.available", resource: "ephemeral-storage", condition: Condition::Disk, order: Order::Disk, images_help: true, observe }
+    Signal {
+        name: "nodefs.available",
+        resource: "ephemeral-storage",
+        condition: Condition::Disk,
+        order: Order::Disk,
+        images_help: true,
+        observe,
+    }
 }
 
 fn observe(kubelet: &Kubelet) -> Option<Observation> {

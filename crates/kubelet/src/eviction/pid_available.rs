@@ -7,7 +7,14 @@ use crate::Kubelet;
 
 /// The signal.
 pub const fn signal() -> Signal {
-    Signal { name: "pid.available", resource: "pids", condition: Condition::Processes, order: Order::Processes, images_help: false, observe }
+    Signal {
+        name: "pid.available",
+        resource: "pids",
+        condition: Condition::Processes,
+        order: Order::Processes,
+        images_help: false,
+        observe,
+    }
 }
 
 fn observe(_: &Kubelet) -> Option<Observation> {

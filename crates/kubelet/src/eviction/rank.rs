@@ -43,7 +43,8 @@ pub fn rank(candidates: &mut [Candidate], order: Order) {
 /// What an evicted pod is told.
 pub fn message(resource: &str, threshold: &Threshold, seen: &Observation, candidate: &Candidate) -> String {
     let left = Quantity::from_value(seen.available, seen.format);
-    let mut text = format!("The node was low on resource: {resource}. Threshold quantity: {}, available: {left}. ", threshold.quantity(seen.capacity));
+    let mut text =
+        format!("The node was low on resource: {resource}. Threshold quantity: {}, available: {left}. ", threshold.quantity(seen.capacity));
     let Some(usage) = &candidate.usage else {
         return text;
     };
@@ -61,7 +62,10 @@ pub fn message(resource: &str, threshold: &Threshold, seen: &Observation, candid
         let request = requests.and_then(|requests| Quantity::parse(&requests.get(resource)?.0)).unwrap_or_default();
         if used > request.value() {
             let used = Quantity::from_value(used, Format::BinarySI);
-            text.push_str(&format!("Container {} was using {used}, request is {request}, has larger consumption of {resource}. ", container.name));
+            text.push_str(&format!(
+                "Container {} was using {used}, request is {request}, has larger consumption of {resource}. ",
+                container.name
+            ));
         }
     }
     text
@@ -76,7 +80,8 @@ mod tests {
 
     fn candidate(name: &str, priority: i32, request: &str, usage: Option<Usage>) -> Candidate {
         let resources = json!({"requests": {"memory": request, "ephemeral-storage": request}});
-        let pod = json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [{"name": "c", "resources": resources}]}});
+        let pod =
+            json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [{"name": "c", "resources": resources}]}});
         Candidate { pod: Arc::new(serde_json::from_value(pod).unwrap()), usage }
     }
 

@@ -6,7 +6,8 @@ use api::quantity::Format;
 use super::{Observation, find};
 
 /// Upstream's thresholds where none are given.
-pub const DEFAULT_HARD: &str = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+pub const DEFAULT_HARD: &str =
+    "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
 
 /// Less than this may not be left.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,7 +104,13 @@ mod tests {
         let shown: Vec<String> = all.iter().map(|one| format!("{} {}", one.signal, one.quantity(1 << 30))).collect();
         assert_eq!(
             shown,
-            ["memory.available 100Mi", "nodefs.available 107374182", "nodefs.inodesFree 53687091", "imagefs.available 161061273", "imagefs.inodesFree 53687091"]
+            [
+                "memory.available 100Mi",
+                "nodefs.available 107374182",
+                "nodefs.inodesFree 53687091",
+                "imagefs.available 161061273",
+                "imagefs.inodesFree 53687091"
+            ]
         );
         assert_eq!(parse("").unwrap(), []);
         assert_eq!(parse("memory.available<0%, nodefs.available<1%").unwrap().len(), 1);

@@ -110,7 +110,10 @@ pub async fn a_pod_beyond_its_request_goes_when_memory_runs_out(world: World) {
     let evicted = world.pod("beyond", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
     let message = evicted["status"]["message"].as_str().expect("a message");
     assert!(message.starts_with("The node was low on resource: memory. Threshold quantity: 100Mi, available: "), "{message}");
-    assert!(message.contains("Container main was using ") && message.ends_with(", request is 0, has larger consumption of memory. "), "{message}");
+    assert!(
+        message.contains("Container main was using ") && message.ends_with(", request is 0, has larger consumption of memory. "),
+        "{message}"
+    );
     world.pod("within", "runs on", |pod| pod["status"]["phase"] == "Running").await;
     world.pod("last", "runs on", |pod| pod["status"]["phase"] == "Running").await;
 }
