@@ -89,7 +89,10 @@ impl Converter {
         let key = (entry.key.clone(), entry.revision, Box::from(to));
         let known = self.remembered.lock().objects.get(&key).cloned();
         if let Some(bytes) = known {
-            return codec::json::parse(&bytes).ok().and_then(Object::from_value).ok_or_else(|| Status::internal("a converted object is no object"));
+            return codec::json::parse(&bytes)
+                .ok()
+                .and_then(Object::from_value)
+                .ok_or_else(|| Status::internal("a converted object is no object"));
         }
         let converted = self.convert(&object, to)?;
         self.remembered.lock().put(key, Bytes::from(codec::json::encode(&converted)));
@@ -159,7 +162,11 @@ impl Converter {
             return Err(fail(format!("webhook returned {} objects, expected {}", converted.len(), objects.len())));
         }
         let pairs = objects.iter().zip(converted).enumerate();
-        pairs.map(|(index, (object, value))| checked(object, value, to).map_err(|why| fail(format!("invalid converted object at index {index}: {why}")))).collect()
+        pairs
+            .map(|(index, (object, value))| {
+                checked(object, value, to).map_err(|why| fail(format!("invalid converted object at index {index}: {why}")))
+            })
+            .collect()
     }
 }
 

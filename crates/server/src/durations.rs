@@ -35,7 +35,17 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("3s", Some(3000)), ("1m30s", Some(90_000)), ("1.5h", Some(5_400_000)), ("250ms", Some(250)), ("0", Some(0)), ("", None), ("5", None), ("-1s", None), ("3 s", None)] {
+        for (text, millis) in [
+            ("3s", Some(3000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("250ms", Some(250)),
+            ("0", Some(0)),
+            ("", None),
+            ("5", None),
+            ("-1s", None),
+            ("3 s", None),
+        ] {
             assert_eq!(parse(text).map(|found| found.as_millis()), millis, "{text}");
         }
     }

@@ -70,7 +70,7 @@ impl Reloads {
             return;
         }
         let line = |out: &mut String, text: String| writeln!(out, "{text}").expect("a string takes all text");
-        for (path, state) in &states {
+        for state in states.values() {
             let name = format!("apiserver_{}_config_controller_automatic_reload", state.what);
             line(out, format!("# TYPE {name}s_total counter"));
             line(out, format!("{name}s_total{{status=\"success\"}} {}", state.taken));
@@ -78,9 +78,12 @@ impl Reloads {
             line(out, format!("# TYPE {name}_last_timestamp_seconds gauge"));
             let status = if state.error.is_empty() { "success" } else { "failure" };
             line(out, format!("{name}_last_timestamp_seconds{{status=\"{status}\"}} {}", state.at));
+        }
+        line(out, "# TYPE knarr_config_file_usable gauge".into());
+        for (path, state) in &states {
             let file = path.display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
             let usable = u8::from(state.error.is_empty());
-            line(out, format!("# TYPE knarr_config_file_usable gauge\nknarr_config_file_usable{{kind=\"{}\",file=\"{file}\"}} {usable}", state.what));
+            line(out, format!("knarr_config_file_usable{{kind=\"{}\",file=\"{file}\"}} {usable}", state.what));
         }
     }
 }

@@ -160,8 +160,7 @@ impl Remote {
         let port = self.uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         let tls = https.then(|| Tls { trust: self.trust.clone(), cert: self.cert.as_ref(), name: self.name.clone() });
         let stream = dial::connect(host, port, tls).await.map_err(|status| status.message)?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         Ok(sender)
     }

@@ -86,7 +86,8 @@ async fn users_streams_and_ids() {
     let (code, _) = test.call_as(&nobody, Method::GET, MAPS, "application/json", "").await;
     assert_eq!(code, 403);
     let admin = test.server.in_process(User::new("root", &["system:masters"]));
-    let request = Request::get(MAPS).header("impersonate-user", "jane").header("audit-id", "my-own-id").header("x-forwarded-for", "192.0.2.7");
+    let request =
+        Request::get(MAPS).header("impersonate-user", "jane").header("audit-id", "my-own-id").header("x-forwarded-for", "192.0.2.7");
     let refused = admin.call(request.body(bytes::Bytes::new()).unwrap()).await;
     assert_eq!(refused.unwrap_err().code, 403);
     let (code, _) = test.call(Method::GET, &format!("{MAPS}?watch=1&timeoutSeconds=1"), "application/json", "").await;
@@ -94,7 +95,10 @@ async fn users_streams_and_ids() {
     until("the end of the watch is written", || lines(&log).len() >= 4).await;
 
     let events = lines(&log);
-    assert_eq!((events[0]["user"]["username"].as_str(), &events[0]["annotations"]["authorization.k8s.io/decision"]), (Some("nobody"), &json!("forbid")));
+    assert_eq!(
+        (events[0]["user"]["username"].as_str(), &events[0]["annotations"]["authorization.k8s.io/decision"]),
+        (Some("nobody"), &json!("forbid"))
+    );
     assert_eq!((events[1]["user"]["username"].as_str(), events[1]["impersonatedUser"]["username"].as_str()), (Some("root"), Some("jane")));
     assert_eq!(events[1]["auditID"], "my-own-id");
     assert_eq!(events[1]["sourceIPs"], json!(["192.0.2.7", "::1"]));
@@ -137,7 +141,68 @@ async fn events_go_to_a_webhook_in_batches() {
     let count = |peer: &Peer| peer.asked().iter().map(|(_, list)| list["items"].as_array().map_or(0, Vec::len)).sum::<usize>();
     until("all events have come", || count(&peer) == 4).await;
     let (path, list) = &peer.asked()[0];
-    assert_eq!((path.as_str(), list["kind"].as_str(), list["apiVersion"].as_str()), ("/events", Some("EventList"), Some("audit.k8s.io/v1")));
+    assert_eq!(
+        (path.as_str(), list["kind"].as_str(), list["apiVersion"].as_str()),
+        ("/events", Some("EventList"), Some("audit.k8s.io/v1"))
+    );
     assert_eq!(list["items"].as_array().map(Vec::len), Some(3));
     assert_eq!(list["items"][0]["objectRef"]["resource"], "configmaps");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admission_annotates() {
+    let (test, log) = start(to_file).await;
+    let peer = Peer::start(|_, review| {
+        use base64::Engine;
+        let patch = json!([{"op": "add", "path": "/data/hooked", "value": "yes"}]).to_string();
+        let patch = base64::engine::general_purpose::STANDARD.encode(patch);
+        let response = json!({"uid": review["request"]["uid"], "allowed": true, "patchType": "JSONPatch", "patch": patch, "auditAnnotations": {"by": "hook"}});
+        (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    })
+    .await;
+    let bundle = {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD.encode(&peer.authority)
+    };
+    let hook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": "hooks"},
+        "webhooks": [{
+            "name": "hook.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": format!("https://{}/mutate", peer.address), "caBundle": bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        }],
+    });
+    test.create("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", &hook).await;
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "policy"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "object.metadata.name != 'odd'", "message": "an odd name"}],
+            "auditAnnotations": [{"key": "count", "valueExpression": "'entries: ' + string(object.data.size())"}],
+        },
+    });
+    test.create("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", &policy).await;
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "binding"},
+        "spec": {"policyName": "policy", "validationActions": ["Audit"]},
+    });
+    test.create("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", &binding).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "odd"}, "data": {"a": "b"}});
+    test.create(MAPS, &map).await;
+
+    let events = lines(&log);
+    let annotations = &events.last().unwrap()["annotations"];
+    let value = |key: &str| serde_json::from_str::<Value>(annotations[key].as_str().unwrap_or("null")).unwrap();
+    assert_eq!(
+        value("mutation.webhook.admission.k8s.io/round_0_index_0"),
+        json!({"configuration": "hooks", "webhook": "hook.example.com", "mutated": true})
+    );
+    assert_eq!(value("patch.webhook.admission.k8s.io/round_0_index_0")["patch"][0]["value"], "yes");
+    assert_eq!(annotations["hook.example.com/by"], "hook");
+    assert_eq!(annotations["policy/count"], "entries: 2");
+    let failure = value("validation.policy.admission.k8s.io/validation_failure");
+    assert_eq!(
+        failure,
+        json!([{"message": "an odd name", "policy": "policy", "binding": "binding", "expressionIndex": 0, "validationActions": ["Audit"]}])
+    );
 }

@@ -120,5 +120,8 @@ async fn modes_by_flags() {
     assert_eq!(get(&test, "bob", MAPS).await.0, 403);
     let asked = peer.asked();
     let ann = asked.iter().find(|(_, review)| review["spec"]["user"] == "ann").unwrap();
-    assert_eq!((ann.1["apiVersion"].as_str(), &ann.1["spec"]["group"]), (Some("authorization.k8s.io/v1beta1"), &json!(["system:authenticated"])));
+    assert_eq!(
+        (ann.1["apiVersion"].as_str(), &ann.1["spec"]["group"]),
+        (Some("authorization.k8s.io/v1beta1"), &json!(["system:authenticated"]))
+    );
 }

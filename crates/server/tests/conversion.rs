@@ -50,7 +50,8 @@ async fn webhook() -> Peer {
 
 fn definition(peer: &Peer) -> Value {
     let version = |name: &str, storage: bool, fields: &[&str]| {
-        let properties: serde_json::Map<String, Value> = fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
+        let properties: serde_json::Map<String, Value> =
+            fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
         json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
             "type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}}})
     };
@@ -102,7 +103,10 @@ async fn objects_are_read_and_written_in_both_versions() {
     for _ in 0..2 {
         let list = test.get(V2).await;
         let items = list["items"].as_array().unwrap();
-        assert!(items.len() == 22 && items.iter().all(|item| item["apiVersion"] == "example.com/v2" && item["spec"]["host"].is_string()), "{list}");
+        assert!(
+            items.len() == 22 && items.iter().all(|item| item["apiVersion"] == "example.com/v2" && item["spec"]["host"].is_string()),
+            "{list}"
+        );
     }
     assert_eq!(peer.asked().len(), before + 1);
 

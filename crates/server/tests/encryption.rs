@@ -68,7 +68,8 @@ async fn secrets_are_not_on_disk_and_survive_a_crash() {
         let (test, _) = start(dir).await;
         let words = "nobody-may-read-this";
         test.create(SECRETS, &secret("s", words)).await;
-        test.create(MAPS, &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"text": "everybody-may"}})).await;
+        test.create(MAPS, &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"text": "everybody-may"}}))
+            .await;
         assert!(!on_disk(&test, &STANDARD.encode(words)), "{name}");
         assert!(on_disk(&test, &format!("k8s:enc:{name}:v1:k:")), "{name}");
         assert!(on_disk(&test, "everybody-may"));

@@ -82,13 +82,19 @@ impl Plugin {
                         framed.extend_from_slice(&answer);
                         let mut trailers = HeaderMap::new();
                         trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                        let frames = [Ok::<_, std::convert::Infallible>(Frame::data(framed.freeze())), Ok(Frame::<Bytes>::trailers(trailers))];
+                        let frames =
+                            [Ok::<_, std::convert::Infallible>(Frame::data(framed.freeze())), Ok(Frame::<Bytes>::trailers(trailers))];
                         let body = StreamBody::new(futures_util::stream::iter(frames));
-                        Ok::<_, std::convert::Infallible>(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+                        Ok::<_, std::convert::Infallible>(
+                            Response::builder().header("content-type", "application/grpc").body(body).unwrap(),
+                        )
                     }
                 });
                 tokio::spawn(async move {
-                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.ok();
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                        .ok();
                 });
             }
         });
@@ -127,7 +133,8 @@ async fn a_plugin_seals_one_seed_for_many_values() {
     let test = start(dir).await;
     for index in 0..20 {
         let name = format!("s{index}");
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"a": STANDARD.encode("sealed-words")}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"a": STANDARD.encode("sealed-words")}});
         test.create(SECRETS, &secret).await;
     }
     assert_eq!((plugin.encrypted.load(Ordering::SeqCst), plugin.decrypted.load(Ordering::SeqCst)), (1, 0));

@@ -39,7 +39,7 @@ fn is_request(admission: &Admission) -> bool {
 fn signer(admission: &Admission) -> String {
     admission
         .old
-        .as_ref()
+        .as_deref()
         .or(admission.object.as_ref())
         .map(|request| request.text_at(&["spec", "signerName"]).to_owned())
         .unwrap_or_default()
@@ -86,9 +86,10 @@ impl Plugin for CertificateSigning {
         if !is_request(admission) || admission.subresource != "status" || admission.operation != Operation::Update {
             return Ok(());
         }
-        let part = |object: &Option<Object>, field: &str| object.as_ref().and_then(|object| object.at(&["status", field]).cloned());
-        let certificate_same = part(&admission.object, "certificate") == part(&admission.old, "certificate");
-        if certificate_same && part(&admission.object, "conditions") == part(&admission.old, "conditions") {
+        let part = |object: Option<&Object>, field: &str| object.and_then(|object| object.at(&["status", field]).cloned());
+        let (new, old) = (admission.object.as_ref(), admission.old.as_deref());
+        let certificate_same = part(new, "certificate") == part(old, "certificate");
+        if certificate_same && part(new, "conditions") == part(old, "conditions") {
             return Ok(());
         }
         check(server, admission, "sign")

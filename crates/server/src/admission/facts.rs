@@ -40,7 +40,7 @@ impl Known {
         };
         Ok(Known {
             object: shown(admission, admission.object.as_ref(), served)?,
-            old: shown(admission, admission.old.as_ref(), served)?,
+            old: shown(admission, admission.old.as_deref(), served)?,
             request,
             namespace: namespace(server, admission),
             authorizer: Arc::new(authorizer),

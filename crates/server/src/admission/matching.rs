@@ -119,7 +119,7 @@ fn namespace(server: &Server, selector: &LabelSelector, admission: &Admission) -
         return true;
     }
     if admission.is_any("", "namespaces") {
-        let object = admission.object.as_ref().or(admission.old.as_ref());
+        let object = admission.object.as_ref().or(admission.old.as_deref());
         return object.is_some_and(|object| selector.matches(|key| object.label(key)));
     }
     if admission.namespace.is_empty() {
@@ -133,6 +133,6 @@ fn object(selector: &LabelSelector, admission: &Admission) -> bool {
     if selector.is_everything() {
         return true;
     }
-    let matches = |object: &Option<Object>| object.as_ref().is_some_and(|object| selector.matches(|key| object.label(key)));
-    matches(&admission.object) || matches(&admission.old)
+    let matches = |object: Option<&Object>| object.is_some_and(|object| selector.matches(|key| object.label(key)));
+    matches(admission.object.as_ref()) || matches(admission.old.as_deref())
 }

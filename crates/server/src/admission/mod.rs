@@ -75,7 +75,7 @@ pub struct Admission {
     /// The new object; none for deletions.
     pub object: Option<Object>,
     /// The object before; none for creations.
-    pub old: Option<Object>,
+    pub old: Option<Arc<Object>>,
     /// Options object of the request.
     pub options: serde_json::Value,
     /// Who.
@@ -92,8 +92,8 @@ pub struct Admission {
 
 impl Admission {
     /// The admission of a write.
-    pub fn of_write(write: &Write<'_>, operation: Operation, object: Option<Object>, old: Option<Object>) -> Admission {
-        let name = object.as_ref().or(old.as_ref()).map(|object| object.name().to_owned()).unwrap_or_default();
+    pub fn of_write(write: &Write<'_>, operation: Operation, object: Option<Object>, old: Option<Arc<Object>>) -> Admission {
+        let name = object.as_ref().or(old.as_deref()).map(|object| object.name().to_owned()).unwrap_or_default();
         let namespace = if &*write.served.def.plural == "namespaces" && write.served.def.group.is_empty() {
             name.clone()
         } else {

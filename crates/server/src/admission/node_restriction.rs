@@ -132,8 +132,8 @@ fn pod_status(admission: &Admission, node: &str) -> Result<(), Status> {
     if !bound {
         return Err(admission.forbidden(&format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")));
     }
-    let labels = |object: &Option<Object>| object.as_ref().and_then(|object| object.at(&["metadata", "labels"]).cloned());
-    if labels(&admission.object) != labels(&admission.old) {
+    let labels = |object: Option<&Object>| object.and_then(|object| object.at(&["metadata", "labels"]).cloned());
+    if labels(admission.object.as_ref()) != labels(admission.old.as_deref()) {
         return Err(admission.forbidden(&format!("node {node:?} cannot update labels through pod status")));
     }
     Ok(())
@@ -156,7 +156,7 @@ fn own_node(admission: &Admission, node: &str) -> Result<(), Status> {
     }
     let (Some(new), operation) = (&admission.object, admission.operation) else { return Ok(()) };
     let get = |object: Option<&Object>, key: &str| object.and_then(|object| object.label(key)).map(str::to_owned);
-    let old = admission.old.as_ref();
+    let old = admission.old.as_deref();
     let keys: std::collections::BTreeSet<&str> = new.labels().chain(old.into_iter().flat_map(Object::labels)).map(|(key, _)| key).collect();
     let changed = keys.into_iter().filter(|key| get(Some(new), key) != get(old, key));
     let refused: Vec<&str> = changed.filter(|key| is_restricted(key)).collect();

@@ -59,7 +59,7 @@ fn asked(admission: &Admission, verb: &'static str, resource: &str, name: &str) 
 
 fn role(server: &Server, admission: &Admission, object: &Object) -> Result<(), Status> {
     let part = |object: Option<&Object>, field: &str| object.and_then(|object| object.get(field).cloned()).unwrap_or(Value::Null);
-    let unchanged = ["rules", "aggregationRule"].iter().all(|field| part(admission.old.as_ref(), field) == part(Some(object), field));
+    let unchanged = ["rules", "aggregationRule"].iter().all(|field| part(admission.old.as_deref(), field) == part(Some(object), field));
     if admission.operation == Operation::Update && unchanged {
         return Ok(());
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use api::Object;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -114,7 +113,9 @@ pub fn body_value(bytes: &Bytes, content_type: &str) -> Option<Value> {
         let (group, version) = envelope.api_version.split_once('/').unwrap_or(("", envelope.api_version));
         let schema = api::schema::builtin_kind(group, version, envelope.kind)
             .or_else(|| api::schema::builtin(&format!("apis.meta.v1.{}", envelope.kind)))?;
-        return codec::protobuf::decode(&envelope, &schema).ok().map(Object::into_value);
+        let mut object = codec::protobuf::decode(&envelope, &schema).ok()?;
+        codec::normalize(&mut object, &schema);
+        return Some(object.into_value());
     }
     if content_type.contains("yaml") {
         return codec::yaml::parse(bytes).ok();

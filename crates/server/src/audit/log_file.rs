@@ -113,7 +113,9 @@ impl LogFile {
             let path = entry?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let time = name.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(&end));
-            if time.is_some_and(|time| time.len() == "2026-01-31T10-00-00.000".len() && time.starts_with(|char: char| char.is_ascii_digit())) {
+            if time
+                .is_some_and(|time| time.len() == "2026-01-31T10-00-00.000".len() && time.starts_with(|char: char| char.is_ascii_digit()))
+            {
                 found.push(path);
             }
         }

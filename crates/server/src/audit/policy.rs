@@ -269,7 +269,13 @@ rules:
         check(&alice, "patch", ("apps", "deployments/scale"), "a", "other", Level::Metadata);
         check(&node, "get", ("", "nodes"), "", "one", Level::None);
         let policy = Policy::parse(POLICY.as_bytes()).expect("the policy is good");
-        let scale = Attributes { resource: "deployments".into(), subresource: "scale".into(), group: "apps".into(), name: "web".into(), ..Attributes::default() };
+        let scale = Attributes {
+            resource: "deployments".into(),
+            subresource: "scale".into(),
+            group: "apps".into(),
+            name: "web".into(),
+            ..Attributes::default()
+        };
         assert_eq!(policy.decide(&alice, &scale).omit_stages, [Stage::RequestReceived, Stage::ResponseStarted]);
     }
 

@@ -337,10 +337,12 @@ impl Drop for Trail {
             let mut state = self.state.lock();
             let is_open = !state.done && state.decision.is_some();
             if is_open && std::thread::panicking() {
-                state.response_status =
-                    Some(json!({"metadata": {}, "status": "Failure", "message": "APIServer panic'd", "reason": "InternalError", "code": 500}));
+                state.response_status = Some(
+                    json!({"metadata": {}, "status": "Failure", "message": "APIServer panic'd", "reason": "InternalError", "code": 500}),
+                );
             } else if is_open && state.response_status.is_none() {
-                state.response_status = Some(json!({"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200}));
+                state.response_status =
+                    Some(json!({"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200}));
             }
             is_open
         };

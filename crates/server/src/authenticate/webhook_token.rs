@@ -75,7 +75,9 @@ impl TokenWebhook {
         };
         match answer {
             // A webhook that names no audiences speaks for those of this server.
-            Some((user, found)) if audiences.is_empty() || (if found.is_empty() { own } else { &found }).iter().any(|one| audiences.contains(one)) => {
+            Some((user, found))
+                if audiences.is_empty() || (if found.is_empty() { own } else { &found }).iter().any(|one| audiences.contains(one)) =>
+            {
                 Found::User(user)
             }
             _ => Found::Nothing,
@@ -113,8 +115,10 @@ impl TokenWebhook {
 
 fn user(status: &Value) -> (User, Vec<String>) {
     let user = &status["user"];
-    let texts = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
-    let extra: BTreeMap<String, Vec<String>> = user["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.clone(), texts(values))).collect();
+    let texts =
+        |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
+    let extra: BTreeMap<String, Vec<String>> =
+        user["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.clone(), texts(values))).collect();
     let found = User {
         name: user["username"].as_str().unwrap_or("").to_owned(),
         uid: user["uid"].as_str().unwrap_or("").to_owned(),

@@ -135,16 +135,20 @@ fn of_flags(settings: &Security) -> Result<Vec<Mode>, String> {
         modes.push(match name.as_str() {
             "Webhook" => {
                 let path = settings.authorization_webhook.as_ref().ok_or("the mode Webhook needs --authorization-webhook-config-file")?;
-                let version = if settings.authorization_webhook_version.is_empty() { "v1beta1" } else { &settings.authorization_webhook_version };
-                Mode::Webhook(Webhook::open(path, Settings {
-                    name: "default".into(),
-                    version: version.to_owned(),
-                    allowed_ttl: settings.authorization_webhook_allowed_ttl.unwrap_or(Duration::from_secs(300)),
-                    refused_ttl: settings.authorization_webhook_refused_ttl.unwrap_or(Duration::from_secs(30)),
-                    timeout: Duration::from_secs(30),
-                    fails_closed: false,
-                    conditions: Vec::new(),
-                })?)
+                let version =
+                    if settings.authorization_webhook_version.is_empty() { "v1beta1" } else { &settings.authorization_webhook_version };
+                Mode::Webhook(Webhook::open(
+                    path,
+                    Settings {
+                        name: "default".into(),
+                        version: version.to_owned(),
+                        allowed_ttl: settings.authorization_webhook_allowed_ttl.unwrap_or(Duration::from_secs(300)),
+                        refused_ttl: settings.authorization_webhook_refused_ttl.unwrap_or(Duration::from_secs(30)),
+                        timeout: Duration::from_secs(30),
+                        fails_closed: false,
+                        conditions: Vec::new(),
+                    },
+                )?)
             }
             name => plain(name)?,
         });
@@ -166,9 +170,15 @@ fn plain(name: &str) -> Result<Mode, String> {
 fn parse(content: &[u8]) -> Result<Vec<Mode>, String> {
     let value = codec::yaml::parse(content).map_err(|error| error.to_string())?;
     let file: File = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let known = matches!(file.api_version.as_str(), "apiserver.config.k8s.io/v1" | "apiserver.config.k8s.io/v1beta1" | "apiserver.config.k8s.io/v1alpha1");
+    let known = matches!(
+        file.api_version.as_str(),
+        "apiserver.config.k8s.io/v1" | "apiserver.config.k8s.io/v1beta1" | "apiserver.config.k8s.io/v1alpha1"
+    );
     if !known || file.kind != "AuthorizationConfiguration" {
-        return Err(format!("expected AuthorizationConfiguration of apiserver.config.k8s.io/v1, got {} of {}", file.kind, file.api_version));
+        return Err(format!(
+            "expected AuthorizationConfiguration of apiserver.config.k8s.io/v1, got {} of {}",
+            file.kind, file.api_version
+        ));
     }
     if file.authorizers.is_empty() {
         return Err("authorizers: at least one authorization mode must be defined".into());
@@ -222,13 +232,16 @@ fn open(name: String, file: WebhookFile) -> Result<Webhook, String> {
         ("KubeConfigFile", None) => return Err("connectionInfo.kubeConfigFile: required when type=KubeConfigFile".into()),
         (other, _) => return Err(format!("connectionInfo.type: {other:?} is not supported, only KubeConfigFile is")),
     };
-    Webhook::open(path, Settings {
-        name,
-        version: file.subject_access_review_version.clone(),
-        allowed_ttl: kept(positive("authorizedTTL", &file.authorized_ttl)?, file.cache_authorized_requests),
-        refused_ttl: kept(positive("unauthorizedTTL", &file.unauthorized_ttl)?, file.cache_unauthorized_requests),
-        timeout,
-        fails_closed,
-        conditions: file.match_conditions.into_iter().map(|one| one.expression).collect(),
-    })
+    Webhook::open(
+        path,
+        Settings {
+            name,
+            version: file.subject_access_review_version.clone(),
+            allowed_ttl: kept(positive("authorizedTTL", &file.authorized_ttl)?, file.cache_authorized_requests),
+            refused_ttl: kept(positive("unauthorizedTTL", &file.unauthorized_ttl)?, file.cache_unauthorized_requests),
+            timeout,
+            fails_closed,
+            conditions: file.match_conditions.into_iter().map(|one| one.expression).collect(),
+        },
+    )
 }

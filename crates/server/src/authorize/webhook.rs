@@ -199,15 +199,18 @@ fn spec(user: &User, attributes: &Attributes) -> Value {
     }
     let mut asked = json!({});
     if attributes.is_resource() {
-        put(&mut asked, &[
-            ("namespace", &attributes.namespace),
-            ("verb", attributes.verb),
-            ("group", &attributes.group),
-            ("version", &attributes.version),
-            ("resource", &attributes.resource),
-            ("subresource", &attributes.subresource),
-            ("name", &attributes.name),
-        ]);
+        put(
+            &mut asked,
+            &[
+                ("namespace", &attributes.namespace),
+                ("verb", attributes.verb),
+                ("group", &attributes.group),
+                ("version", &attributes.version),
+                ("resource", &attributes.resource),
+                ("subresource", &attributes.subresource),
+                ("name", &attributes.name),
+            ],
+        );
         spec["resourceAttributes"] = asked;
     } else {
         put(&mut asked, &[("path", &attributes.path), ("verb", attributes.verb)]);

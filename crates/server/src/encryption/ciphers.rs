@@ -3,8 +3,8 @@
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{self, DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
-use crypto_secretbox::aead::{AeadInPlace, KeyInit};
 use crypto_secretbox::XSalsa20Poly1305;
+use crypto_secretbox::aead::{AeadInPlace, KeyInit};
 
 /// Encrypts and decrypts. `name` is the key of the object in the store, which some bind the value to.
 pub(super) trait Provider: Send + Sync {
@@ -15,6 +15,10 @@ pub(super) trait Provider: Send + Sync {
     /// Whether a form that can be read was written with the key that writes now.
     fn is_current(&self, _sealed: &[u8]) -> bool {
         true
+    }
+    /// Grows whenever the key that writes is replaced without a change of the configuration.
+    fn generation(&self) -> u64 {
+        0
     }
 }
 
@@ -147,7 +151,9 @@ impl Provider for SecretBox {
         let (nonce, rest) = sealed.split_first_chunk::<24>().ok_or(short)?;
         let (tag, text) = rest.split_first_chunk::<TAG>().ok_or(short)?;
         let mut text = text.to_vec();
-        self.0.decrypt_in_place_detached(&(*nonce).into(), b"", &mut text, &(*tag).into()).map_err(|_| "output array was not large enough for encryption or authentication failed")?;
+        self.0
+            .decrypt_in_place_detached(&(*nonce).into(), b"", &mut text, &(*tag).into())
+            .map_err(|_| "output array was not large enough for encryption or authentication failed")?;
         Ok(text)
     }
 }

@@ -1,6 +1,8 @@
 //! The file `EncryptionConfiguration`: which resources are encrypted, with which keys. The first provider of a rule
 //! writes, all of them read.
 
+use std::sync::atomic::AtomicU64;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -72,6 +74,8 @@ pub(super) struct Rule {
     patterns: Vec<Pattern>,
     /// The first writes.
     pub(super) providers: Vec<Keyed>,
+    /// Generation of the first provider's key when it was last looked at.
+    pub(super) generation: AtomicU64,
 }
 
 /// A provider with the words in front of what it writes.
@@ -130,7 +134,7 @@ fn rule(one: Resources, kms_names: &mut Vec<String>) -> Result<Rule, String> {
     for (index, choice) in one.providers.into_iter().enumerate() {
         provider(choice, kms_names, &mut providers).map_err(|why| format!("providers[{index}]: {why}"))?;
     }
-    Ok(Rule { patterns, providers })
+    Ok(Rule { patterns, providers, generation: AtomicU64::new(0) })
 }
 
 fn pattern(text: &str) -> Result<Pattern, String> {
@@ -139,7 +143,9 @@ fn pattern(text: &str) -> Result<Pattern, String> {
         return Err("use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources".into());
     }
     if group == "events.k8s.io" {
-        return Err("'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file".into());
+        return Err(
+            "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file".into()
+        );
     }
     if text.chars().any(|char| char.is_ascii_uppercase()) {
         return Err(format!("{text:?}: resource name should not contain capital letters"));
@@ -161,14 +167,18 @@ fn check_overlap(resources: &[String]) -> Result<(), String> {
         let group = one.split_once('.').map_or("", |(_, group)| group);
         let masked = resources.iter().any(|other| other != one && (other == "*.*" || *other == format!("*.{group}")));
         if masked {
-            return Err("using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked".into());
+            return Err(
+                "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked"
+                    .into(),
+            );
         }
     }
     Ok(())
 }
 
 fn provider(choice: Choice, kms_names: &mut Vec<String>, found: &mut Vec<Keyed>) -> Result<(), String> {
-    let given = [choice.aesgcm.is_some(), choice.aescbc.is_some(), choice.secretbox.is_some(), choice.identity.is_some(), choice.kms.is_some()];
+    let given =
+        [choice.aesgcm.is_some(), choice.aescbc.is_some(), choice.secretbox.is_some(), choice.identity.is_some(), choice.kms.is_some()];
     match given.iter().filter(|given| **given).count() {
         1 => {}
         0 => return Err("provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity".into()),
@@ -223,9 +233,12 @@ fn kms_provider(choice: KmsChoice, names: &mut Vec<String>) -> Result<Keyed, Str
     if names.contains(&choice.name) {
         return Err(format!("kms: duplicate KMS provider name {}, names must be unique", choice.name));
     }
-    let path = choice.endpoint.strip_prefix("unix://").ok_or_else(|| format!("kms: endpoint {:?}: only unix is supported", choice.endpoint))?;
-    let timeout = if choice.timeout.is_empty() { Some(std::time::Duration::from_secs(3)) } else { crate::durations::parse(&choice.timeout) };
-    let timeout = timeout.filter(|timeout| !timeout.is_zero()).ok_or_else(|| format!("kms: timeout {:?} is no positive duration", choice.timeout))?;
+    let path =
+        choice.endpoint.strip_prefix("unix://").ok_or_else(|| format!("kms: endpoint {:?}: only unix is supported", choice.endpoint))?;
+    let timeout =
+        if choice.timeout.is_empty() { Some(std::time::Duration::from_secs(3)) } else { crate::durations::parse(&choice.timeout) };
+    let timeout =
+        timeout.filter(|timeout| !timeout.is_zero()).ok_or_else(|| format!("kms: timeout {:?} is no positive duration", choice.timeout))?;
     let prefix = format!("k8s:enc:kms:v2:{}:", choice.name);
     names.push(choice.name);
     Ok(Keyed { prefix, fingerprint: [1; 32], provider: Box::new(Kms::connect(path, timeout)?) })

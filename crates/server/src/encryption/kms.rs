@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{aead, hkdf};
@@ -34,6 +35,8 @@ pub(super) struct Kms {
 struct Shared {
     writing: Mutex<Option<Arc<Seed>>>,
     opened: Mutex<HashMap<Vec<u8>, [u8; 32]>>,
+    /// How often the plugin has replaced its key.
+    replaced: AtomicU64,
 }
 
 /// A seed with the form of it that is written beside every value.
@@ -78,7 +81,9 @@ impl Kms {
         let ended = |_| "the KMS thread has ended".to_owned();
         self.jobs.send(job(reply)).map_err(|error| ended(error.to_string()))?;
         // A refresh makes two calls.
-        answer.recv_timeout(self.timeout * 2 + Duration::from_secs(1)).map_err(|error| format!("the KMS plugin does not answer: {error}"))?
+        answer
+            .recv_timeout(self.timeout * 2 + Duration::from_secs(1))
+            .map_err(|error| format!("the KMS plugin does not answer: {error}"))?
     }
 
     fn writing(&self) -> Result<Arc<Seed>, String> {
@@ -162,6 +167,14 @@ impl Provider for Kms {
             _ => true,
         }
     }
+
+    fn generation(&self) -> u64 {
+        // Whoever asks will ask again: a plugin that was not asked for long is, without anybody waiting.
+        if self.shared.writing.lock().as_ref().is_some_and(|seed| seed.asked.elapsed() >= ASK_EVERY) {
+            self.jobs.send(Job::Refresh(None)).ok();
+        }
+        self.shared.replaced.load(Ordering::Relaxed)
+    }
 }
 
 fn read(sealed: &[u8]) -> Result<(Vec<u8>, Source), String> {
@@ -244,10 +257,15 @@ impl Worker {
             return Err(format!("status is {health:?}, version {version:?}, key {key_id:?}"));
         }
         let asked = Instant::now();
+        let had_one = current.is_some();
         let kept = current.filter(|seed| seed.source.key_id == key_id);
         let (seed, source) = match kept {
             Some(kept) => (kept.seed, kept.source.clone()),
-            None => self.new_seed().await?,
+            None => {
+                let new = self.new_seed().await?;
+                self.shared.replaced.fetch_add(u64::from(had_one), Ordering::Relaxed);
+                new
+            }
         };
         self.shared.remember(source.name(), seed);
         *self.shared.writing.lock() = Some(Arc::new(Seed { seed, source, asked }));

@@ -178,8 +178,7 @@ impl Channel {
             None => UnixStream::connect(&self.path).await,
         };
         let stream = stream.map_err(|error| fail(&error))?;
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| fail(&error))?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| fail(&error))?;
         tokio::spawn(connection);
         *self.sender.lock() = Some(sender.clone());
         Ok(sender)

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -119,10 +120,13 @@ impl Encryption {
         Ok(())
     }
 
-    /// Whether a stored object is sealed otherwise than it would be now.
-    pub(crate) fn is_stale(&self, entry: &Entry) -> bool {
-        if self.state.read().rule(&entry.key.kind).is_none() {
-            return false;
+    /// Whether a stored object is sealed otherwise than it would be now; `now` is the newest revision.
+    pub(crate) fn is_stale(&self, entry: &Entry, now: Revision) -> bool {
+        let state = self.state.read().clone();
+        let Some(rule) = state.rule(&entry.key.kind) else { return false };
+        let generation = rule.providers[0].provider.generation();
+        if rule.generation.swap(generation, Ordering::Relaxed) != generation {
+            *self.switched.lock() = now;
         }
         entry.revision <= *self.switched.lock() || self.stale.lock().contains(&entry.key)
     }

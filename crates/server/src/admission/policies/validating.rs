@@ -93,7 +93,13 @@ impl Told {
     }
 }
 
-fn judge(server: &Arc<Server>, policy: &Compiled, binding: &Binding, admission: &Admission, told: &mut Told) -> Result<Vec<Refused>, Status> {
+fn judge(
+    server: &Arc<Server>,
+    policy: &Compiled,
+    binding: &Binding,
+    admission: &Admission,
+    told: &mut Told,
+) -> Result<Vec<Refused>, Status> {
     let Some(served) = concerned(server, policy, binding, admission) else { return Ok(Vec::new()) };
     let known = Known::of(server, admission, &served)?;
     let mut refused = Vec::new();

@@ -45,7 +45,8 @@ pub fn failed(hook: &Hook, why: &str) -> Result<(), Status> {
 pub async fn review(server: &Arc<Server>, hook: &Hook, served: &Served, admission: &Admission) -> Result<Option<Answer>, Status> {
     let uid = uuid::Uuid::new_v4().to_string();
     let body = Bytes::from(request(&uid, served, admission)?.to_string());
-    let result = tokio::time::timeout(hook.timeout, hook_client::post(server, &hook.client, hook.timeout, "kube-apiserver-admission", body)).await;
+    let result =
+        tokio::time::timeout(hook.timeout, hook_client::post(server, &hook.client, hook.timeout, "kube-apiserver-admission", body)).await;
     let why = match result {
         Ok(Ok(bytes)) => match answer(&bytes, &uid) {
             Ok(answer) => return Ok(Some(answer)),
@@ -61,7 +62,7 @@ fn request(uid: &str, served: &Served, admission: &Admission) -> Result<Value, S
     let mut request = facts::request(admission, served);
     request["uid"] = uid.into();
     request["object"] = shown(admission, admission.object.as_ref(), served)?;
-    request["oldObject"] = shown(admission, admission.old.as_ref(), served)?;
+    request["oldObject"] = shown(admission, admission.old.as_deref(), served)?;
     Ok(json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}))
 }
 

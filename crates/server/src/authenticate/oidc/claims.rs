@@ -39,7 +39,12 @@ fn claims_env() -> Env {
 fn user_env() -> Env {
     let user = Type::object(
         "kubernetes.UserInfo",
-        vec![("username", Type::String), ("uid", Type::String), ("groups", Type::list(Type::String)), ("extra", Type::map(Type::list(Type::String)))],
+        vec![
+            ("username", Type::String),
+            ("uid", Type::String),
+            ("groups", Type::list(Type::String)),
+            ("extra", Type::map(Type::list(Type::String))),
+        ],
     );
     Env::new(vec![("user", user)])
 }
@@ -61,7 +66,8 @@ impl Mapper {
         let mappings = &jwt.claim_mappings;
         let texts = [Type::String];
         let lists = [Type::String, Type::list(Type::String), Type::list(Type::Dyn)];
-        let prefixed = |one: &Prefixed, path: &str, wanted: &[Type]| source(&one.claim, one.prefix.as_deref(), &one.expression, path, wanted);
+        let prefixed =
+            |one: &Prefixed, path: &str, wanted: &[Type]| source(&one.claim, one.prefix.as_deref(), &one.expression, path, wanted);
         let Plain { claim, expression } = &mappings.uid;
         let mut extra = Vec::new();
         for (index, one) in mappings.extra.iter().enumerate() {
@@ -100,12 +106,19 @@ impl Mapper {
         let budget = Budget::new(STEPS);
         let mut user = User { name: self.name(claims, &budget)?, ..User::default() };
         user.groups = self.groups.values(claims, &budget).map_err(|why| format!("oidc: error evaluating group claim: {why}"))?;
-        user.uid = self.uid.values(claims, &budget).map_err(|why| format!("oidc: error evaluating uid claim: {why}"))?.into_iter().next().unwrap_or_default();
+        user.uid = self
+            .uid
+            .values(claims, &budget)
+            .map_err(|why| format!("oidc: error evaluating uid claim: {why}"))?
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         if let Some(id) = claims["jti"].as_str().filter(|id| !id.is_empty()) {
             user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={id}")]);
         }
         for (key, program) in &self.extra {
-            let values = strings(&run(program, "claims", claims, &budget)?).map_err(|why| format!("oidc: error evaluating extra claim expression: {why}"))?;
+            let values = strings(&run(program, "claims", claims, &budget)?)
+                .map_err(|why| format!("oidc: error evaluating extra claim expression: {why}"))?;
             if !values.is_empty() {
                 user.extra.insert(key.clone(), values);
             }
@@ -117,10 +130,12 @@ impl Mapper {
                 Some(found) => return Err(format!("oidc: required claim {claim} value does not match. Got = {found}, want = {wanted}")),
             }
         }
-        check(&self.claim_rules, "claims", claims, &budget).map_err(|why| format!("oidc: error evaluating claim validation expression: {why}"))?;
+        check(&self.claim_rules, "claims", claims, &budget)
+            .map_err(|why| format!("oidc: error evaluating claim validation expression: {why}"))?;
         if !self.user_rules.is_empty() {
             let shown = json!({"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra});
-            check(&self.user_rules, "user", &shown, &budget).map_err(|why| format!("oidc: error evaluating user info validation rule: {why}"))?;
+            check(&self.user_rules, "user", &shown, &budget)
+                .map_err(|why| format!("oidc: error evaluating user info validation rule: {why}"))?;
         }
         Ok(user)
     }
@@ -135,8 +150,11 @@ impl Mapper {
                 Ok(format!("{prefix}{name}"))
             }
             Source::Expression(program) => {
-                let found = run(program, "claims", claims, budget).map_err(|why| format!("oidc: error evaluating username claim expression: {why}"))?;
-                let name = found.as_str().ok_or("oidc: error evaluating username claim expression: username claim expression must return a string")?;
+                let found = run(program, "claims", claims, budget)
+                    .map_err(|why| format!("oidc: error evaluating username claim expression: {why}"))?;
+                let name = found
+                    .as_str()
+                    .ok_or("oidc: error evaluating username claim expression: username claim expression must return a string")?;
                 if name.is_empty() {
                     return Err("oidc: empty username via CEL expression is not allowed".into());
                 }
@@ -166,7 +184,9 @@ impl Source {
                 None => Ok(Vec::new()),
                 Some(Value::String(text)) => Ok(vec![format!("{prefix}{text}")]),
                 Some(Value::Array(list)) => {
-                    let text = |one: &Value| one.as_str().map(|text| format!("{prefix}{text}")).ok_or_else(|| format!("claim {claim:?} is no list of strings"));
+                    let text = |one: &Value| {
+                        one.as_str().map(|text| format!("{prefix}{text}")).ok_or_else(|| format!("claim {claim:?} is no list of strings"))
+                    };
                     list.iter().map(text).collect()
                 }
                 Some(_) => Err(format!("claim {claim:?} is neither a string nor a list of strings")),

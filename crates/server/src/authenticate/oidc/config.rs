@@ -123,9 +123,15 @@ pub(super) struct UserRule {
 pub(super) fn parse(content: &[u8], taken: &[String]) -> Result<File, String> {
     let value = codec::yaml::parse(content).map_err(|error| error.to_string())?;
     let file: File = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let known = matches!(file.api_version.as_str(), "apiserver.config.k8s.io/v1" | "apiserver.config.k8s.io/v1beta1" | "apiserver.config.k8s.io/v1alpha1");
+    let known = matches!(
+        file.api_version.as_str(),
+        "apiserver.config.k8s.io/v1" | "apiserver.config.k8s.io/v1beta1" | "apiserver.config.k8s.io/v1alpha1"
+    );
     if !known || file.kind != "AuthenticationConfiguration" {
-        return Err(format!("expected AuthenticationConfiguration of apiserver.config.k8s.io/v1, got {} of {}", file.kind, file.api_version));
+        return Err(format!(
+            "expected AuthenticationConfiguration of apiserver.config.k8s.io/v1, got {} of {}",
+            file.kind, file.api_version
+        ));
     }
     if file.jwt.len() > 64 {
         return Err("jwt: must have at most 64 items".into());
@@ -189,7 +195,9 @@ fn check_mappings(jwt: &Jwt) -> Result<(), String> {
             (false, false) => "claim and expression can't both be set",
             (true, true) if is_required => "claim or expression is required",
             (true, false) if one.prefix.is_some() => "prefix: may not be specified when expression is set",
-            (false, true) if one.prefix.is_none() => "prefix: prefix is required when claim is set. It can be set to an empty string to disable prefixing",
+            (false, true) if one.prefix.is_none() => {
+                "prefix: prefix is required when claim is set. It can be set to an empty string to disable prefixing"
+            }
             _ => continue,
         };
         return Err(format!("claimMappings.{name}: {why}"));
@@ -213,9 +221,11 @@ fn check_mappings(jwt: &Jwt) -> Result<(), String> {
             return fail("duplicate key");
         }
     }
-    let mut others = mappings.extra.iter().map(|one| &one.value_expression).chain(jwt.claim_validation_rules.iter().map(|rule| &rule.expression));
+    let mut others =
+        mappings.extra.iter().map(|one| &one.value_expression).chain(jwt.claim_validation_rules.iter().map(|rule| &rule.expression));
     let uses_email = mappings.username.expression.replace("claims.email_verified", "").contains("claims.email");
-    let checks_email = mappings.username.expression.contains("claims.email_verified") || others.any(|text| text.contains("claims.email_verified"));
+    let checks_email =
+        mappings.username.expression.contains("claims.email_verified") || others.any(|text| text.contains("claims.email_verified"));
     if uses_email && !checks_email {
         return Err("claimMappings.username.expression: claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression".into());
     }

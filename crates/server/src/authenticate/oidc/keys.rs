@@ -72,7 +72,8 @@ impl Keys {
     /// # Errors
     /// Why not.
     pub(super) async fn verify(&self, token: &Token<'_>, algorithms: &[String]) -> Result<(), String> {
-        let is_accepted = if algorithms.is_empty() { ALGORITHMS.contains(&token.algorithm.as_str()) } else { algorithms.contains(&token.algorithm) };
+        let is_accepted =
+            if algorithms.is_empty() { ALGORITHMS.contains(&token.algorithm.as_str()) } else { algorithms.contains(&token.algorithm) };
         if !is_accepted {
             return Err(format!("id token signed with unsupported algorithm {:?}", token.algorithm));
         }
@@ -91,7 +92,10 @@ impl Keys {
     async fn fetch(&self) -> Result<Vec<Value>, String> {
         let document = self.get(&self.discovery).await?;
         if document["issuer"] != self.issuer.as_str() {
-            return Err(format!("issuer did not match the issuer returned by provider, expected {:?} got {}", self.issuer, document["issuer"]));
+            return Err(format!(
+                "issuer did not match the issuer returned by provider, expected {:?} got {}",
+                self.issuer, document["issuer"]
+            ));
         }
         let url = document["jwks_uri"].as_str().filter(|url| !url.is_empty()).ok_or("provider did not return JWKS URL")?;
         let keys = self.get(url).await?;

@@ -70,7 +70,9 @@ impl Issuers {
     pub fn allows_anonymous(&self, path: &str, by_default: bool) -> bool {
         match &self.current.read().anonymous {
             None => by_default,
-            Some(anonymous) => anonymous.enabled && (anonymous.conditions.is_empty() || anonymous.conditions.iter().any(|one| one.path == path)),
+            Some(anonymous) => {
+                anonymous.enabled && (anonymous.conditions.is_empty() || anonymous.conditions.iter().any(|one| one.path == path))
+            }
         }
     }
 
