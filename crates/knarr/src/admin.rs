@@ -81,6 +81,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
     let path = request.uri().path().to_owned();
     let result = match (request.method(), path.as_str()) {
         (&Method::GET, "/status") => Ok(status(state).await),
+        (&Method::GET, "/log-level") => Ok(json!({"level": state.levels.get()})),
         (&Method::PUT, "/log-level") => log_level(state, request).await,
         (&Method::GET, "/images") => images(state).map(|images| images.list().iter().map(describe).collect()),
         (&Method::POST, "/images") => import(state, request).await,

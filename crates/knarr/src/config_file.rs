@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
 use serde_json::Value;
+
+use crate::flags::Flags;
 
 /// Where the file is looked for when none is named.
 const DEFAULT: &str = "/etc/knarr/config.yaml";
@@ -28,7 +31,7 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     let text = std::fs::read_to_string(&file).with_context(|| format!("read configuration {}", file.display()))?;
     let value: Value = serde_saphyr::from_str(&text).with_context(|| format!("configuration {} is no YAML", file.display()))?;
     let mut expanded = arguments[..2].to_vec();
-    expanded.extend(flags(&value).with_context(|| format!("configuration {}", file.display()))?);
+    expanded.extend(flags(&value, &known(command)).with_context(|| format!("configuration {}", file.display()))?);
     expanded.extend_from_slice(&arguments[2..]);
     Ok(expanded)
 }
@@ -47,7 +50,14 @@ fn named(arguments: &[OsString]) -> Option<PathBuf> {
     std::env::var_os("KNARR_CONFIG_FILE").map(PathBuf::from)
 }
 
-fn flags(value: &Value) -> Result<Vec<OsString>> {
+/// Names of the flags of a command.
+fn known(command: &str) -> Vec<String> {
+    let program = Flags::command();
+    let command = program.find_subcommand(command);
+    command.into_iter().flat_map(|command| command.get_arguments()).filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
+}
+
+fn flags(value: &Value, known: &[String]) -> Result<Vec<OsString>> {
     let map = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Object(map) => map,
@@ -55,6 +65,9 @@ fn flags(value: &Value) -> Result<Vec<OsString>> {
     };
     let mut flags = Vec::new();
     for (name, value) in map {
+        if !known.contains(name) {
+            bail!("there is no flag named {name}");
+        }
         let values = match value {
             Value::Array(values) => values.iter().collect(),
             one => vec![one],

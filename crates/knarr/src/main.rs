@@ -5,11 +5,13 @@
 mod admin;
 mod bundled;
 mod config_file;
+mod flag_check;
 mod flags;
 mod holder;
 mod join;
 mod logging;
 mod node;
+mod process;
 mod security_flags;
 mod server;
 mod signer;
@@ -35,8 +37,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// One clear line with every cause.
+/// One clear line with every cause, even where a cause would take several.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("knarr: {error:#}");
+    let text = format!("{error:#}");
+    let line: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    eprintln!("knarr: {}", line.join(" "));
     ExitCode::FAILURE
 }

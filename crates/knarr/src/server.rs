@@ -18,7 +18,7 @@ use crate::flags::ServerFlags;
 use crate::node::{self, Access, Cluster, Machine};
 use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
-use crate::{admin, bundled, join, logging};
+use crate::{admin, bundled, join, logging, process};
 
 /// Runs a server until it is told to stop. Containers go on running.
 ///
@@ -33,6 +33,7 @@ pub fn run(flags: ServerFlags) -> Result<()> {
 
 async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let stop = CancellationToken::new();
+    flags.check()?;
     let cluster = cluster(&flags)?;
     let listener = TcpListener::bind(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
     let with_node = !flags.disabled("node");
@@ -55,6 +56,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let supervisor = Supervisor::new(stop.clone());
     certificates.keep_renewed(&supervisor);
     let server = Server::new(server_config(&flags, advertise, security)?, certificates.deps(store, &pki)).await.context("start the API server")?;
+    process::show(&server.metric_sources(), "server", machine.as_ref().map(|machine| machine.runtime.cgroup_root()));
     let serving = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener).await }
@@ -114,17 +116,34 @@ fn cluster(flags: &ServerFlags) -> Result<Cluster> {
     Ok(Cluster { pods: flags.cluster_cidr, services, dns, domain: flags.cluster_domain.clone(), overlay_port: flags.overlay_port })
 }
 
-fn server_config(flags: &ServerFlags, advertise: IpAddr, security: server::Security) -> Result<server::Config> {
+/// The range of node ports.
+///
+/// # Errors
+/// The flag is no range.
+pub fn node_ports(flags: &ServerFlags) -> Result<(u16, u16)> {
     let range = flags.service_node_port_range.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     let Some(node_ports) = range.filter(|(first, last)| first <= last) else {
         bail!("{:?} is no range of ports such as 30000-32767", flags.service_node_port_range);
     };
+    Ok(node_ports)
+}
+
+/// Mode of the administrator's kubeconfig.
+///
+/// # Errors
+/// The flag is no mode.
+pub fn kubeconfig_mode(flags: &ServerFlags) -> Result<u32> {
+    let text = &flags.write_kubeconfig_mode;
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).with_context(|| format!("{text:?} is no mode such as 600"))
+}
+
+fn server_config(flags: &ServerFlags, advertise: IpAddr, security: server::Security) -> Result<server::Config> {
     Ok(server::Config {
         listen: flags.listen(),
         advertise,
         advertise_port: flags.https_listen_port,
         service_cidrs: vec![flags.service_cidr],
-        node_ports,
+        node_ports: node_ports(flags)?,
         issuers: vec![format!("https://kubernetes.default.svc.{}", flags.cluster_domain)],
         audiences: Vec::new(),
         old_token_keys: Vec::new(),
@@ -197,7 +216,7 @@ fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) ->
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
     config.write(path)?;
-    let mode = u32::from_str_radix(&flags.write_kubeconfig_mode, 8).with_context(|| format!("{:?} is no mode such as 600", flags.write_kubeconfig_mode))?;
+    let mode = kubeconfig_mode(flags)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(|| format!("set the mode of {}", path.display()))
 }
 
@@ -248,6 +267,7 @@ fn start_node(flags: &ServerFlags, cluster: &Cluster, machine: &Machine, server:
         proxy: server.client(User::new("system:kube-proxy", &[])),
         serving,
         client_ca: pki.client_ca.cert_pem().to_owned(),
+        metrics: server.metric_sources(),
     };
     node::start(&flags.node, cluster, machine, access, |name| flags.disabled(name), supervisor)
 }

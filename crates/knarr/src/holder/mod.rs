@@ -28,6 +28,9 @@ use tokio::sync::watch;
 use conversation::Conversation;
 pub use process::dispatch;
 
+/// Control group of the process below the node's.
+pub const GROUP: &str = "sockets";
+
 /// First argument of the process.
 const WORD: &str = "socket-holder";
 
@@ -47,7 +50,7 @@ impl Held {
     /// # Errors
     /// The group cannot be named.
     pub fn new(run_dir: &Path, root: &Group, wanted: Vec<SocketAddr>) -> Result<Arc<Held>> {
-        let group = root.child("sockets").context("name the control group of the socket holder")?;
+        let group = root.child(GROUP).context("name the control group of the socket holder")?;
         Ok(Arc::new(Held { path: path(run_dir), group, wanted, sockets: Mutex::new(None), opened: watch::Sender::new(false) }))
     }
 
@@ -69,7 +72,13 @@ impl Held {
 
     fn take_over(&self) -> io::Result<Sockets> {
         let mut sockets = match Conversation::begin(&self.path).and_then(|holder| holder.map(|holder| holder.take()).transpose()) {
-            Ok(None) => Sockets::default(),
+            Ok(None) => {
+                // One whose socket was removed still receives queries, which nobody reads.
+                if self.group.exists() {
+                    self.group.kill_all().map_err(io::Error::other)?;
+                }
+                Sockets::default()
+            }
             Ok(Some(held)) => Sockets::from_held(held, &self.wanted),
             Err(error) => {
                 // Sockets of a holder that does not answer would go on receiving queries that nobody reads.

@@ -61,6 +61,7 @@ pub fn run(flags: AgentFlags) -> Result<()> {
 }
 
 async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Supervisor) -> Result<()> {
+    flags.node.check()?;
     let token = token(&flags)?;
     let name = super::node_name(&flags.node)?;
     let dir = flags.node.data_dir.join("agent");
@@ -77,7 +78,9 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     let serving = serving_wanted.obtain(&client).await.context("get the kubelet's serving certificate")?;
     keep_renewed("certificate client", wanted, joined.cert.clone(), &client, &supervisor, move || transport.reconnect());
     keep_renewed("certificate serving", serving_wanted, serving.clone(), &client, &supervisor, || ());
-    let access = Access { node: client.clone(), proxy: client.clone(), serving, client_ca: facts.client_ca };
+    let metrics = client::metrics::Sources::default();
+    crate::process::show(&metrics, "agent", Some(machine.runtime.cgroup_root()));
+    let access = Access { node: client.clone(), proxy: client.clone(), serving, client_ca: facts.client_ca, metrics };
     let ready = super::start(&flags.node, &cluster, &machine, access, |_| false, &supervisor)?;
     let state = admin::State { levels, supervisor: supervisor.clone(), images: Some(machine.images.clone()), ready: Some(Arc::new(ready)), client, files: Arc::default(), node: Some(machine.name.clone()) };
     let socket = flags.node.run_dir.join("knarr.sock");

@@ -69,6 +69,8 @@ pub struct Access {
     pub serving: Arc<HotCert>,
     /// PEM of the authority of clients.
     pub client_ca: String,
+    /// Who of this process has numbers to show.
+    pub metrics: client::metrics::Sources,
 }
 
 /// How far the parts are.
@@ -164,6 +166,7 @@ pub fn start(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, access: Ac
         journal: machine.journal.clone(),
         serving: Arc::new(serving),
         client_ca: access.client_ca.clone(),
+        metrics: access.metrics.clone(),
     };
     supervisor.run("kubelet", move || Box::pin(kubelet::run(config.clone(), deps.clone(), kubelet_ready.clone())));
     if !disabled("dns") {
