@@ -25,6 +25,12 @@ pub(crate) async fn json(socket: &Path, method: Method, path: &str) -> Result<Va
     call(socket, method, path, empty).await
 }
 
+/// Sends text.
+pub(crate) async fn put(socket: &Path, path: &str, text: &str) -> Result<Value> {
+    let text = Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}).boxed();
+    call(socket, Method::PUT, path, text).await
+}
+
 /// Sends a file.
 pub(crate) async fn upload(socket: &Path, path: &str, file: &Path) -> Result<Value> {
     let file = tokio::fs::File::open(file).await.context("open")?;

@@ -8,6 +8,7 @@ mod exec;
 mod get;
 mod image;
 mod licenses;
+mod log_level;
 mod logs;
 mod status;
 mod token;
@@ -47,6 +48,8 @@ pub enum Command {
     Check(check::Flags),
     /// End all pods and leave the machine as it was found.
     Uninstall(uninstall::Flags),
+    /// Show or change how much the running process logs.
+    LogLevel(log_level::Flags),
     /// Show the licences of this program and its parts.
     Licenses(licenses::Flags),
 }
@@ -80,6 +83,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Wait(flags) => wait::run(flags).await,
         Command::Check(flags) => check::run(&flags),
         Command::Uninstall(flags) => uninstall::run(flags).await,
+        Command::LogLevel(flags) => log_level::run(flags).await,
         Command::Licenses(flags) => licenses::run(&flags),
     }
 }
