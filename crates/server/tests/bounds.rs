@@ -74,9 +74,30 @@ async fn refusals_are_cheap() {
         ("a length of 2^63", PODS, Method::POST, PROTOBUF, b"k8s\0\x12\x80\x80\x80\x80\x80\x80\x80\x80\x80\x7f".to_vec(), 400),
         ("no envelope", PODS, Method::POST, PROTOBUF, vec![0xff; 1 << 20], 400),
         ("a broken message", PODS, Method::POST, PROTOBUF, envelope(&vec![0x0f; 1 << 20]), 400),
-        ("a nested JSON patch", "/api/v1/namespaces/default", Method::PATCH, "application/json-patch+json", "[".repeat(1_000_000).into(), 400),
-        ("a nested merge patch", "/api/v1/namespaces/default", Method::PATCH, "application/merge-patch+json", "{\"a\":".repeat(500_000).into(), 400),
-        ("a bomb to be applied", "/api/v1/namespaces/default?fieldManager=x", Method::PATCH, "application/apply-patch+yaml", bomb().into(), 400),
+        (
+            "a nested JSON patch",
+            "/api/v1/namespaces/default",
+            Method::PATCH,
+            "application/json-patch+json",
+            "[".repeat(1_000_000).into(),
+            400,
+        ),
+        (
+            "a nested merge patch",
+            "/api/v1/namespaces/default",
+            Method::PATCH,
+            "application/merge-patch+json",
+            "{\"a\":".repeat(500_000).into(),
+            400,
+        ),
+        (
+            "a bomb to be applied",
+            "/api/v1/namespaces/default?fieldManager=x",
+            Method::PATCH,
+            "application/apply-patch+yaml",
+            bomb().into(),
+            400,
+        ),
     ];
     for (what, path, method, content_type, body, expected) in cases {
         let body = bytes::Bytes::from(body);

@@ -1,5 +1,7 @@
 //! Mutating admission: the plugins in upstream's order, then the webhooks.
 
+use std::sync::Arc;
+
 use api::{Object, Status};
 
 use super::default::{self, Defaulted};
@@ -13,7 +15,7 @@ pub struct Mutated(pub(super) Object);
 ///
 /// # Errors
 /// Whatever a plugin refuses with.
-pub async fn mutate(write: &Write<'_>, defaulted: Defaulted, old: Option<&Object>) -> Result<Mutated, Status> {
+pub async fn mutate(write: &Write<'_>, defaulted: Defaulted, old: Option<&Arc<Object>>) -> Result<Mutated, Status> {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut admission = Admission::of_write(write, operation, Some(defaulted.0), old.cloned());
     write.server.admission.mutate(write.server, &mut admission).await?;

@@ -161,10 +161,11 @@ pub fn part(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
 
 /// Identity and deletion are the server's.
 pub fn keep_identity(object: &mut Object, old: &Object) {
-    let kept = old.metadata().cloned().unwrap_or_default();
+    let kept = old.metadata();
     let metadata = object.metadata_mut();
     for field in SYSTEM_FIELDS.into_iter().chain(["name", "namespace", "generateName"]) {
-        match kept.get(field) {
+        match kept.and_then(|kept| kept.get(field)) {
+            Some(value) if metadata.get(field) == Some(value) => {}
             Some(value) => {
                 metadata.insert(field.into(), value.clone());
             }
@@ -196,8 +197,8 @@ fn custom_status(object: &mut Object, old: &Object) {
 fn spec_differs(new: &Object, old: &Object, served: &Served) -> bool {
     let status_counts = served.custom.is_some() && !served.has_status();
     let counts = |name: &str| name != "metadata" && name != "apiVersion" && name != "kind" && (status_counts || name != "status");
-    let part = |object: &Object, name: &str| object.0.get(name).cloned().unwrap_or(Value::Null);
-    new.0.keys().chain(old.0.keys()).any(|name| counts(name) && part(new, name) != part(old, name))
+    let differs = |name: &String| new.0.get(name).unwrap_or(&Value::Null) != old.0.get(name).unwrap_or(&Value::Null);
+    new.0.keys().chain(old.0.keys().filter(|name| !new.0.contains_key(*name))).any(|name| counts(name) && differs(name))
 }
 
 #[cfg(test)]

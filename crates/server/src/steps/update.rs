@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::{Causes, Object, Status};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use store::Entry;
 
 use super::commit::{self, Written};
@@ -91,7 +91,7 @@ async fn attempt(
     entry: &Arc<Entry>,
     change: &mut (impl FnMut(&Object) -> Result<Changed, Status> + Send),
 ) -> Result<Option<Written>, Status> {
-    let old = convert::read(write.served, entry)?;
+    let old = Arc::new(convert::read(write.served, entry)?);
     let Changed { mut object, managed, strategy } = change(&old)?;
     check_identity(write, &object, &old)?;
     check_version(write, &object, &old)?;
@@ -116,7 +116,7 @@ async fn attempt(
     };
     let reserved = crate::allocate::for_update(write, valid.object_mut(), &old)?;
     if same(valid.object(), &old) && !write.server.is_stale(write.served, entry) {
-        return Ok(Some(if write.options.dry_run { Written::DryRun(old) } else { Written::Stored(entry.clone()) }));
+        return Ok(Some(if write.options.dry_run { Written::DryRun(Arc::unwrap_or_clone(old)) } else { Written::Stored(entry.clone()) }));
     }
     if is_finished(valid.object()) && !write.options.dry_run {
         return Ok(remove(write, valid, entry).await?.map(Written::Stored));
@@ -219,13 +219,11 @@ fn requires_version(write: &Write<'_>) -> bool {
 
 /// Whether nothing changed.
 fn same(new: &Object, old: &Object) -> bool {
-    let strip = |object: &Object| {
-        let mut metadata = object.metadata().cloned().unwrap_or_default();
-        metadata.remove("resourceVersion");
-        metadata
-    };
-    let rest = |object: &Object| object.0.len();
-    rest(new) == rest(old)
+    let no_metadata = Map::new();
+    let (left, right) = (new.metadata().unwrap_or(&no_metadata), old.metadata().unwrap_or(&no_metadata));
+    let size = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
+    new.0.len() == old.0.len()
         && new.0.iter().all(|(name, value)| name == "metadata" || old.0.get(name) == Some(value))
-        && strip(new) == strip(old)
+        && size(left) == size(right)
+        && left.iter().all(|(name, value)| name == "resourceVersion" || right.get(name) == Some(value))
 }

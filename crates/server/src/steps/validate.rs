@@ -1,5 +1,7 @@
 //! Validation by kind and schema, then validating admission.
 
+use std::sync::Arc;
+
 use api::{Causes, Object, Status};
 
 use super::prepare::Prepared;
@@ -44,7 +46,7 @@ pub async fn create(write: &Write<'_>, prepared: Prepared) -> Result<Valid, Stat
 ///
 /// # Errors
 /// 422 with every cause, or what a plugin refuses with.
-pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Object) -> Result<Valid, Status> {
+pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Arc<Object>) -> Result<Valid, Status> {
     let object = prepared.0;
     let def = &write.served.def;
     let mut causes = match write.subresource() {
@@ -65,7 +67,7 @@ pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Object) -> Resu
 ///
 /// # Errors
 /// What a plugin refuses with.
-pub async fn part(write: &Write<'_>, prepared: Prepared, old: &Object) -> Result<Valid, Status> {
+pub async fn part(write: &Write<'_>, prepared: Prepared, old: &Arc<Object>) -> Result<Valid, Status> {
     admit(write, prepared.0, Some(old)).await
 }
 
@@ -81,7 +83,7 @@ fn refuse(write: &Write<'_>, object: &Object, causes: &Causes) -> Result<(), Sta
     Err(Status::invalid(&write.served.def.group, &write.served.def.kind, object.name(), causes))
 }
 
-async fn admit(write: &Write<'_>, object: Object, old: Option<&Object>) -> Result<Valid, Status> {
+async fn admit(write: &Write<'_>, object: Object, old: Option<&Arc<Object>>) -> Result<Valid, Status> {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut admission = Admission::of_write(write, operation, Some(object), old.cloned());
     write.server.admission.validate(write.server, &mut admission).await?;

@@ -67,7 +67,7 @@ pub(crate) async fn decoded(write: &Write<'_>, body: RequestBody, content_type: 
 /// # Errors
 /// What a plugin refuses with.
 pub(crate) async fn admit(write: &Write<'_>, operation: Operation, object: Object, old: Option<Object>) -> Result<Object, Status> {
-    let mut admission = Admission::of_write(write, operation, Some(object), old);
+    let mut admission = Admission::of_write(write, operation, Some(object), old.map(Arc::new));
     admission.name = write.allowed.attributes().name.clone();
     write.server.admission.mutate(write.server, &mut admission).await?;
     write.server.admission.validate(write.server, &mut admission).await?;

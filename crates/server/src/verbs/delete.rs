@@ -197,7 +197,7 @@ fn preconditions(write: &Write<'_>, entry: &Entry, options: &DeleteOptions) -> R
 }
 
 async fn admit(write: &Write<'_>, old: &Object) -> Result<(), Status> {
-    let mut admission = Admission::of_write(write, Operation::Delete, None, Some(old.clone()));
+    let mut admission = Admission::of_write(write, Operation::Delete, None, Some(Arc::new(old.clone())));
     write.server.admission.mutate(write.server, &mut admission).await?;
     write.server.admission.validate(write.server, &mut admission).await?;
     write.warn_all(admission.warnings);
