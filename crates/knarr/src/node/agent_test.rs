@@ -70,6 +70,7 @@ async fn world() -> World {
         event_ttl: Duration::from_secs(3600),
         sans: Vec::new(),
         cluster_domain: "cluster.local".into(),
+        security: server::Security::default(),
     };
     let server = Server::new(config, deps).await.unwrap();
     let mut tasks = JoinSet::new();
