@@ -76,6 +76,9 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     let cluster = facts.cluster()?;
     let serving_wanted = Wanted::serving(&machine.name, &machine.ips, &dir);
     let serving = serving_wanted.obtain(&client).await.context("get the kubelet's serving certificate")?;
+    if flags.node.node_ip.is_empty() {
+        follow_uplink(transport.clone(), &supervisor);
+    }
     keep_renewed("certificate client", wanted, joined.cert.clone(), &client, &supervisor, move || transport.reconnect());
     keep_renewed("certificate serving", serving_wanted, serving.clone(), &client, &supervisor, || ());
     let metrics = client::metrics::Sources::default();
@@ -87,6 +90,20 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, server = flags.server, node = machine.name, "knarr agent is running");
     std::future::pending().await
+}
+
+/// Connections die with the address that they were made from: the next call uses a new one.
+fn follow_uplink(transport: Arc<HttpTransport>, supervisor: &Supervisor) {
+    supervisor.run("uplink", move || {
+        let transport = transport.clone();
+        Box::pin(async move {
+            let (mut addresses, _) = net::AddressWatch::open()?;
+            loop {
+                addresses.changed().await?;
+                transport.reconnect();
+            }
+        })
+    });
 }
 
 fn keep_renewed(name: &str, wanted: Wanted, cert: Arc<HotCert>, client: &Client, supervisor: &Supervisor, replaced: impl Fn() + Clone + Send + Sync + 'static) {

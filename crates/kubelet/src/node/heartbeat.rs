@@ -22,6 +22,8 @@ const LEASES: ResourceId = ResourceId::new("coordination.k8s.io", "v1", "leases"
 const DURATION: i32 = 40;
 /// Time between renewals.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How long a status may take to arrive; it is sent again then, over a new connection if the old one died with an address.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Time until a status that did not arrive is sent again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Renewals between two status reports without a change.
@@ -42,7 +44,7 @@ pub async fn run(kubelet: Arc<Kubelet>) {
         let wait = if reported { PERIOD } else { RETRY };
         let changed = tokio::time::timeout(wait, kubelet.status_changed.notified()).await.is_ok();
         if changed || !reported || renewals % RENEWALS_PER_REPORT == 0 {
-            reported = tokio::time::timeout(PERIOD, report(&kubelet)).await.unwrap_or(false);
+            reported = tokio::time::timeout(PATIENCE, report(&kubelet)).await.unwrap_or(false);
         }
     }
 }
