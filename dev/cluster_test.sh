@@ -53,6 +53,65 @@ Y
 }
 gone() { ! "$@"; }
 
+# The node's own numbers show at the server too, since both are one process here; every line is the text format.
+own_metrics_name_what_dashboards_ask_for() {
+  n apply -f - <<<'{apiVersion: v1, kind: Pod, metadata: {name: counted}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: demo, image: "'$image':1", livenessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}]}}'
+  n wait --for=condition=Ready --timeout=30s pod/counted
+  local server=https://127.0.0.1:6443/metrics node=https://192.0.2.10:10250/metrics
+  eventually 10 counts "$node/probes" 1 1000 prober_probe_total 'container="demo"' 'pod="counted"' 'probe_type="Liveness"' 'result="successful"'
+  local page
+  for page in "$server" "$node"; do
+    scrape "$page" >"$WORLD/page"
+    same "$(grep -vE '^# (HELP|TYPE) [a-z0-9_]+ |^[a-z][a-z0-9_]*([{]([a-z_]+="([^"\\]|\\.)*",?)*[}])? [0-9]+([.][0-9]+)?$' "$WORLD/page")" ""
+    same "$(grep '^# TYPE' "$WORLD/page" | cut -d' ' -f3 | sort | uniq -d)" ""
+    counts "$page" 1 500 kubelet_running_pods
+    counts "$page" 1 500 kubelet_running_containers 'container_state="running"'
+    counts "$page" 1 500 kubelet_pod_start_duration_seconds_count
+    counts "$page" 0.001 600 kubelet_pod_start_duration_seconds_sum
+    counts "$page" 1 1000000 kubelet_pod_worker_duration_seconds_count 'operation_type="sync"'
+    local phase; for phase in image volumes sandbox network create start; do counts "$page" 1 500 knarr_pod_start_phase_seconds_count "phase=\"$phase\""; done
+    counts "$page" 0.01 100000 process_cpu_seconds_total
+    counts "$page" 5000000 4000000000 process_resident_memory_bytes
+    counts "$page" 5000000 99999999999999 process_virtual_memory_bytes
+    counts "$page" 5 10000 process_open_fds
+    counts "$page" 100 99999999999999999999 process_max_fds
+    counts "$page" "$(($(date +%s) - 3600))" "$(($(date +%s) + 2))" process_start_time_seconds
+    counts "$page" 5000000 4000000000 knarr_memory_pss_bytes 'part="server"'
+    counts "$page" 100000 500000000 knarr_memory_pss_bytes 'part="keepers"'
+    counts "$page" 10000 50000000 knarr_memory_pss_bytes 'part="dns"'
+  done
+  counts "$server" 1 1000000 apiserver_request_total 'resource="pods"' 'code="201"'
+  counts "$server" 1 1000000 knarr_store_commit_duration_seconds_count
+  counts "$server" 0.000001 600 knarr_store_sync_duration_seconds_sum
+  counts "$server" 1 1000000 knarr_store_batch_size_count
+  counts "$server" 1 100000 knarr_store_watchers
+  counts "$server" 0 1000000 knarr_store_history_floor
+  counts "$server" 1 99999999999 knarr_store_history_bytes
+  same "$(scrape "$server" | grep -c '^workqueue_depth{')" "$(scrape "$server" | grep -c '^workqueue_work_duration_seconds_count{')"
+  counts "$server" 1 1000000 workqueue_adds_total 'name="serviceaccount'
+  counts "$server" 0 1000000 workqueue_retries_total 'name="serviceaccount'
+  counts "$server" 1 1000000 scheduler_schedule_attempts_total 'result="scheduled"' 'profile="default-scheduler"'
+  counts "$server" 1 1000000 scheduler_scheduling_attempt_duration_seconds_count 'result="scheduled"'
+  counts "$server" 0 0 scheduler_pending_pods 'queue="active"'
+  n delete pod counted
+}
+scrape() { fetch --fail -k --cert "$(find "$WORLD/a/data/pki" -name admin.crt)" --key "$(find "$WORLD/a/data/pki" -name admin.key)" "$@"; }
+# The first number of a name with these labels lies between two bounds.
+counts() { # url least most name label...
+  local url=$1 least=$2 most=$3 name=$4 found label; shift 4
+  found=$(scrape "$url" | grep -E "^$name[{ ]")
+  for label in "$@"; do found=$(grep -F "$label" <<<"$found"); done
+  awk -v least="$least" -v most="$most" 'NR == 1 { good = $NF >= least && $NF <= most } END { exit !good }' <<<"$found" || { echo "$url: $name $* is not between $least and $most: $found"; return 1; }
+}
+
+own_log_levels_change_while_it_runs() {
+  same "$(n log-level --run-dir "$WORLD/a/run")" info
+  same "$(n log-level --run-dir "$WORLD/a/run" info,kubelet=debug)" info,kubelet=debug
+  same "$(n log-level --run-dir "$WORLD/a/run")" info,kubelet=debug
+  like "$(n log-level --run-dir "$WORLD/a/run" verbose 2>&1 || true)" 'log level "verbose"'
+  same "$(n log-level --run-dir "$WORLD/a/run" info)" info
+}
+
 own_verbs_follow_and_use_terminals() {
   n apply -f - <<<'{apiVersion: v1, kind: Pod, metadata: {name: alone}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: demo, image: "'$image':1"}]}}'
   n wait --for=condition=Ready --timeout=30s pod/alone
@@ -402,7 +461,7 @@ uninstall_leaves_nothing() {
 
 # --- Running them ---------------------------------------------------------------------------------------------------
 
-all="own_status_waits_by_name own_images_are_imported_and_listed own_verbs_carry_a_newcomer own_verbs_follow_and_use_terminals"
+all="own_status_waits_by_name own_images_are_imported_and_listed own_metrics_name_what_dashboards_ask_for own_log_levels_change_while_it_runs own_verbs_carry_a_newcomer own_verbs_follow_and_use_terminals"
 [ -n "$KUBECTL" ] && all="$all kubectl_deploys_and_exposes kubectl_scales_and_rolls_without_a_failed_request kubectl_looks_into_pods
   kubectl_talks_to_containers kubectl_applies_twenty_objects_on_the_server helm_carries_a_chart kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
 all="$all a_kill_in_the_middle_of_everything_loses_nothing a_holder_that_dies_is_replaced uninstall_leaves_nothing"
