@@ -37,7 +37,7 @@ impl Levels {
 fn parse(text: &str) -> Result<EnvFilter> {
     let refused = || format!("log level {text:?} (write for example info or info,scheduler=debug)");
     // The parser takes a lone word that is no level for the name of a component, which would leave everything else silent.
-    let is_level = |word: &str| word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();
+    let is_level = |word: &str| word.contains(['=', '[']) || (!word.is_empty() && word.parse::<LevelFilter>().is_ok());
     if !text.split(',').map(str::trim).all(is_level) {
         bail!("{}", refused());
     }
