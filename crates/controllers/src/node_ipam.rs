@@ -1,6 +1,6 @@
 //! Node IPAM: gives every node a range of pod addresses (`spec.podCIDR`) out of the cluster's.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,15 +19,38 @@ const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 
 /// The controller.
 pub fn controller(config: &Config) -> Entry {
-    let controller = NodeIpam { cluster: config.cluster_cidr, mask: config.node_cidr_mask, pending: Mutex::default() };
+    let controller = NodeIpam { cluster: config.cluster_cidr, mask: config.node_cidr_mask, ranges: Arc::default() };
     Entry { account: "node-controller", controller: Arc::new(controller) }
 }
 
 struct NodeIpam {
     cluster: Option<IpNet>,
     mask: u8,
-    /// Ranges given out whose nodes the cache does not show yet.
-    pending: Mutex<BTreeSet<IpNet>>,
+    ranges: Arc<Mutex<Ranges>>,
+}
+
+/// The ranges of nodes, kept so that one more node costs the same in every cluster. A node keeps its range for life.
+#[derive(Default)]
+struct Ranges {
+    by_node: HashMap<Box<str>, IpNet>,
+    taken: HashSet<IpNet>,
+}
+
+impl Ranges {
+    fn put(&mut self, node: &str, range: IpNet) {
+        self.by_node.insert(node.into(), range);
+        self.taken.insert(range);
+    }
+
+    fn remove(&mut self, node: &str) {
+        if let Some(range) = self.by_node.remove(node) {
+            self.taken.remove(&range);
+        }
+    }
+}
+
+fn range_of(node: &Node) -> Option<IpNet> {
+    node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
 }
 
 #[async_trait]
@@ -37,7 +60,21 @@ impl Controller for NodeIpam {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch::own(Selection::of::<Node>())]
+        let ranges = self.ranges.clone();
+        vec![Watch::mapped(Selection::of::<Node>(), move |_, old, new, add| {
+            let Some(entry) = new.or(old) else {
+                return;
+            };
+            let mut ranges = ranges.lock();
+            match new {
+                None => ranges.remove(&entry.header.name),
+                Some(_) if ranges.by_node.contains_key(&entry.header.name) => return,
+                Some(new) => match cache::decode::<Node>(new).as_ref().and_then(range_of) {
+                    Some(range) => ranges.put(&entry.header.name, range),
+                    None => add(ObjectKey::of(entry)),
+                },
+            }
+        })]
     }
 
     fn workers(&self) -> usize {
@@ -52,24 +89,23 @@ impl Controller for NodeIpam {
         let Some(node) = nodes.read::<Node>("", &key.name) else {
             return Ok(Next::Done);
         };
-        if node.spec.as_ref().is_some_and(|spec| spec.pod_cidr.as_deref().is_some_and(|range| !range.is_empty())) {
+        if range_of(&node).is_some() {
             return Ok(Next::Done);
         }
-        let used: BTreeSet<IpNet> = nodes.list().iter().filter_map(|entry| cache::decode::<Node>(entry)).filter_map(|node| node.spec?.pod_cidr?.parse().ok()).collect();
         let range = {
-            let mut pending = self.pending.lock();
-            pending.retain(|range| !used.contains(range));
-            let Some(range) = first_free(cluster, self.mask, |range| used.contains(range) || pending.contains(range)) else {
+            let mut ranges = self.ranges.lock();
+            let known = ranges.by_node.get(&*key.name).copied();
+            let Some(range) = known.or_else(|| first_free(cluster, self.mask, |range| ranges.taken.contains(range))) else {
                 bail!("no range of length /{} is left in {cluster} for node {}", self.mask, key.name);
             };
-            pending.insert(range);
+            ranges.put(&key.name, range);
             range
         };
         let text = range.to_string();
         let patch = json!({"spec": {"podCIDR": text, "podCIDRs": [text]}});
         let result = context.client.patch(&NODES, "", &key.name, "", &PatchKind::Strategic, &patch).await;
         if result.is_err() {
-            self.pending.lock().remove(&range);
+            self.ranges.lock().remove(&key.name);
         }
         result?;
         Ok(Next::Done)

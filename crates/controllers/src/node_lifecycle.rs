@@ -37,13 +37,15 @@ const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
 /// The controller.
 pub fn controller(config: &Config) -> Entry {
-    let controller = NodeLifecycle { grace: config.node_monitor_grace, heartbeats: Arc::default(), known: Mutex::default() };
+    let controller = NodeLifecycle { grace: config.node_monitor_grace, heartbeats: Arc::default(), ready: Arc::default(), known: Mutex::default() };
     Entry { account: "node-controller", controller: Arc::new(controller) }
 }
 
 struct NodeLifecycle {
     grace: Duration,
     heartbeats: Arc<Mutex<HashMap<Box<str>, Heartbeat>>>,
+    /// The nodes that are ready.
+    ready: Arc<Mutex<HashSet<Box<str>>>>,
     known: Mutex<HashSet<String>>,
 }
 
@@ -61,15 +63,22 @@ impl Controller for NodeLifecycle {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let heartbeats = self.heartbeats.clone();
+        let (heartbeats, ready) = (self.heartbeats.clone(), self.ready.clone());
         vec![
-            Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
-                if let Some(entry) = new.or(old) {
-                    add(ObjectKey::of(entry));
-                }
+            Watch::mapped(Selection::of::<Node>(), move |context, old, new, add| {
+                let Some(entry) = new.or(old) else {
+                    return;
+                };
+                add(ObjectKey::of(entry));
+                let is_ready = new.and_then(|entry| cache::decode::<Node>(entry)).is_some_and(|node| is_ready(&node));
+                let mut ready = ready.lock();
+                let nobody = ready.is_empty();
+                match is_ready {
+                    true => ready.insert(entry.header.name.clone()),
+                    false => ready.remove(&entry.header.name),
+                };
                 // Whether anybody is left decides about all.
-                let ready = |entry: Option<&Arc<store::Entry>>| entry.and_then(|entry| cache::decode::<Node>(entry)).is_some_and(|node| is_ready(&node));
-                if ready(old) != ready(new) {
+                if ready.is_empty() != nobody {
                     context.cache::<Node>().list().iter().for_each(|entry| add(ObjectKey::of(entry)));
                 }
             }),
@@ -106,7 +115,7 @@ impl Controller for NodeLifecycle {
         if ready_condition(&node).is_some_and(|ready| ready.status != "True") {
             mark_pods_not_ready(context, &key.name).await?;
         }
-        let someone_ready = is_ready(&node) || context.cache::<Node>().list().iter().filter_map(|entry| cache::decode::<Node>(entry)).any(|node| is_ready(&node));
+        let someone_ready = is_ready(&node) || !self.ready.lock().is_empty();
         taint(context, node, someone_ready).await?;
         Ok(wait.map_or(Next::Done, |left| Next::After(left + Duration::from_millis(100))))
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use client::{PatchKind, ResourceId, Selection};
 use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use serde_json::json;
 
@@ -16,10 +17,14 @@ const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
 /// The controller.
 pub fn controller(_: &Config) -> Entry {
-    Entry { account: "ttl-controller", controller: Arc::new(Ttl) }
+    Entry { account: "ttl-controller", controller: Arc::new(Ttl::default()) }
 }
 
-struct Ttl;
+#[derive(Default)]
+struct Ttl {
+    /// What all nodes are told now.
+    told: Arc<Mutex<Option<u32>>>,
+}
 
 #[async_trait]
 impl Controller for Ttl {
@@ -28,10 +33,19 @@ impl Controller for Ttl {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        // The number of nodes decides for all, and changes when one comes or goes.
-        vec![Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
+        let told = self.told.clone();
+        vec![Watch::mapped(Selection::of::<Node>(), move |context, old, new, add| {
+            // The number of nodes decides for all, and changes when one comes or goes.
             if old.is_none() || new.is_none() {
-                context.cache::<Node>().list().iter().for_each(|node| add(ObjectKey::of(node)));
+                let nodes = context.cache::<Node>();
+                let mut told = told.lock();
+                let wanted = Some(seconds(nodes.len(), *told));
+                if *told != wanted {
+                    *told = wanted;
+                    nodes.list().iter().for_each(|node| add(ObjectKey::of(node)));
+                } else if let Some(new) = new {
+                    add(ObjectKey::of(new));
+                }
             }
         })]
     }
@@ -42,7 +56,7 @@ impl Controller for Ttl {
             return Ok(Next::Done);
         };
         let known = node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).and_then(|text| text.parse().ok());
-        let wanted = seconds(cache.len(), known);
+        let wanted = self.told.lock().unwrap_or_else(|| seconds(cache.len(), None));
         if known != Some(wanted) {
             let patch = json!({"metadata": {"annotations": {ANNOTATION: wanted.to_string()}}});
             match context.client.patch(&NODES, "", &key.name, "", &PatchKind::Strategic, &patch).await {
