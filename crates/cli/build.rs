@@ -36,7 +36,8 @@ fn metadata(root: &Path) -> Option<Value> {
 /// The packages that the program needs at run time, and the texts of their licences.
 fn gather(metadata: &Value) -> (String, String) {
     let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"], "nodes").filter_map(|node| Some((node["id"].as_str()?, node))).collect();
-    let packages: BTreeMap<&str, &Value> = list(metadata, "packages").filter_map(|package| Some((package["id"].as_str()?, package))).collect();
+    let packages: BTreeMap<&str, &Value> =
+        list(metadata, "packages").filter_map(|package| Some((package["id"].as_str()?, package))).collect();
     let start = packages.iter().find(|(_, package)| package["name"] == "knarr").map(|(id, _)| *id);
     let mut needed = BTreeSet::new();
     let mut open: Vec<&str> = start.into_iter().collect();

@@ -36,9 +36,14 @@ fn find() -> Option<PathBuf> {
 }
 
 fn ask_cargo(manifest: &Path) -> Option<PathBuf> {
-    let output = Command::new(std::env::var_os("CARGO")?).args(["metadata", "--format-version", "1", "--frozen"]).current_dir(manifest).output().ok()?;
+    let output = Command::new(std::env::var_os("CARGO")?)
+        .args(["metadata", "--format-version", "1", "--frozen"])
+        .current_dir(manifest)
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let end = text.split("\"manifest_path\":\"").map(|part| part.split('"').next().unwrap_or("")).find(|path| path.contains("k8s-openapi"))?;
+    let end =
+        text.split("\"manifest_path\":\"").map(|part| part.split('"').next().unwrap_or("")).find(|path| path.contains("k8s-openapi"))?;
     Some(Path::new(end).parent()?.to_owned())
 }
 
@@ -77,9 +82,7 @@ fn file(text: &str, found: &mut BTreeMap<String, String>) {
             inside = line.ends_with('{');
         } else if inside && line == "}" {
             return;
-        } else if inside
-            && let Some((rust, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':'))
-        {
+        } else if inside && let Some((rust, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
             let rust = rust.strip_prefix("r#").unwrap_or(rust);
             let json = json_names.get(rust).copied().unwrap_or(rust);
             found.insert(format!("{name}/{json}"), std::mem::take(&mut comment));

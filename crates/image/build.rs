@@ -13,25 +13,9 @@ fn main() {
     let program = PathBuf::from(variable("OUT_DIR")).join("demo");
     let mut compiler = Command::new(variable("RUSTC"));
     compiler
-        .args([
-            "--edition",
-            "2024",
-            "--crate-type",
-            "bin",
-            "--crate-name",
-            "demo",
-        ])
+        .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "demo"])
         .args(["--target", &variable("TARGET")])
-        .args([
-            "-C",
-            "opt-level=z",
-            "-C",
-            "panic=abort",
-            "-C",
-            "strip=symbols",
-            "-C",
-            "lto=fat",
-        ])
+        .args(["-C", "opt-level=z", "-C", "panic=abort", "-C", "strip=symbols", "-C", "lto=fat"])
         .args(["-C", "codegen-units=1", "-C", "target-feature=+crt-static"])
         .args(["-C", "relocation-model=static"])
         .arg("-o")
@@ -47,13 +31,8 @@ fn main() {
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = compiled {
-        let line = error
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or_default();
-        println!(
-            "cargo:warning=no demo image in this build, its static program did not compile: {line}"
-        );
+        let line = error.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        println!("cargo:warning=no demo image in this build, its static program did not compile: {line}");
         std::fs::write(&program, []).expect("the output directory is writable");
     }
 }

@@ -178,7 +178,8 @@ fn descriptor(text: &str) -> Result<Form, String> {
         "@hourly" => of("0 * * * *"),
         _ => match text.strip_prefix("@every ") {
             Some(duration) => {
-                let nanos = go_duration(duration).ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration {duration:?}"))?;
+                let nanos =
+                    go_duration(duration).ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration {duration:?}"))?;
                 Ok(Form::Every((nanos / 1_000_000_000).max(1) as i64))
             }
             None => Err(format!("unrecognized descriptor: {text}")),
@@ -290,7 +291,9 @@ mod tests {
 
     #[test]
     fn accepts_and_refuses() {
-        for text in ["* * * * *", "*/5 * * * *", "0 0 1 jan sun", "5/15 * * * *", "@every 1h", "@daily", "TZ=UTC 0 0 * * *", "0,30 1-5 ? * MON-FRI"] {
+        for text in
+            ["* * * * *", "*/5 * * * *", "0 0 1 jan sun", "5/15 * * * *", "@every 1h", "@daily", "TZ=UTC 0 0 * * *", "0,30 1-5 ? * MON-FRI"]
+        {
             assert!(Schedule::parse(text).is_ok(), "{text}");
         }
         let cases = [

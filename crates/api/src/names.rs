@@ -101,7 +101,9 @@ pub fn qualified_name_errors(text: &str) -> Vec<String> {
             name
         }
         _ => {
-            return vec![format!("a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
@@ -209,7 +211,9 @@ fn longer_than(text: &str, max: usize) -> Vec<String> {
 }
 
 fn label_shape() -> String {
-    format!("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')")
+    format!(
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')"
+    )
 }
 
 /// Names such as `a.b` get the shorter message.

@@ -71,11 +71,7 @@ fn total(pod: &Object, part: &str) -> Usage {
             let sidecar = is_init && container["restartPolicy"] == "Always";
             for (name, value) in container["resources"][part].as_object().into_iter().flatten() {
                 let Some(amount) = Quantity::from_json(value) else { continue };
-                let (target, joined) = if is_init && !sidecar {
-                    (&mut peak, false)
-                } else {
-                    (&mut sum, true)
-                };
+                let (target, joined) = if is_init && !sidecar { (&mut peak, false) } else { (&mut sum, true) };
                 let next = match target.get(name) {
                     Some(before) if joined => before.add(amount),
                     Some(before) if *before > amount => *before,
@@ -165,7 +161,9 @@ fn crosses_namespaces(pod: &Object) -> bool {
         let required = affinity["requiredDuringSchedulingIgnoredDuringExecution"].as_array().cloned().unwrap_or_default();
         let preferred = affinity["preferredDuringSchedulingIgnoredDuringExecution"].as_array().cloned().unwrap_or_default();
         let terms = required.into_iter().chain(preferred.into_iter().map(|one| one["podAffinityTerm"].clone()));
-        terms.into_iter().any(|term| term["namespaces"].as_array().is_some_and(|list| !list.is_empty()) || term["namespaceSelector"].is_object())
+        terms
+            .into_iter()
+            .any(|term| term["namespaces"].as_array().is_some_and(|list| !list.is_empty()) || term["namespaceSelector"].is_object())
     })
 }
 

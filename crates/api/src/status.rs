@@ -81,8 +81,24 @@ impl Reason {
     pub fn parse(text: &str) -> Reason {
         use Reason::*;
         let all = [
-            BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, AlreadyExists, Conflict, Gone, Expired,
-            RequestEntityTooLarge, UnsupportedMediaType, Invalid, TooManyRequests, InternalError, ServerTimeout, ServiceUnavailable, Timeout,
+            BadRequest,
+            Unauthorized,
+            Forbidden,
+            NotFound,
+            MethodNotAllowed,
+            NotAcceptable,
+            AlreadyExists,
+            Conflict,
+            Gone,
+            Expired,
+            RequestEntityTooLarge,
+            UnsupportedMediaType,
+            Invalid,
+            TooManyRequests,
+            InternalError,
+            ServerTimeout,
+            ServiceUnavailable,
+            Timeout,
         ];
         all.into_iter().find(|reason| reason.text() == text).unwrap_or(Unknown)
     }
@@ -148,11 +164,8 @@ impl Status {
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &Causes) -> Status {
         let message = format!("{} {name:?} is invalid: {}", qualified(kind, group), causes.joined());
         let mut details = details(name, group, kind);
-        details["causes"] = causes
-            .0
-            .iter()
-            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
-            .collect();
+        details["causes"] =
+            causes.0.iter().map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field})).collect();
         Status::detailed(Reason::Invalid, message, details)
     }
 

@@ -9,9 +9,34 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
 const TEXTS: [&str; 28] = [
-    "", "a", "A_b", "x.y/z", "-", "..", "/", "//a", "a b", "None", "Always", "Indexed", "10%", "1Gi", "-5", "1.2.3.4", "::1", "10.0.0.0/8",
-    "2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "*/5 * * * *", "@every 1h", "https://a/b?c#d", "é\u{1f600}", "LoadBalancer", "metadata.labels['a']",
-    "Localhost", "0",
+    "",
+    "a",
+    "A_b",
+    "x.y/z",
+    "-",
+    "..",
+    "/",
+    "//a",
+    "a b",
+    "None",
+    "Always",
+    "Indexed",
+    "10%",
+    "1Gi",
+    "-5",
+    "1.2.3.4",
+    "::1",
+    "10.0.0.0/8",
+    "2026-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "*/5 * * * *",
+    "@every 1h",
+    "https://a/b?c#d",
+    "é\u{1f600}",
+    "LoadBalancer",
+    "metadata.labels['a']",
+    "Localhost",
+    "0",
 ];
 
 fn text(rng: &mut StdRng, enumeration: &[Box<str>]) -> Value {
@@ -33,23 +58,44 @@ fn shape(rng: &mut StdRng, shape: &Shape, enumeration: &[Box<str>], depth: u32) 
         Shape::Scalar(Scalar::Float64) => 1.5.into(),
         Shape::List(inner) => (0..rng.random_range(0..3)).map(|_| self::shape(rng, inner, enumeration, depth)).collect(),
         Shape::Map(inner) => {
-            let pairs = (0..rng.random_range(0..3)).map(|_| (TEXTS[rng.random_range(0..TEXTS.len())].to_owned(), self::shape(rng, inner, &[], depth)));
+            let pairs = (0..rng.random_range(0..3))
+                .map(|_| (TEXTS[rng.random_range(0..TEXTS.len())].to_owned(), self::shape(rng, inner, &[], depth)));
             Value::Object(pairs.collect())
         }
         Shape::Ref(schema) => match schema.form {
             Form::Struct => Value::Object(structure(rng, schema, depth + 1)),
             Form::Quantity => ["1", "-1Gi", "500m", "0", "1e30", "9999999999999E", "1n"][rng.random_range(0..7)].into(),
-            Form::Time | Form::MicroTime => [json!(null), json!("2026-01-01T00:00:00Z"), json!("1969-12-31T00:00:00.5Z")][rng.random_range(0..3)].clone(),
-            Form::IntOrString => if rng.random_bool(0.5) { number(rng).into() } else { text(rng, &[]) },
+            Form::Time | Form::MicroTime => {
+                [json!(null), json!("2026-01-01T00:00:00Z"), json!("1969-12-31T00:00:00.5Z")][rng.random_range(0..3)].clone()
+            }
+            Form::IntOrString => {
+                if rng.random_bool(0.5) {
+                    number(rng).into()
+                } else {
+                    text(rng, &[])
+                }
+            }
             Form::RawExtension | Form::FieldsV1 => json!({"a": 1}),
-            Form::SchemaOrArray => if rng.random_bool(0.5) { json!([{"type": "string"}]) } else { json!({"type": "string"}) },
+            Form::SchemaOrArray => {
+                if rng.random_bool(0.5) {
+                    json!([{"type": "string"}])
+                } else {
+                    json!({"type": "string"})
+                }
+            }
             _ => [json!(null), json!(true), json!({"x": []}), json!("y"), json!([1])][rng.random_range(0..5)].clone(),
         },
     }
 }
 
 fn structure(rng: &mut StdRng, schema: &Type, depth: u32) -> Map<String, Value> {
-    let likely = if depth < 4 { 0.7 } else if depth < 9 { 0.35 } else { 0.0 };
+    let likely = if depth < 4 {
+        0.7
+    } else if depth < 9 {
+        0.35
+    } else {
+        0.0
+    };
     let mut map = Map::new();
     for field in &schema.fields {
         if rng.random_bool(likely) {

@@ -192,7 +192,9 @@ fn more_invalid() {
 /// Objects inside messages are printed from structs that only the real server has.
 fn without_values(message: &str) -> String {
     match (message.find('{'), message.rfind('}')) {
-        (Some(start), Some(end)) if message[..start].ends_with(": ") || message[..start].ends_with('[') => format!("{}{{}}{}", &message[..start], &message[end + 1..]),
+        (Some(start), Some(end)) if message[..start].ends_with(": ") || message[..start].ends_with('[') => {
+            format!("{}{{}}{}", &message[..start], &message[end + 1..])
+        }
         _ => message.to_owned(),
     }
 }

@@ -15,8 +15,11 @@ fn recorded() -> Vec<Object> {
     let text = std::fs::read_to_string(format!("{}/tests/golden/valid.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let records: Vec<Value> = serde_json::from_str(&text).unwrap();
     let unmasked = |record: Value| {
-        let text = record["response"].to_string().replace("\"creationTimestamp\":\"MASK\"", "\"creationTimestamp\":\"2026-11-21T06:18:32Z\"");
-        let text = text.replace("\"time\":\"MASK\"", "\"time\":\"2026-11-21T06:18:32Z\"").replace("\"clusterIP\":\"MASK\"", "\"clusterIP\":\"10.96.0.7\"");
+        let text =
+            record["response"].to_string().replace("\"creationTimestamp\":\"MASK\"", "\"creationTimestamp\":\"2026-11-21T06:18:32Z\"");
+        let text = text
+            .replace("\"time\":\"MASK\"", "\"time\":\"2026-11-21T06:18:32Z\"")
+            .replace("\"clusterIP\":\"MASK\"", "\"clusterIP\":\"10.96.0.7\"");
         let text = text.replace("\"clusterIPs\":[\"MASK\"]", "\"clusterIPs\":[\"10.96.0.7\"]").replace("MASK", "aaaaa");
         let mut object = Object::from_value(serde_json::from_str(&text).unwrap()).unwrap();
         if let Some(uid) = object.label("controller-uid").map(str::to_owned) {
@@ -89,7 +92,9 @@ fn bootstrap_objects_are_valid() {
 fn collect(value: &Value, objects: &mut Vec<Object>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| collect(item, objects)),
-        Value::Object(map) if map.contains_key("kind") && map.contains_key("apiVersion") && map.contains_key("metadata") && !map.contains_key("items") => {
+        Value::Object(map)
+            if map.contains_key("kind") && map.contains_key("apiVersion") && map.contains_key("metadata") && !map.contains_key("items") =>
+        {
             objects.push(Object(map.clone()));
         }
         Value::Object(map) => map.values().for_each(|item| collect(item, objects)),
@@ -102,7 +107,8 @@ fn columns_fit_their_heads() {
     let clock = Clock { now: 1_795_000_000 };
     for resource in resources::builtin().iter().filter(|one| !one.columns.is_empty()) {
         let columns = kinds::of(resource).columns.unwrap_or_else(|| api::print::plain);
-        let bare = Object::from_value(json!({"kind": &*resource.kind, "apiVersion": resource.api_version(), "metadata": {"name": "n"}})).unwrap();
+        let bare =
+            Object::from_value(json!({"kind": &*resource.kind, "apiVersion": resource.api_version(), "metadata": {"name": "n"}})).unwrap();
         let cells = columns(&bare, &clock);
         assert_eq!(cells.len(), resource.columns.len(), "{} {}", resource.kind, resource.group);
         let is_name = |(cell, column): (&Value, &api::resources::Column)| (&*column.name == "Name").then(|| cell == "n").unwrap_or(true);

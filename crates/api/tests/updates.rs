@@ -54,7 +54,9 @@ fn mask(mut value: Value) -> Value {
 fn without_values(message: &str) -> String {
     let message = message.split('\n').next().unwrap_or("");
     match (message.find('{'), message.rfind('}')) {
-        (Some(start), Some(end)) if message[..start].ends_with(": ") || message[..start].ends_with('[') => format!("{}{{}}{}", &message[..start], &message[end + 1..]),
+        (Some(start), Some(end)) if message[..start].ends_with(": ") || message[..start].ends_with('[') => {
+            format!("{}{{}}{}", &message[..start], &message[end + 1..])
+        }
         _ => message.to_owned(),
     }
 }

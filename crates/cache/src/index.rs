@@ -12,10 +12,7 @@ pub struct Index {
 }
 
 /// By the uid of each owner.
-pub const BY_OWNER: Index = Index {
-    name: "owner",
-    keys: |entry, add| entry.header.owners.iter().for_each(|owner| add(&owner.uid)),
-};
+pub const BY_OWNER: Index = Index { name: "owner", keys: |entry, add| entry.header.owners.iter().for_each(|owner| add(&owner.uid)) };
 
 /// By `spec.nodeName`.
 pub const BY_NODE: Index = Index { name: "node", keys: |entry, add| add(entry.header.field("spec.nodeName")) };

@@ -140,7 +140,8 @@ impl Cache {
     /// Waits until the object with this uid is gone or its deletion has begun.
     pub async fn wait_until_leaving(&self, namespace: &str, name: &str, uid: &str) {
         let mut reached = self.reached.subscribe();
-        let stays = || self.get(namespace, name).is_some_and(|entry| &*entry.header.uid == uid && entry.header.deletion_timestamp.is_none());
+        let stays =
+            || self.get(namespace, name).is_some_and(|entry| &*entry.header.uid == uid && entry.header.deletion_timestamp.is_none());
         while stays() {
             if reached.changed().await.is_err() {
                 return;

@@ -160,7 +160,9 @@ impl Checker<'_> {
                 None => return self.fail(at, format!("undefined field '{field}'")),
             },
             Type::Optional(inner) => return self.field(*inner, field, true, at),
-            Type::Library("kubernetes.authorization.Authorizer") if field == "requestResource" => Type::Library("kubernetes.authorization.ResourceCheck"),
+            Type::Library("kubernetes.authorization.Authorizer") if field == "requestResource" => {
+                Type::Library("kubernetes.authorization.ResourceCheck")
+            }
             other => return self.fail(at, format!("type '{other}' does not support field selection")),
         };
         if optional { Type::Optional(Box::new(found)) } else { found }
@@ -286,7 +288,10 @@ impl Checker<'_> {
             Type::Optional(inner) if matches!(kind, Macro::OptMap | Macro::OptFlatMap) => ((**inner).clone(), Type::Dyn),
             Type::Dyn => (Type::Dyn, Type::Dyn),
             Type::Object(_) => (Type::String, Type::Dyn),
-            other => (self.fail(at, format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)")), Type::Dyn),
+            other => (
+                self.fail(at, format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)")),
+                Type::Dyn,
+            ),
         };
         let depth = self.inner.len();
         self.inner.push((first.to_owned(), first_type.clone()));

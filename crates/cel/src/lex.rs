@@ -24,9 +24,8 @@ pub(crate) enum Kind {
 }
 
 /// Operators and brackets, longer ones first.
-const SIGNS: [&str; 25] = [
-    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "+", "-", "*", "/", "%", "!", "?", ":", ".", ",", "(", ")", "[", "]", "{", "}", "=",
-];
+const SIGNS: [&str; 25] =
+    ["==", "!=", "<=", ">=", "&&", "||", "<", ">", "+", "-", "*", "/", "%", "!", "?", ":", ".", ",", "(", ")", "[", "]", "{", "}", "="];
 
 /// An error: where and what.
 pub(crate) type Fault = (usize, String);
@@ -144,18 +143,20 @@ fn string(text: &str) -> Option<Result<(Kind, usize), Fault>> {
     let triple: String = std::iter::repeat_n(quote, 3).collect();
     let delimiter = if rest.starts_with(&triple) { triple } else { quote.to_string() };
     let body = &rest[delimiter.len()..];
-    Some(closing(body, &delimiter, raw).ok_or_else(|| (0, format!("Syntax error: token recognition error at: '{}'", text.replace('\n', "\\n")))).and_then(
-        |length| {
-            let total = open + length + 2 * delimiter.len();
-            let fail = |offset: usize| (open + delimiter.len() + offset, "Syntax error: invalid escape sequence".to_owned());
-            let literal = if bytes {
-                Literal::Bytes(unescape_bytes(&body[..length], raw).map_err(fail)?)
-            } else {
-                Literal::String(unescape(&body[..length], raw).map_err(fail)?)
-            };
-            Ok((Kind::Literal(literal), total))
-        },
-    ))
+    Some(
+        closing(body, &delimiter, raw)
+            .ok_or_else(|| (0, format!("Syntax error: token recognition error at: '{}'", text.replace('\n', "\\n"))))
+            .and_then(|length| {
+                let total = open + length + 2 * delimiter.len();
+                let fail = |offset: usize| (open + delimiter.len() + offset, "Syntax error: invalid escape sequence".to_owned());
+                let literal = if bytes {
+                    Literal::Bytes(unescape_bytes(&body[..length], raw).map_err(fail)?)
+                } else {
+                    Literal::String(unescape(&body[..length], raw).map_err(fail)?)
+                };
+                Ok((Kind::Literal(literal), total))
+            }),
+    )
 }
 
 /// Length of the body before the closing delimiter.

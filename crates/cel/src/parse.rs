@@ -10,14 +10,34 @@ const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', N
 const MAX_NESTING: usize = 100;
 /// Words that are no names.
 const RESERVED: [&str; 18] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void",
-    "while", "__result__",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "__result__",
 ];
 
 /// Parses an expression; the error is the text that users see.
 pub fn parse(text: &str) -> Result<Expr, String> {
     if text.chars().count() > MAX_LENGTH {
-        return Err(source::error("", 0, &format!("expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}", text.chars().count())));
+        return Err(source::error(
+            "",
+            0,
+            &format!("expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}", text.chars().count()),
+        ));
     }
     let parsed = tokens(text).and_then(|tokens| {
         let mut parser = Parser { tokens, at: 0, depth: 0, text };
@@ -25,7 +45,8 @@ pub fn parse(text: &str) -> Result<Expr, String> {
         match parser.peek() {
             Kind::End => Ok(expr),
             _ => {
-                let kind = if parser.tokens.get(parser.at + 1).is_some_and(|token| token.kind == Kind::End) { "extraneous" } else { "mismatched" };
+                let kind =
+                    if parser.tokens.get(parser.at + 1).is_some_and(|token| token.kind == Kind::End) { "extraneous" } else { "mismatched" };
                 Err(parser.fault(&format!("Syntax error: {kind} input {} expecting <EOF>", parser.shown())))
             }
         }
@@ -240,7 +261,9 @@ impl Parser<'_> {
                     Kind::Quoted(name) => (name, true),
                     _ => {
                         self.at = self.tokens.iter().position(|other| other.at == token.at).unwrap_or(self.at);
-                        return Err(self.fault(&format!("Syntax error: no viable alternative at input '.{}'", self.shown().trim_matches('\''))));
+                        return Err(
+                            self.fault(&format!("Syntax error: no viable alternative at input '.{}'", self.shown().trim_matches('\'')))
+                        );
                     }
                 };
                 operand = if !optional && !quoted && self.is("(") {
@@ -490,7 +513,18 @@ mod tests {
 
     #[test]
     fn hostile_texts_end_soon() {
-        for text in ["(".repeat(90_000), "[".repeat(90_000), "!".repeat(90_000), "-".repeat(90_001), "a.".repeat(40_000) + "b", "1+".repeat(40_000) + "1", "a?".repeat(30_000), "{1:".repeat(30_000), "a[".repeat(40_000), "x".repeat(200_000)] {
+        for text in [
+            "(".repeat(90_000),
+            "[".repeat(90_000),
+            "!".repeat(90_000),
+            "-".repeat(90_001),
+            "a.".repeat(40_000) + "b",
+            "1+".repeat(40_000) + "1",
+            "a?".repeat(30_000),
+            "{1:".repeat(30_000),
+            "a[".repeat(40_000),
+            "x".repeat(200_000),
+        ] {
             assert!(parse(&text).is_err(), "{}", &text[..4]);
         }
         assert!(parse(&("a && ".repeat(10_000) + "b")).is_ok());

@@ -94,12 +94,22 @@ pub enum Change {
 
 /// The names of admission expressions.
 fn env(params: bool, variables: Vec<(String, Type)>) -> Env {
-    let kind = || Type::object("kubernetes.GroupVersionKind", vec![("group", Type::String), ("version", Type::String), ("kind", Type::String)]);
-    let resource =
-        || Type::object("kubernetes.GroupVersionResource", vec![("group", Type::String), ("version", Type::String), ("resource", Type::String)]);
+    let kind =
+        || Type::object("kubernetes.GroupVersionKind", vec![("group", Type::String), ("version", Type::String), ("kind", Type::String)]);
+    let resource = || {
+        Type::object(
+            "kubernetes.GroupVersionResource",
+            vec![("group", Type::String), ("version", Type::String), ("resource", Type::String)],
+        )
+    };
     let user = Type::object(
         "kubernetes.UserInfo",
-        vec![("username", Type::String), ("uid", Type::String), ("groups", Type::list(Type::String)), ("extra", Type::map(Type::list(Type::String)))],
+        vec![
+            ("username", Type::String),
+            ("uid", Type::String),
+            ("groups", Type::list(Type::String)),
+            ("extra", Type::map(Type::list(Type::String))),
+        ],
     );
     let request = Type::object(
         "kubernetes.AdmissionRequest",
@@ -272,7 +282,8 @@ impl Policy {
         for (index, validation) in items(&spec["validations"]).enumerate() {
             let path = format!("spec.validations[{index}]");
             let program = compiler.compile(text(validation, "expression"), format!("{path}.expression"), &[Type::Bool]);
-            let message_program = compiler.compile(text(validation, "messageExpression"), format!("{path}.messageExpression"), &[Type::String]);
+            let message_program =
+                compiler.compile(text(validation, "messageExpression"), format!("{path}.messageExpression"), &[Type::String]);
             validations.extend(program.map(|program| Validation {
                 text: text(validation, "expression").trim().to_owned(),
                 program,
@@ -291,7 +302,8 @@ impl Policy {
         for (index, mutation) in items(&spec["mutations"]).enumerate() {
             let part = |field: &str| mutation.get(field).map_or("", |part| text(part, "expression"));
             let apply = compiler.compile(part("applyConfiguration"), format!("spec.mutations[{index}].applyConfiguration.expression"), &[]);
-            let patch = compiler.compile(part("jsonPatch"), format!("spec.mutations[{index}].jsonPatch.expression"), &[Type::list(Type::Dyn)]);
+            let patch =
+                compiler.compile(part("jsonPatch"), format!("spec.mutations[{index}].jsonPatch.expression"), &[Type::list(Type::Dyn)]);
             mutations.extend(apply.map(Mutation::Apply).or(patch.map(Mutation::JsonPatch)));
         }
         if !compiler.faults.is_empty() {
@@ -499,7 +511,9 @@ mod tests {
         assert!(found[0].1.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{}", found[0].1);
         assert!(found[1].1.contains("found no matching overload for '_+_' applied to '(string, int)'"), "{}", found[1].1);
         // Types that hold themselves end.
-        crate::types::of_schema(&api::schema::builtin("apiextensions-apiserver.apiextensions.v1.CustomResourceDefinition").expect("in the table"));
+        crate::types::of_schema(
+            &api::schema::builtin("apiextensions-apiserver.apiextensions.v1.CustomResourceDefinition").expect("in the table"),
+        );
     }
 
     #[test]
@@ -510,7 +524,8 @@ mod tests {
             "validations": [{"expression": "params.x == 1"}, {"expression": "variables.nope"}, {"expression": "'a'", "messageExpression": "1"}],
         }))
         .expect_err("nothing of it is right");
-        let found: Vec<(&str, bool)> = faults.iter().map(|fault| (fault.path.as_str(), fault.message.contains("must evaluate to"))).collect();
+        let found: Vec<(&str, bool)> =
+            faults.iter().map(|fault| (fault.path.as_str(), fault.message.contains("must evaluate to"))).collect();
         assert_eq!(
             found,
             [

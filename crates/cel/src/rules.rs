@@ -53,7 +53,9 @@ fn check_node(schema: &Json, path: &str, is_root: bool, faults: &mut Vec<Fault>)
             let Some(text) = rule.get(field).and_then(Json::as_str) else { continue };
             let message = match Program::compile(text, &env) {
                 Err(error) => format!("compilation failed: {error}"),
-                Ok(program) if !program.result.fits(&wanted) => format!("{} must evaluate to a {wanted}", if field == "rule" { "rule" } else { field }),
+                Ok(program) if !program.result.fits(&wanted) => {
+                    format!("{} must evaluate to a {wanted}", if field == "rule" { "rule" } else { field })
+                }
                 Ok(_) => continue,
             };
             faults.push(Fault { path: format!("{path}.x-kubernetes-validations[{index}].{field}"), text: text.to_owned(), message });
@@ -130,7 +132,8 @@ fn escape(name: &str) -> Option<String> {
         return Some(format!("__{name}__"));
     }
     let escaped = name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__");
-    let good = escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !escaped.starts_with(|letter: char| letter.is_ascii_digit());
+    let good = escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !escaped.starts_with(|letter: char| letter.is_ascii_digit());
     good.then_some(escaped)
 }
 
@@ -202,7 +205,8 @@ impl Run {
             }
             Err(Failure::Error(error)) => format!("{error} evaluating rule: {text}"),
         };
-        let place = rule.get("fieldPath").and_then(Json::as_str).map_or_else(|| path.to_owned(), |field| join(path, field.trim_start_matches('.')));
+        let place =
+            rule.get("fieldPath").and_then(Json::as_str).map_or_else(|| path.to_owned(), |field| join(path, field.trim_start_matches('.')));
         let reason = rule.get("reason").and_then(Json::as_str).unwrap_or("FieldValueInvalid").to_owned();
         self.violations.push(Violation { path: place, kind, message, reason });
     }
@@ -295,10 +299,16 @@ mod tests {
         named["x-kubernetes-validations"] = json!([{"rule": "self.metadata.name.startsWith('a') && self.spec.min > 0"}]);
         assert_eq!(check(&named, "s"), []);
         let mut bad = schema();
-        bad["properties"]["spec"]["x-kubernetes-validations"] = json!([{"rule": "self.nope == 1"}, {"rule": "self.min"}, {"rule": "self.min +"}]);
+        bad["properties"]["spec"]["x-kubernetes-validations"] =
+            json!([{"rule": "self.nope == 1"}, {"rule": "self.min"}, {"rule": "self.min +"}]);
         let faults = check(&bad, "s");
         let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-        assert!(messages[0].contains("undefined field 'nope'") && messages[1] == "rule must evaluate to a bool" && messages[2].contains("Syntax error"), "{messages:?}");
+        assert!(
+            messages[0].contains("undefined field 'nope'")
+                && messages[1] == "rule must evaluate to a bool"
+                && messages[2].contains("Syntax error"),
+            "{messages:?}"
+        );
         assert_eq!(faults[0].path, "s.properties[spec].x-kubernetes-validations[0].rule");
     }
 
@@ -313,7 +323,10 @@ mod tests {
         assert_eq!(check(json!({"spec": {"max": 2}}), None), [pair("spec.min", "no such key: min evaluating rule: self.min <= self.max")]);
         assert_eq!(
             check(json!({"spec": {"min": 0, "max": 2, "until": "2010-01-01T00:00:00Z"}}), Some(json!({"spec": {"max": 5}}))),
-            [pair("spec", "failed rule: !has(self.until) || self.until > timestamp('2020-01-01T00:00:00Z')"), pair("spec", "max may not fall below 5")]
+            [
+                pair("spec", "failed rule: !has(self.until) || self.until > timestamp('2020-01-01T00:00:00Z')"),
+                pair("spec", "max may not fall below 5")
+            ]
         );
         let items = |value: &str| json!({"spec": {"min": 0, "max": 0, "items": [{"name": "x", "a-b": "0"}, {"name": "y", "a-b": value}]}});
         assert_eq!(check(items("2"), Some(items("1"))), [pair("spec.items[1]", "is immutable")]);

@@ -152,7 +152,9 @@ impl<'a> Map<'a> {
                 }
                 None => None,
             },
-            Map::Own(entries) => entries.iter().find(|(key, _)| matches!(key, Value::String(key) if key == name)).map(|(_, value)| value.clone()),
+            Map::Own(entries) => {
+                entries.iter().find(|(key, _)| matches!(key, Value::String(key) if key == name)).map(|(_, value)| value.clone())
+            }
         }
     }
 
@@ -233,7 +235,9 @@ impl<'a> Value<'a> {
                 });
                 Json::Object(pairs.collect::<Option<_>>()?)
             }
-            Value::Message(_, fields) => Json::Object(fields.iter().map(|(name, value)| Some((name.clone(), value.to_json()?))).collect::<Option<_>>()?),
+            Value::Message(_, fields) => {
+                Json::Object(fields.iter().map(|(name, value)| Some((name.clone(), value.to_json()?))).collect::<Option<_>>()?)
+            }
             Value::Optional(Some(value)) => value.to_json()?,
             Value::Optional(None) => Json::Null,
             Value::Timestamp(_) | Value::Duration(_) | Value::Quantity(_) | Value::Ip(_) | Value::Cidr(..) => self.to_text()?.into(),
@@ -311,13 +315,19 @@ impl<'a> Value<'a> {
             },
             (Value::List(List::Json(a, None)), Value::List(List::Json(b, None))) => json_equal(a, b),
             // Sets and lists with keys are equal in any order.
-            (Value::List(a @ List::Json(_, Some(schema))), Value::List(b)) if schema.get("x-kubernetes-list-type").is_some_and(|kind| kind != "atomic") => {
+            (Value::List(a @ List::Json(_, Some(schema))), Value::List(b))
+                if schema.get("x-kubernetes-list-type").is_some_and(|kind| kind != "atomic") =>
+            {
                 a.len() == b.len() && a.iter().all(|a| b.iter().any(|b| a.equals(&b)))
             }
             (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(&b)),
-            (Value::Map(a), Value::Map(b)) => a.len() == b.len() && a.entries().iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(&other))),
+            (Value::Map(a), Value::Map(b)) => {
+                a.len() == b.len() && a.entries().iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(&other)))
+            }
             (Value::Message(name, a), Value::Message(other, b)) => {
-                name == other && a.len() == b.len() && a.iter().all(|(field, value)| b.iter().any(|(other, found)| field == other && value.equals(found)))
+                name == other
+                    && a.len() == b.len()
+                    && a.iter().all(|(field, value)| b.iter().any(|(other, found)| field == other && value.equals(found)))
             }
             _ => self.compare_numbers(other) == Some(Ordering::Equal),
         }
@@ -397,8 +407,27 @@ fn by_format<'a>(json: &'a Json, schema: &'a Json) -> Option<Value<'a>> {
 /// A property name that had to be written as an identifier: `__dash__` is `-`.
 fn unescape(name: &str) -> String {
     const KEYWORDS: [&str; 21] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
-        "namespace", "return", "var", "void", "while",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
     ];
     if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
         && KEYWORDS.contains(&word)

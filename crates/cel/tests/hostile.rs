@@ -49,7 +49,12 @@ fn costs_end_long_runs() {
     let started = Instant::now();
     let _ = on_a_small_stack(pattern);
     assert!(started.elapsed() < Duration::from_secs(10), "a pattern took {:?}", started.elapsed());
-    for text in [nested, doubling, "lists.range(1000000).map(x, string(x)).join(',')".into(), "[1].map(x, lists.range(999999)).flatten().sort()".into()] {
+    for text in [
+        nested,
+        doubling,
+        "lists.range(1000000).map(x, string(x)).join(',')".into(),
+        "[1].map(x, lists.range(999999)).flatten().sort()".into(),
+    ] {
         let started = Instant::now();
         let error = on_a_small_stack(text.clone()).expect_err(&text[..text.len().min(60)]);
         assert!(error.contains("cost limit"), "{error}");
@@ -60,9 +65,61 @@ fn costs_end_long_runs() {
 /// Pieces of expressions, put together at random.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = proptest::sample::select(vec![
-        "object", "a", "1", "2u", "1.5", "'x'", "b'y'", "true", "null", "(", ")", "[", "]", "{", "}", ",", ".", ":", "?", "+", "-", "*", "/", "%", "!",
-        "==", "!=", "<", ">=", "&&", "||", "in", "has", "size", ".all", ".map", ".filter", "(x,", "x", "type", "duration('1h')", "timestamp('2024-01-01T00:00:00Z')",
-        ".a", ".b", ".?a", "[?0]", "string", ".format", ".split(',')", "quantity('1')", "optional.of(1)", ".orValue(2)", "'%s'", ".exists(", "-9223372036854775808",
+        "object",
+        "a",
+        "1",
+        "2u",
+        "1.5",
+        "'x'",
+        "b'y'",
+        "true",
+        "null",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ".",
+        ":",
+        "?",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "!",
+        "==",
+        "!=",
+        "<",
+        ">=",
+        "&&",
+        "||",
+        "in",
+        "has",
+        "size",
+        ".all",
+        ".map",
+        ".filter",
+        "(x,",
+        "x",
+        "type",
+        "duration('1h')",
+        "timestamp('2024-01-01T00:00:00Z')",
+        ".a",
+        ".b",
+        ".?a",
+        "[?0]",
+        "string",
+        ".format",
+        ".split(',')",
+        "quantity('1')",
+        "optional.of(1)",
+        ".orValue(2)",
+        "'%s'",
+        ".exists(",
+        "-9223372036854775808",
     ]);
     proptest::collection::vec(piece, 1..24).prop_map(|parts| parts.join(" "))
 }

@@ -34,7 +34,8 @@ fn files(place: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(place).with_context(|| format!("read {}", place.display()))? {
         let path = entry?.path();
-        let taken = path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| ["json", "yaml", "yml"].contains(&extension));
+        let taken =
+            path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| ["json", "yaml", "yml"].contains(&extension));
         if taken {
             files.push(path);
         }

@@ -39,7 +39,9 @@ pub(crate) async fn upload(socket: &Path, path: &str, file: &Path) -> Result<Val
 }
 
 async fn call(socket: &Path, method: Method, path: &str, body: Body) -> Result<Value> {
-    let stream = UnixStream::connect(socket).await.with_context(|| format!("connect to {} (is knarr running, and are you root?)", socket.display()))?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .with_context(|| format!("connect to {} (is knarr running, and are you root?)", socket.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path).header("host", "knarr").body(body)?;

@@ -16,7 +16,8 @@ pub(crate) struct Shown {
 /// The table's text; `prefix` stands before each name (`pod/`). Columns keep the widths that they had, where these suffice.
 pub(crate) fn text(table: &Value, prefix: &str, shown: Shown, widths: &mut Vec<usize>) -> String {
     let definitions = table["columnDefinitions"].as_array().map_or(&[][..], Vec::as_slice);
-    let columns: Vec<usize> = (0..definitions.len()).filter(|at| shown.wide || definitions[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
+    let columns: Vec<usize> =
+        (0..definitions.len()).filter(|at| shown.wide || definitions[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
     let mut lines: Vec<Vec<String>> = Vec::new();
     if shown.headers {
         let mut line: Vec<String> = columns.iter().map(|at| definitions[*at]["name"].as_str().unwrap_or("").to_uppercase()).collect();

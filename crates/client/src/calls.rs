@@ -170,7 +170,12 @@ impl Client {
     ///
     /// # Errors
     /// 409 where the name is taken, and every other Status.
-    pub async fn create<K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K, Status> {
+    pub async fn create<
+        K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned,
+    >(
+        &self,
+        object: &K,
+    ) -> Result<K, Status> {
         let namespace = object.metadata().namespace.as_deref().unwrap_or("");
         decode(self.send(Method::POST, &ResourceId::of::<K>().collection_path(namespace), "application/json", encode(object)?).await?)
     }
@@ -179,7 +184,12 @@ impl Client {
     ///
     /// # Errors
     /// 409 where another writer was faster, and every other Status.
-    pub async fn update<K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K, Status> {
+    pub async fn update<
+        K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned,
+    >(
+        &self,
+        object: &K,
+    ) -> Result<K, Status> {
         self.put(object, "").await
     }
 
@@ -187,22 +197,41 @@ impl Client {
     ///
     /// # Errors
     /// As `update`.
-    pub async fn update_status<K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned>(&self, object: &K) -> Result<K, Status> {
+    pub async fn update_status<
+        K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned,
+    >(
+        &self,
+        object: &K,
+    ) -> Result<K, Status> {
         self.put(object, "status").await
     }
 
-    async fn put<K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned>(&self, object: &K, subresource: &str) -> Result<K, Status> {
+    async fn put<K: Resource + Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> + Serialize + DeserializeOwned>(
+        &self,
+        object: &K,
+        subresource: &str,
+    ) -> Result<K, Status> {
         let metadata = object.metadata();
         let namespace = metadata.namespace.as_deref().unwrap_or("");
         let name = metadata.name.as_deref().unwrap_or("");
-        decode(self.send(Method::PUT, &ResourceId::of::<K>().path(namespace, name, subresource), "application/json", encode(object)?).await?)
+        decode(
+            self.send(Method::PUT, &ResourceId::of::<K>().path(namespace, name, subresource), "application/json", encode(object)?).await?,
+        )
     }
 
     /// Patches an object of any resource, or its subresource unless that is empty; the answer is the new object.
     ///
     /// # Errors
     /// The Status of the answer.
-    pub async fn patch(&self, resource: &ResourceId, namespace: &str, name: &str, subresource: &str, kind: &PatchKind, patch: &Value) -> Result<Value, Status> {
+    pub async fn patch(
+        &self,
+        resource: &ResourceId,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        kind: &PatchKind,
+        patch: &Value,
+    ) -> Result<Value, Status> {
         let mut path = resource.path(namespace, name, subresource);
         let content_type = match kind {
             PatchKind::Json => "application/json-patch+json",

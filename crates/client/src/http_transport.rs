@@ -151,7 +151,8 @@ impl Shared {
     async fn send(&self, request: Request<Bytes>, watch: bool) -> Result<(Response<Incoming>, Arc<()>), Status> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        parts.uri = format!("https://{}{path}", self.authority).parse().map_err(|error| Status::bad_request(format!("path {path:?}: {error}")))?;
+        parts.uri =
+            format!("https://{}{path}", self.authority).parse().map_err(|error| Status::bad_request(format!("path {path:?}: {error}")))?;
         if let Some(token) = &self.connect.token {
             let value = format!("Bearer {}", token()).parse().map_err(|_| Status::bad_request("the token is no header value"))?;
             parts.headers.insert(AUTHORIZATION, value);
@@ -176,7 +177,10 @@ impl Shared {
         let (response, watches) = self.send(request, false).await?;
         drop(watches);
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| unavailable(format!("answer of {}: {error}", self.authority)))?;
+        let body = Limited::new(body, MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| unavailable(format!("answer of {}: {error}", self.authority)))?;
         let bytes = body.to_bytes();
         if parts.status.is_success() {
             return Ok(Response::from_parts(parts, bytes));
@@ -195,7 +199,8 @@ impl Shared {
         loop {
             let path = format!("{}limit={PAGE}&continue={}", query(selection), query_escape(&token));
             let bytes = self.get(path).await?;
-            let page: Page = serde_json::from_slice(&bytes).map_err(|error| Status::internal(format!("list cannot be decoded: {error}")))?;
+            let page: Page =
+                serde_json::from_slice(&bytes).map_err(|error| Status::internal(format!("list cannot be decoded: {error}")))?;
             let (kind, version) = (page.kind.strip_suffix("List").unwrap_or("").to_owned(), page.api_version.to_owned());
             for item in &page.items {
                 entries.push(Arc::new(entry(&selection.resource, complete(item, &kind, &version))?));
@@ -296,7 +301,8 @@ impl Cursor {
     }
 
     fn change(&mut self, line: &Bytes) -> Result<Option<Change>, Status> {
-        let event: Event = serde_json::from_slice(line).map_err(|error| Status::internal(format!("watch event cannot be decoded: {error}")))?;
+        let event: Event =
+            serde_json::from_slice(line).map_err(|error| Status::internal(format!("watch event cannot be decoded: {error}")))?;
         if event.kind == "ERROR" {
             let value: Value = serde_json::from_str(event.object.get()).unwrap_or(Value::Null);
             return Err(Status::from_value(500, &value));

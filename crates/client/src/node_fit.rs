@@ -20,7 +20,9 @@ fn matches_term<'a>(term: &NodeSelectorTerm, name: &'a str, label: &impl Fn(&str
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let field = |key: &str| (key == "metadata.name").then_some(name);
-    (!expressions.is_empty() || !fields.is_empty()) && expressions.iter().all(|one| matches(one, label(&one.key))) && fields.iter().all(|one| matches(one, field(&one.key)))
+    (!expressions.is_empty() || !fields.is_empty())
+        && expressions.iter().all(|one| matches(one, label(&one.key)))
+        && fields.iter().all(|one| matches(one, field(&one.key)))
 }
 
 fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -82,7 +84,9 @@ mod tests {
         check(json!({"nodeName": "m"}), false);
         check(json!({"nodeSelector": {"zone": "a"}}), true);
         check(json!({"nodeSelector": {"zone": "b"}}), false);
-        let expression = |key: &str, operator: &str, values: Value| affinity(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}));
+        let expression = |key: &str, operator: &str, values: Value| {
+            affinity(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
+        };
         check(expression("zone", "In", json!(["a", "b"])), true);
         check(expression("zone", "NotIn", json!(["a"])), false);
         check(expression("none", "DoesNotExist", json!([])), true);

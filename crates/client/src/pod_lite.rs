@@ -35,7 +35,8 @@ pub enum Phase {
 
 impl PodLite {
     /// Paths that the projection reads: (top field, second field).
-    pub(crate) const PATHS: &'static [(&'static str, &'static str)] = &[("status", "conditions"), ("status", "phase"), ("spec", "nodeName"), ("spec", "priority")];
+    pub(crate) const PATHS: &'static [(&'static str, &'static str)] =
+        &[("status", "conditions"), ("status", "phase"), ("spec", "nodeName"), ("spec", "priority")];
 
     /// Reads the projection off a decoded (or pruned) pod.
     pub fn of(pod: &Object) -> PodLite {

@@ -29,16 +29,8 @@ impl ResourceId {
 
     /// `/api/v1/namespaces/ns/pods` or `/apis/apps/v1/deployments`; a namespace is left out when empty.
     pub fn collection_path(&self, namespace: &str) -> String {
-        let root = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        if namespace.is_empty() {
-            format!("{root}/{}", self.plural)
-        } else {
-            format!("{root}/namespaces/{namespace}/{}", self.plural)
-        }
+        let root = if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        if namespace.is_empty() { format!("{root}/{}", self.plural) } else { format!("{root}/namespaces/{namespace}/{}", self.plural) }
     }
 
     /// The path of one object, with a subresource unless that is empty.
@@ -62,10 +54,6 @@ impl ResourceId {
 
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() {
-            write!(f, "{}", self.plural)
-        } else {
-            write!(f, "{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { write!(f, "{}", self.plural) } else { write!(f, "{}.{}", self.plural, self.group) }
     }
 }

@@ -9,11 +9,7 @@ const CANONICAL: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD);
 
 /// The bytes of a text; the error is the place of the first letter that does not fit.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, usize> {
-    let decoded = if text.contains(['\n', '\r']) {
-        LENIENT.decode(text.replace(['\n', '\r'], ""))
-    } else {
-        LENIENT.decode(text)
-    };
+    let decoded = if text.contains(['\n', '\r']) { LENIENT.decode(text.replace(['\n', '\r'], "")) } else { LENIENT.decode(text) };
     decoded.map_err(|error| match error {
         DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
         DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
@@ -31,7 +27,9 @@ mod tests {
 
     #[test]
     fn as_go_reads_them() {
-        for (text, expected) in [("aGk=", Ok(&b"hi"[..])), ("aG\nk=\r\n", Ok(b"hi")), ("aGl=", Ok(b"hi")), ("", Ok(b"")), ("a!Gk", Err(1)), ("aGk", Err(0))] {
+        for (text, expected) in
+            [("aGk=", Ok(&b"hi"[..])), ("aG\nk=\r\n", Ok(b"hi")), ("aGl=", Ok(b"hi")), ("", Ok(b"")), ("a!Gk", Err(1)), ("aGk", Err(0))]
+        {
             assert_eq!(decode(text).as_deref(), expected.as_ref().map(|bytes| *bytes), "{text}");
         }
     }

@@ -172,7 +172,8 @@ fn inline(out: &mut String, value: &Value, indent: usize) {
 
 /// Text over several lines stays readable as a literal block unless the block could not say it.
 fn literal_fits(text: &str) -> bool {
-    !text.starts_with([' ', '\n']) && !text.chars().any(|letter| letter.is_control() && letter != '\n' && letter != '\t')
+    !text.starts_with([' ', '\n'])
+        && !text.chars().any(|letter| letter.is_control() && letter != '\n' && letter != '\t')
         && text.lines().all(|line| !line.ends_with(' ') || !line.trim_end().is_empty())
 }
 
@@ -242,7 +243,9 @@ fn resolves(text: &str) -> bool {
     }
     let number = digits.replace('_', "");
     number.parse::<f64>().is_ok()
-        || ["0x", "0o", "0b"].iter().any(|prefix| number.strip_prefix(prefix).is_some_and(|rest| rest.chars().all(|digit| digit.is_ascii_hexdigit())))
+        || ["0x", "0o", "0b"]
+            .iter()
+            .any(|prefix| number.strip_prefix(prefix).is_some_and(|rest| rest.chars().all(|digit| digit.is_ascii_hexdigit())))
         || sexagesimal(&number)
         || date(&lower)
 }

@@ -13,21 +13,49 @@ fn schema(name: &str) -> TypeRef {
 #[test]
 fn messages() {
     let cases = [
-        ("core.v1.ConfigMap", r#"{"metadata":{"name":"x","foo":"bar"},"data":{"a":"b"},"dat":{}}"#, r#"strict decoding error: unknown field "metadata.foo", unknown field "dat""#),
-        ("core.v1.Pod", r#"{"spec":{"containers":[{"name":"a","imag":"x"}],"nodeName":"a","nodeName":"b"}}"#, r#"strict decoding error: unknown field "spec.containers[0].imag", duplicate field "spec.nodeName""#),
+        (
+            "core.v1.ConfigMap",
+            r#"{"metadata":{"name":"x","foo":"bar"},"data":{"a":"b"},"dat":{}}"#,
+            r#"strict decoding error: unknown field "metadata.foo", unknown field "dat""#,
+        ),
+        (
+            "core.v1.Pod",
+            r#"{"spec":{"containers":[{"name":"a","imag":"x"}],"nodeName":"a","nodeName":"b"}}"#,
+            r#"strict decoding error: unknown field "spec.containers[0].imag", duplicate field "spec.nodeName""#,
+        ),
         ("core.v1.ConfigMap", r#"{"data":{"a":"1","a":"2"}}"#, r#"strict decoding error: duplicate field "data.a""#),
         ("core.v1.ConfigMap", r#"{"DATA":{"a":"1"}}"#, r#"strict decoding error: unknown field "DATA""#),
-        ("apps.v1.Deployment", r#"{"spec":{"replicas":"x"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        ("apps.v1.Deployment", r#"{"spec":{"replicas":1.5}}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        ("core.v1.Pod", r#"{"spec":{"containers":{}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
+        (
+            "apps.v1.Deployment",
+            r#"{"spec":{"replicas":"x"}}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            "apps.v1.Deployment",
+            r#"{"spec":{"replicas":1.5}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            "core.v1.Pod",
+            r#"{"spec":{"containers":{}}}"#,
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
         ("core.v1.Pod", r#"{"spec":[]}"#, "json: cannot unmarshal array into Go struct field Pod.spec of type v1.PodSpec"),
         ("core.v1.Pod", "[]", "json: cannot unmarshal array into Go value of type v1.Pod"),
-        ("core.v1.Pod", r#"{"metadata":{"labels":{"a":1}}}"#, "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
+        (
+            "core.v1.Pod",
+            r#"{"metadata":{"labels":{"a":1}}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
         ("core.v1.Secret", r#"{"data":{"a":"!"}}"#, "illegal base64 data at input byte 0"),
         ("core.v1.Pod", "", "couldn't get version/kind; json parse error: unexpected end of JSON input"),
         ("core.v1.Pod", "{\"a\" 1}", "couldn't get version/kind; json parse error: invalid character '1' after object key"),
         ("core.v1.Pod", "{} x", "couldn't get version/kind; json parse error: invalid character 'x' after top-level value"),
-        ("core.v1.Pod", "{\"a\":nul}", "couldn't get version/kind; json parse error: invalid character '}' in literal null (expecting 'l')"),
+        (
+            "core.v1.Pod",
+            "{\"a\":nul}",
+            "couldn't get version/kind; json parse error: invalid character '}' in literal null (expecting 'l')",
+        ),
     ];
     for (name, text, expected) in cases {
         let error = json::decode(text.as_bytes(), &schema(name), Strictness::Strict).expect_err(text);
@@ -52,13 +80,29 @@ fn strictness() {
 #[test]
 fn go_round_trip() {
     let cases = [
-        ("core.v1.Container", json!({"name": "a", "tty": false, "args": [], "env": null, "livenessProbe": {}}), json!({"name": "a", "resources": {}, "livenessProbe": {}})),
-        ("core.v1.ResourceRequirements", json!({"limits": {"cpu": 1, "memory": "1024Mi", "x": null}}), json!({"limits": {"cpu": "1", "memory": "1Gi", "x": "0"}})),
-        ("apps.v1.DeploymentSpec", json!({"replicas": 0, "paused": false, "template": {}}), json!({"replicas": 0, "selector": null, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}})),
+        (
+            "core.v1.Container",
+            json!({"name": "a", "tty": false, "args": [], "env": null, "livenessProbe": {}}),
+            json!({"name": "a", "resources": {}, "livenessProbe": {}}),
+        ),
+        (
+            "core.v1.ResourceRequirements",
+            json!({"limits": {"cpu": 1, "memory": "1024Mi", "x": null}}),
+            json!({"limits": {"cpu": "1", "memory": "1Gi", "x": "0"}}),
+        ),
+        (
+            "apps.v1.DeploymentSpec",
+            json!({"replicas": 0, "paused": false, "template": {}}),
+            json!({"replicas": 0, "selector": null, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}}),
+        ),
         ("core.v1.ServicePort", json!({"port": 80}), json!({"port": 80, "targetPort": 0})),
         ("apis.meta.v1.ObjectMeta", json!({"name": "x", "creationTimestamp": null, "labels": {}}), json!({"name": "x"})),
         ("core.v1.ResourceFieldSelector", json!({"resource": "limits.cpu"}), json!({"resource": "limits.cpu", "divisor": "0"})),
-        ("core.v1.Event", json!({"involvedObject": {}, "metadata": {}, "eventTime": "2024-01-01T01:00:00.5+01:00"}), json!({"involvedObject": {}, "metadata": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": "2024-01-01T00:00:00.500000Z", "reportingComponent": "", "reportingInstance": ""})),
+        (
+            "core.v1.Event",
+            json!({"involvedObject": {}, "metadata": {}, "eventTime": "2024-01-01T01:00:00.5+01:00"}),
+            json!({"involvedObject": {}, "metadata": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": "2024-01-01T00:00:00.500000Z", "reportingComponent": "", "reportingInstance": ""}),
+        ),
         ("core.v1.Secret", json!({"metadata": {}, "data": {"a": "aGk="}, "type": ""}), json!({"metadata": {}, "data": {"a": "aGk="}})),
     ];
     for (name, value, expected) in cases {
@@ -132,7 +176,9 @@ fn limits() {
     };
     let pod = schema("core.v1.Pod");
     for nested in ["[".repeat(1_000_000), "{\"a\":".repeat(500_000), "{\"spec\":".repeat(300_000)] {
-        refused("nested JSON", &|| json::decode(nested.as_bytes(), &pod, Strictness::Strict).is_err() && json::parse(nested.as_bytes()).is_err());
+        refused("nested JSON", &|| {
+            json::decode(nested.as_bytes(), &pod, Strictness::Strict).is_err() && json::parse(nested.as_bytes()).is_err()
+        });
         refused("nested YAML", &|| yaml::parse(nested.as_bytes()).is_err());
     }
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");

@@ -49,7 +49,8 @@ fn every_fixture_is_the_same_in_all_encodings() {
     };
     let mut failures = Vec::new();
     let mut count = 0;
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&dir).expect("the fixtures are there").map(|entry| entry.expect("readable").path()).collect();
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(&dir).expect("the fixtures are there").map(|entry| entry.expect("readable").path()).collect();
     names.sort();
     for path in names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
         count += 1;

@@ -18,7 +18,8 @@ pub(crate) enum Sample {
 
 /// Replicas by the ratio of the mean value to the target of a pod. `ready` is how many pods are ready and measured.
 pub(crate) fn replicas(current: i32, samples: &[Sample], target: i64) -> Option<i32> {
-    let measured: Vec<i64> = samples.iter().filter_map(|sample| if let Sample::Measured(value) = sample { Some(*value) } else { None }).collect();
+    let measured: Vec<i64> =
+        samples.iter().filter_map(|sample| if let Sample::Measured(value) = sample { Some(*value) } else { None }).collect();
     if measured.is_empty() || target <= 0 {
         return None;
     }
@@ -75,10 +76,19 @@ pub(crate) struct Memory {
 pub(crate) type Limit = Option<(&'static str, &'static str)>;
 
 /// The number that a wish leads to now.
-pub(crate) fn settle(current: i32, wish: i32, (least, most): (i32, i32), behavior: Option<&HorizontalPodAutoscalerBehavior>, memory: &mut Memory, now: i64) -> (i32, Limit) {
+pub(crate) fn settle(
+    current: i32,
+    wish: i32,
+    (least, most): (i32, i32),
+    behavior: Option<&HorizontalPodAutoscalerBehavior>,
+    memory: &mut Memory,
+    now: i64,
+) -> (i32, Limit) {
     let up = behavior.and_then(|behavior| behavior.scale_up.as_ref());
     let down = behavior.and_then(|behavior| behavior.scale_down.as_ref());
-    let window = |rules: Option<&HPAScalingRules>, default: i64| rules.and_then(|rules| rules.stabilization_window_seconds).map_or(default, i64::from);
+    let window = |rules: Option<&HPAScalingRules>, default: i64| {
+        rules.and_then(|rules| rules.stabilization_window_seconds).map_or(default, i64::from)
+    };
     let (up_window, down_window) = (window(up, 0), window(down, 300));
     let longest = up_window.max(down_window);
     memory.recommendations.retain(|one| one.at >= now - longest);
@@ -93,13 +103,21 @@ pub(crate) fn settle(current: i32, wish: i32, (least, most): (i32, i32), behavio
     if steady > current {
         let top = highest.max(current).min(most);
         if steady > top {
-            let limit = if top == most { ("TooManyReplicas", "the desired replica count is more than the maximum replica count") } else { ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate") };
+            let limit = if top == most {
+                ("TooManyReplicas", "the desired replica count is more than the maximum replica count")
+            } else {
+                ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate")
+            };
             return (top, Some(limit));
         }
     } else if steady < current {
         let bottom = lowest.min(current).max(least);
         if steady < bottom {
-            let limit = if bottom == least { ("TooFewReplicas", "the desired replica count is less than the minimum replica count") } else { ("ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate") };
+            let limit = if bottom == least {
+                ("TooFewReplicas", "the desired replica count is less than the minimum replica count")
+            } else {
+                ("ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate")
+            };
             return (bottom, Some(limit));
         }
     }
@@ -127,7 +145,8 @@ fn pace(current: i32, rules: Option<&HPAScalingRules>, up: bool, changes: &[Even
         vec![("Percent".into(), 100, 15)]
     };
     let reached = policies.iter().map(|(kind, value, period)| {
-        let done: i32 = changes.iter().filter(|change| change.at > now - period && (change.value > 0) == up).map(|change| change.value).sum();
+        let done: i32 =
+            changes.iter().filter(|change| change.at > now - period && (change.value > 0) == up).map(|change| change.value).sum();
         let start = current - done;
         match (kind.as_str(), up) {
             ("Percent", true) => (f64::from(start) * (1.0 + f64::from(*value) / 100.0)).ceil() as i32,
@@ -165,11 +184,17 @@ mod tests {
     fn wishes_are_limited_and_steadied() {
         let mut memory = Memory::default();
         assert_eq!(settle(2, 20, (1, 10), None, &mut memory, 1000).0, 6);
-        assert_eq!(settle(8, 20, (1, 10), None, &mut Memory::default(), 1000), (10, Some(("TooManyReplicas", "the desired replica count is more than the maximum replica count"))));
+        assert_eq!(
+            settle(8, 20, (1, 10), None, &mut Memory::default(), 1000),
+            (10, Some(("TooManyReplicas", "the desired replica count is more than the maximum replica count")))
+        );
         let mut memory = Memory { recommendations: vec![Event { at: 900, value: 7 }], changes: Vec::new() };
         assert_eq!(settle(8, 1, (1, 10), None, &mut memory, 1000).0, 7);
         assert_eq!(settle(8, 1, (1, 10), None, &mut memory, 1201).0, 1);
-        let behavior: HorizontalPodAutoscalerBehavior = serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}]}})).unwrap();
+        let behavior: HorizontalPodAutoscalerBehavior = serde_json::from_value(
+            json!({"scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}]}}),
+        )
+        .unwrap();
         assert_eq!(settle(8, 1, (1, 10), Some(&behavior), &mut Memory::default(), 1000).0, 6);
     }
 }

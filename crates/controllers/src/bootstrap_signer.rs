@@ -51,7 +51,8 @@ impl Controller for BootstrapSigner {
         };
         let secrets = context.cache_of(tokens()).list();
         let tokens = secrets.iter().filter_map(|entry| cache::decode::<Secret>(entry)).filter_map(|secret| signing_token(&secret));
-        let mut wanted: BTreeMap<String, String> = data.iter().filter(|(name, _)| !name.starts_with(PREFIX)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut wanted: BTreeMap<String, String> =
+            data.iter().filter(|(name, _)| !name.starts_with(PREFIX)).map(|(name, value)| (name.clone(), value.clone())).collect();
         for (id, secret) in tokens {
             wanted.insert(format!("{PREFIX}{id}"), sign(content, &id, &secret));
         }

@@ -14,7 +14,8 @@ use crate::{Config, Entry, Signer, moment};
 pub(crate) const REQUESTS: ResourceId = ResourceId::new("certificates.k8s.io", "v1", "certificatesigningrequests");
 
 /// Signers whose requests are signed here; all others belong to somebody else.
-const SIGNERS: [&str; 3] = ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
+const SIGNERS: [&str; 3] =
+    ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 
 /// The controller.
 pub fn controller(config: &Config) -> Entry {
@@ -46,7 +47,8 @@ impl Controller for CertificateSigning {
         let Some(mut request) = context.cache::<CertificateSigningRequest>().read::<CertificateSigningRequest>("", &key.name) else {
             return Ok(Next::Done);
         };
-        let issued = request.status.as_ref().and_then(|status| status.certificate.as_ref()).is_some_and(|certificate| !certificate.0.is_empty());
+        let issued =
+            request.status.as_ref().and_then(|status| status.certificate.as_ref()).is_some_and(|certificate| !certificate.0.is_empty());
         let due = has(&request, "Approved") && !has(&request, "Denied") && !has(&request, "Failed") && !issued;
         if !due || !SIGNERS.contains(&request.spec.signer_name.as_str()) {
             return Ok(Next::Done);

@@ -49,7 +49,9 @@ impl Controller for Aggregation {
         let mut rules: Vec<PolicyRule> = Vec::new();
         for selector in aggregation.cluster_role_selectors.iter().flatten() {
             let selector = LabelSelector::from_value(&serde_json::to_value(selector)?).map_err(anyhow::Error::msg)?;
-            for entry in cache.list().iter().filter(|entry| *entry.header.name != *key.name && selector.matches_sorted(&entry.header.labels)) {
+            for entry in
+                cache.list().iter().filter(|entry| *entry.header.name != *key.name && selector.matches_sorted(&entry.header.labels))
+            {
                 for rule in cache::decode::<ClusterRole>(entry).and_then(|role| role.rules).unwrap_or_default() {
                     if !rules.contains(&rule) {
                         rules.push(rule);

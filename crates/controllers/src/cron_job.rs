@@ -47,7 +47,11 @@ impl Controller for CronJobs {
         let spec = cron.spec.clone();
         let uid = cron.metadata.uid.clone().unwrap_or_default();
         let entries = context.cache::<Job>().by(&BY_OWNER, &uid);
-        let jobs: Vec<Job> = entries.iter().filter(|entry| entry.header.controller().is_some_and(|owner| *owner.uid == uid)).filter_map(|entry| cache::decode(entry)).collect();
+        let jobs: Vec<Job> = entries
+            .iter()
+            .filter(|entry| entry.header.controller().is_some_and(|owner| *owner.uid == uid))
+            .filter_map(|entry| cache::decode(entry))
+            .collect();
         let mut status = cron.status.clone().unwrap_or_default();
         note_jobs(context, &cron, &mut status, &jobs);
         clean_up(context, &cron, &spec, &jobs).await?;
@@ -69,7 +73,13 @@ fn is_over(job: &Job) -> bool {
 fn ending(job: &Job) -> &'static str {
     let status = job.status.as_ref();
     let is = |kind: &str| status.is_some_and(|status| job_plan::find(status, kind).is_some());
-    if is("Complete") { "Complete" } else if is("Failed") { "Failed" } else { "" }
+    if is("Complete") {
+        "Complete"
+    } else if is("Failed") {
+        "Failed"
+    } else {
+        ""
+    }
 }
 
 /// The list of active jobs follows the jobs.
@@ -131,7 +141,8 @@ async fn clean_up(context: &Context, cron: &CronJob, spec: &CronJobSpec, jobs: &
 
 async fn remove(context: &Context, cron: &CronJob, job: &Job) -> Result<()> {
     let (namespace, name) = (job.metadata.namespace.as_deref().unwrap_or(""), job.metadata.name.as_deref().unwrap_or(""));
-    let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::uid(job.metadata.uid.clone().unwrap_or_default()) };
+    let options =
+        DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::uid(job.metadata.uid.clone().unwrap_or_default()) };
     match context.client.delete(&JOBS, namespace, name, &options).await {
         Err(status) if !status.is_not_found() => {
             context.event(cron, EventKind::Warning, "FailedDelete", format!("Deleted job: {status}"));
@@ -166,7 +177,11 @@ fn due(schedule: &Schedule, zone: &TimeZone, since: Timestamp, now: Timestamp, d
         if count > TOO_MANY {
             // Far behind: jump close to now.
             let near = Timestamp::from_second(now.as_second() - (now.as_second() - found.as_second()) / 64 - 1).unwrap_or(now);
-            at = if near > found { schedule.next(near.max(found), zone).filter(|one| *one <= now).or_else(|| schedule.next(found, zone)) } else { schedule.next(found, zone) };
+            at = if near > found {
+                schedule.next(near.max(found), zone).filter(|one| *one <= now).or_else(|| schedule.next(found, zone))
+            } else {
+                schedule.next(found, zone)
+            };
         } else {
             at = schedule.next(found, zone);
         }
@@ -195,25 +210,43 @@ async fn run(context: &Context, cron: &CronJob, spec: &CronJobSpec, status: &mut
     let now = Timestamp::now();
     let since = status.last_schedule_time.as_ref().or(cron.metadata.creation_timestamp.as_ref()).map_or(now, |time| time.0);
     let Due { time, next, too_many } = due(&schedule, &zone, since, now, spec.starting_deadline_seconds);
-    let wait = next.map_or(Next::Done, |next| Next::After(Duration::from_millis((next.as_millisecond() - now.as_millisecond()).max(0) as u64 + 20)));
+    let wait = next
+        .map_or(Next::Done, |next| Next::After(Duration::from_millis((next.as_millisecond() - now.as_millisecond()).max(0) as u64 + 20)));
     let Some(time) = time else {
         return Ok(wait);
     };
     if too_many {
-        context.event(cron, EventKind::Warning, "TooManyMissedTimes", "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew");
+        context.event(
+            cron,
+            EventKind::Warning,
+            "TooManyMissedTimes",
+            "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew",
+        );
     }
     if spec.starting_deadline_seconds.is_some_and(|deadline| time.as_second() + deadline < now.as_second()) {
-        context.event(cron, EventKind::Warning, "MissSchedule", format!("Missed scheduled time to start a job: {}", time.strftime("%a, %d %b %Y %H:%M:%S UTC")));
+        context.event(
+            cron,
+            EventKind::Warning,
+            "MissSchedule",
+            format!("Missed scheduled time to start a job: {}", time.strftime("%a, %d %b %Y %H:%M:%S UTC")),
+        );
         return Ok(wait);
     }
     let mut job = job(cron, spec, time, &zone);
     let name = job.metadata.name.clone().unwrap_or_default();
-    if status.active.iter().flatten().any(|one| one.name.as_deref() == Some(&name)) || status.last_schedule_time.as_ref().is_some_and(|last| last.0 == time) {
+    if status.active.iter().flatten().any(|one| one.name.as_deref() == Some(&name))
+        || status.last_schedule_time.as_ref().is_some_and(|last| last.0 == time)
+    {
         return Ok(wait);
     }
     match spec.concurrency_policy.as_deref() {
         Some("Forbid") if status.active.is_some() => {
-            context.event(cron, EventKind::Normal, "JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid");
+            context.event(
+                cron,
+                EventKind::Normal,
+                "JobAlreadyActive",
+                "Not starting job because prior execution is running and concurrency policy is Forbid",
+            );
             return Ok(wait);
         }
         Some("Replace") => {
@@ -256,7 +289,11 @@ fn job(cron: &CronJob, spec: &CronJobSpec, time: Timestamp, zone: &TimeZone) -> 
     let metadata = template.metadata.unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = metadata.annotations.unwrap_or_default();
     let local = time.to_zoned(zone.clone());
-    let stamp = if spec.time_zone.as_deref().is_some_and(|zone| !zone.is_empty()) && local.offset().seconds() != 0 { local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string() } else { format!("{time:.0}") };
+    let stamp = if spec.time_zone.as_deref().is_some_and(|zone| !zone.is_empty()) && local.offset().seconds() != 0 {
+        local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    } else {
+        format!("{time:.0}")
+    };
     annotations.insert(SCHEDULED.into(), stamp);
     Job {
         metadata: ObjectMeta {
@@ -285,9 +322,33 @@ mod tests {
     #[test]
     fn times_become_due() {
         check("*/5 * * * *", "2026-01-01T00:01:00Z", "2026-01-01T00:03:00Z", None, None, "2026-01-01T00:05:00Z", false);
-        check("*/5 * * * *", "2026-01-01T00:01:00Z", "2026-01-01T00:05:00Z", None, Some("2026-01-01T00:05:00Z"), "2026-01-01T00:10:00Z", false);
-        check("*/5 * * * *", "2026-01-01T00:01:00Z", "2026-01-01T00:16:00Z", None, Some("2026-01-01T00:15:00Z"), "2026-01-01T00:20:00Z", false);
+        check(
+            "*/5 * * * *",
+            "2026-01-01T00:01:00Z",
+            "2026-01-01T00:05:00Z",
+            None,
+            Some("2026-01-01T00:05:00Z"),
+            "2026-01-01T00:10:00Z",
+            false,
+        );
+        check(
+            "*/5 * * * *",
+            "2026-01-01T00:01:00Z",
+            "2026-01-01T00:16:00Z",
+            None,
+            Some("2026-01-01T00:15:00Z"),
+            "2026-01-01T00:20:00Z",
+            false,
+        );
         check("*/5 * * * *", "2026-01-01T00:01:00Z", "2026-01-01T00:17:00Z", Some(60), None, "2026-01-01T00:20:00Z", false);
-        check("* * * * *", "2026-01-01T00:00:00Z", "2026-01-02T00:00:30Z", None, Some("2026-01-02T00:00:00Z"), "2026-01-02T00:01:00Z", true);
+        check(
+            "* * * * *",
+            "2026-01-01T00:00:00Z",
+            "2026-01-02T00:00:30Z",
+            None,
+            Some("2026-01-02T00:00:00Z"),
+            "2026-01-02T00:01:00Z",
+            true,
+        );
     }
 }

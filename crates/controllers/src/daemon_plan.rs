@@ -166,7 +166,16 @@ mod tests {
                 number += 1;
                 let kind = letter.to_ascii_lowercase();
                 let well = letter.is_ascii_uppercase();
-                DaemonPod { place: number - 1, new: kind == 'n', ready: well, available: well, leaving: kind == 'x', failed: kind == 'f', succeeded: false, created: number as u64 }
+                DaemonPod {
+                    place: number - 1,
+                    new: kind == 'n',
+                    ready: well,
+                    available: well,
+                    leaving: kind == 'x',
+                    failed: kind == 'f',
+                    succeeded: false,
+                    created: number as u64,
+                }
             });
             (format!("n{index}"), Place { run: word.starts_with('+'), stay: !word.starts_with('-'), pods: pods.collect() })
         });

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use client::{EventKind, Selection, node_fit};
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration,
+};
 use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
@@ -132,7 +134,11 @@ impl Controller for DaemonSets {
         result?;
         if !leaving {
             let live: BTreeSet<&str> = owned.iter().filter_map(|pod| pod.entry.header.label(HASH)).chain([hash.as_str()]).collect();
-            let used = history.iter().filter(|revision| hash_of(revision).is_some_and(|hash| live.contains(hash.as_str()))).filter_map(|revision| revision.metadata.name.clone()).collect();
+            let used = history
+                .iter()
+                .filter(|revision| hash_of(revision).is_some_and(|hash| live.contains(hash.as_str())))
+                .filter_map(|revision| revision.metadata.name.clone())
+                .collect();
             revisions::truncate(context, &history, &used, spec.revision_history_limit).await?;
         }
         if min_ready > 0 && counts.ready != counts.available {
@@ -183,10 +189,14 @@ fn node_of(pod: &Owned) -> String {
         return node.to_owned();
     }
     let spec = cache::decode::<Pod>(&pod.entry).and_then(|pod| pod.spec).unwrap_or_default();
-    let required = spec.affinity.and_then(|affinity| affinity.node_affinity).and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
+    let required = spec
+        .affinity
+        .and_then(|affinity| affinity.node_affinity)
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
     let terms = required.map(|selector| selector.node_selector_terms).unwrap_or_default();
     let fields = terms.into_iter().flat_map(|term| term.match_fields.unwrap_or_default());
-    let mut names = fields.filter(|field| field.key == "metadata.name" && field.operator == "In").flat_map(|field| field.values.unwrap_or_default());
+    let mut names =
+        fields.filter(|field| field.key == "metadata.name" && field.operator == "In").flat_map(|field| field.values.unwrap_or_default());
     names.next().unwrap_or_default()
 }
 
@@ -245,7 +255,8 @@ fn tolerate_node_troubles(spec: &mut PodSpec) {
     }
     let tolerations = spec.tolerations.get_or_insert_default();
     for (key, effect) in troubles {
-        let toleration = Toleration { key: Some(key.into()), operator: Some("Exists".into()), effect: Some(effect.into()), ..Toleration::default() };
+        let toleration =
+            Toleration { key: Some(key.into()), operator: Some("Exists".into()), effect: Some(effect.into()), ..Toleration::default() };
         if !tolerations.contains(&toleration) {
             tolerations.push(toleration);
         }
@@ -279,14 +290,32 @@ fn pod(set: &DaemonSet, template: &PodTemplateSpec, hash: &str, generation: Opti
     pod
 }
 
-async fn apply(context: &Context, set: &DaemonSet, template: &PodTemplateSpec, hash: &str, generation: Option<&str>, owned: &[Owned], plan: Plan) -> Result<()> {
+async fn apply(
+    context: &Context,
+    set: &DaemonSet,
+    template: &PodTemplateSpec,
+    hash: &str,
+    generation: Option<&str>,
+    owned: &[Owned],
+    plan: Plan,
+) -> Result<()> {
     let mut failure = None;
     for pod in plan.delete.iter().map(|place| &owned[*place]) {
         let (namespace, name) = (&pod.entry.header.namespace, pod.name());
         let node = pod.entry.header.field("spec.nodeName");
         match pod.lite.phase {
-            client::Phase::Failed => context.event(set, EventKind::Warning, "FailedDaemonPod", format!("Found failed daemon pod {namespace}/{name} on node {node}, will try to kill it")),
-            client::Phase::Succeeded => context.event(set, EventKind::Normal, "SucceededDaemonPod", format!("Found succeeded daemon pod {namespace}/{name} on node {node}, will try to delete it")),
+            client::Phase::Failed => context.event(
+                set,
+                EventKind::Warning,
+                "FailedDaemonPod",
+                format!("Found failed daemon pod {namespace}/{name} on node {node}, will try to kill it"),
+            ),
+            client::Phase::Succeeded => context.event(
+                set,
+                EventKind::Normal,
+                "SucceededDaemonPod",
+                format!("Found succeeded daemon pod {namespace}/{name} on node {node}, will try to delete it"),
+            ),
             _ => {}
         }
         match pods::delete(&context.client, pod).await {
@@ -298,10 +327,16 @@ async fn apply(context: &Context, set: &DaemonSet, template: &PodTemplateSpec, h
     let mut batch = 1;
     while !left.is_empty() && failure.is_none() {
         let nodes: Vec<String> = left.drain(..batch.min(left.len())).collect();
-        let results = join_all(nodes.iter().map(|node| async { context.client.create(&pod(set, template, hash, generation, node)).await })).await;
+        let results =
+            join_all(nodes.iter().map(|node| async { context.client.create(&pod(set, template, hash, generation, node)).await })).await;
         for result in results {
             match result {
-                Ok(made) => context.event(set, EventKind::Normal, "SuccessfulCreate", format!("Created pod: {}", made.metadata.name.unwrap_or_default())),
+                Ok(made) => context.event(
+                    set,
+                    EventKind::Normal,
+                    "SuccessfulCreate",
+                    format!("Created pod: {}", made.metadata.name.unwrap_or_default()),
+                ),
                 Err(status) if status.message.contains("is being terminated") => return Ok(()),
                 Err(status) => {
                     context.event(set, EventKind::Warning, "FailedCreate", format!("Error creating: {status}"));
@@ -321,9 +356,11 @@ mod tests {
 
     #[test]
     fn pods_are_pinned() {
-        let mut spec: PodSpec = serde_json::from_value(json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
-        ]}}}}))
+        let mut spec: PodSpec = serde_json::from_value(
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+            ]}}}}),
+        )
         .unwrap();
         pin(&mut spec, "n");
         let value = serde_json::to_value(&spec.affinity).unwrap();

@@ -78,7 +78,9 @@ impl Controller for Deployments {
         if deployment.metadata.deletion_timestamp.is_some() {
             return sync_status(context, &deployment, &spec, &sets, None).await;
         }
-        sets.sort_by(|one, two| one.metadata.creation_timestamp.cmp(&two.metadata.creation_timestamp).then(one.metadata.name.cmp(&two.metadata.name)));
+        sets.sort_by(|one, two| {
+            one.metadata.creation_timestamp.cmp(&two.metadata.creation_timestamp).then(one.metadata.name.cmp(&two.metadata.name))
+        });
         let paused = spec.paused == Some(true);
         let newest = find_new(&spec, &sets);
         let scaling = is_scaling(&spec, &sets);
@@ -90,7 +92,8 @@ impl Controller for Deployments {
             }
             return sync_status(context, &deployment, &spec, &sets, newest.as_ref()).await;
         }
-        let old: Vec<ReplicaSet> = sets.iter().filter(|set| newest.as_ref().is_none_or(|newest| newest.metadata.uid != set.metadata.uid)).cloned().collect();
+        let old: Vec<ReplicaSet> =
+            sets.iter().filter(|set| newest.as_ref().is_none_or(|newest| newest.metadata.uid != set.metadata.uid)).cloned().collect();
         let recreate = spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate");
         if recreate {
             let mut scaled = false;
@@ -125,7 +128,11 @@ impl Controller for Deployments {
 fn rolling(spec: &DeploymentSpec, newest: &ReplicaSet, old: &[ReplicaSet]) -> Vec<rollout::Step> {
     let replicas = spec.replicas.unwrap_or(1);
     let (surge, unavailable) = rollout::fenceposts(spec, replicas);
-    let scale = |set: &ReplicaSet| Scale { wanted: wanted(set), exists: status(set, |status| Some(status.replicas)), available: status(set, |status| status.available_replicas) };
+    let scale = |set: &ReplicaSet| Scale {
+        wanted: wanted(set),
+        exists: status(set, |status| Some(status.replicas)),
+        available: status(set, |status| status.available_replicas),
+    };
     let old: Vec<Scale> = old.iter().map(scale).collect();
     rollout::rolling(replicas, surge, unavailable, scale(newest), &old)
 }
@@ -189,7 +196,9 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 /// The set with the deployment's template; the oldest where several have it.
 fn find_new(spec: &DeploymentSpec, sets: &[ReplicaSet]) -> Option<ReplicaSet> {
     let target = without_hash(&spec.template);
-    let same = |set: &&ReplicaSet| set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|template| without_hash(template) == target);
+    let same = |set: &&ReplicaSet| {
+        set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|template| without_hash(template) == target)
+    };
     sets.iter().find(same).cloned()
 }
 
@@ -200,7 +209,14 @@ fn is_scaling(spec: &DeploymentSpec, sets: &[ReplicaSet]) -> bool {
     sets.iter().filter(|set| wanted(set) > 0).any(|set| desired(set).is_some_and(|desired| desired != replicas))
 }
 
-async fn scale_proportionally(context: &Context, deployment: &Deployment, spec: &DeploymentSpec, newest: Option<&ReplicaSet>, sets: &[ReplicaSet], active: usize) -> Result<()> {
+async fn scale_proportionally(
+    context: &Context,
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    newest: Option<&ReplicaSet>,
+    sets: &[ReplicaSet],
+    active: usize,
+) -> Result<()> {
     let replicas = spec.replicas.unwrap_or(1);
     let only = match active {
         0 => newest.or_else(|| sets.iter().max_by_key(|set| revision(set))),
@@ -260,18 +276,30 @@ async fn scale(context: &Context, deployment: &Deployment, spec: &DeploymentSpec
     if before != replicas {
         let direction = if replicas > before { "up" } else { "down" };
         let name = set.metadata.name.as_deref().unwrap_or("");
-        context.event(deployment, EventKind::Normal, "ScalingReplicaSet", format!("Scaled {direction} replica set {name} from {before} to {replicas}"));
+        context.event(
+            deployment,
+            EventKind::Normal,
+            "ScalingReplicaSet",
+            format!("Scaled {direction} replica set {name} from {before} to {replicas}"),
+        );
     }
     Ok(())
 }
 
 /// The set of the current template with its revision, made if there is none. `None` when another round must come first.
-async fn ensure_new(context: &Context, deployment: &mut Deployment, spec: &DeploymentSpec, newest: Option<ReplicaSet>, old: &[ReplicaSet]) -> Result<Option<ReplicaSet>> {
+async fn ensure_new(
+    context: &Context,
+    deployment: &mut Deployment,
+    spec: &DeploymentSpec,
+    newest: Option<ReplicaSet>,
+    old: &[ReplicaSet],
+) -> Result<Option<ReplicaSet>> {
     let highest = old.iter().map(revision).max().unwrap_or(0);
     if let Some(mut set) = newest {
         let next = revision(&set).max(highest + 1);
         let next = if revision(&set) > highest { revision(&set) } else { next };
-        let changed = carry_annotations(deployment, &mut set, next) | (set.spec.as_ref().and_then(|spec| spec.min_ready_seconds) != spec.min_ready_seconds);
+        let changed = carry_annotations(deployment, &mut set, next)
+            | (set.spec.as_ref().and_then(|spec| spec.min_ready_seconds) != spec.min_ready_seconds);
         if changed {
             if let Some(own) = &mut set.spec {
                 own.min_ready_seconds = spec.min_ready_seconds;
@@ -298,7 +326,10 @@ async fn ensure_new(context: &Context, deployment: &mut Deployment, spec: &Deplo
             namespace: deployment.metadata.namespace.clone(),
             labels,
             owner_references: Some(vec![pods::controller_ref("apps/v1", "Deployment", &deployment.metadata)]),
-            annotations: Some(BTreeMap::from([(DESIRED.to_owned(), replicas.to_string()), (MAXIMUM.to_owned(), (replicas + surge).to_string())])),
+            annotations: Some(BTreeMap::from([
+                (DESIRED.to_owned(), replicas.to_string()),
+                (MAXIMUM.to_owned(), (replicas + surge).to_string()),
+            ])),
             ..ObjectMeta::default()
         },
         spec: Some(ReplicaSetSpec { replicas: Some(first), min_ready_seconds: spec.min_ready_seconds, selector, template: Some(template) }),
@@ -309,7 +340,12 @@ async fn ensure_new(context: &Context, deployment: &mut Deployment, spec: &Deplo
         Ok(made) => {
             let name = made.metadata.name.clone().unwrap_or_default();
             if first > 0 {
-                context.event(deployment, EventKind::Normal, "ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {first}"));
+                context.event(
+                    deployment,
+                    EventKind::Normal,
+                    "ScalingReplicaSet",
+                    format!("Scaled up replica set {name} from 0 to {first}"),
+                );
             }
             note_revision(context, deployment, highest + 1).await?;
             Ok(Some(made))
@@ -331,7 +367,12 @@ async fn ensure_new(context: &Context, deployment: &mut Deployment, spec: &Deplo
 async fn collide(context: &Context, deployment: &Deployment, set: &ReplicaSet) -> Result<()> {
     let namespace = set.metadata.namespace.as_deref().unwrap_or("");
     let other: ReplicaSet = context.client.get(namespace, set.metadata.name.as_deref().unwrap_or("")).await?;
-    let ours = other.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == deployment.metadata.uid.as_ref());
+    let ours = other
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == deployment.metadata.uid.as_ref());
     let template = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.template.as_ref()).map(without_hash);
     if ours && template(&other) == template(set) {
         anyhow::bail!("replica set {} is not in the cache yet", set.metadata.name.as_deref().unwrap_or(""));
@@ -382,7 +423,13 @@ fn complete(deployment: &Deployment, spec: &DeploymentSpec, newest: &ReplicaSet,
 }
 
 /// Old sets beyond the history limit go, oldest revision first.
-async fn clean_up(context: &Context, deployment: &Deployment, spec: &DeploymentSpec, old: &[ReplicaSet], newest: Option<&ReplicaSet>) -> Result<()> {
+async fn clean_up(
+    context: &Context,
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    old: &[ReplicaSet],
+    newest: Option<&ReplicaSet>,
+) -> Result<()> {
     let _ = deployment;
     let keep = spec.revision_history_limit.unwrap_or(10).max(0) as usize;
     let mut idle: Vec<&ReplicaSet> = old
@@ -403,10 +450,17 @@ async fn clean_up(context: &Context, deployment: &Deployment, spec: &DeploymentS
     Ok(())
 }
 
-async fn sync_status(context: &Context, deployment: &Deployment, spec: &DeploymentSpec, sets: &[ReplicaSet], newest: Option<&ReplicaSet>) -> Result<Next> {
+async fn sync_status(
+    context: &Context,
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    sets: &[ReplicaSet],
+    newest: Option<&ReplicaSet>,
+) -> Result<Next> {
     let now = Timestamp::from_second(Timestamp::now().as_second())?;
     let old = deployment.status.clone().unwrap_or_default();
-    let sum = |get: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> Option<i32>| -> i32 { sets.iter().map(|set| status(set, get)).sum() };
+    let sum =
+        |get: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> Option<i32>| -> i32 { sets.iter().map(|set| status(set, get)).sum() };
     let total = sum(|status| Some(status.replicas));
     let available = sum(|status| status.available_replicas);
     let updated = newest.map_or(0, |set| status(set, |status| Some(status.replicas)));
@@ -428,11 +482,28 @@ async fn sync_status(context: &Context, deployment: &Deployment, spec: &Deployme
     if available >= replicas - unavailable {
         set_condition(conditions, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now);
     } else {
-        set_condition(conditions, "Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.", now);
+        set_condition(
+            conditions,
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+            now,
+        );
     }
-    let failure = newest.and_then(|set| set.status.as_ref()).and_then(|status| status.conditions.as_ref()).and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "ReplicaFailure"));
+    let failure = newest
+        .and_then(|set| set.status.as_ref())
+        .and_then(|status| status.conditions.as_ref())
+        .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "ReplicaFailure"));
     match failure {
-        Some(failure) => set_condition(conditions, "ReplicaFailure", &failure.status, failure.reason.as_deref().unwrap_or(""), failure.message.as_deref().unwrap_or(""), now),
+        Some(failure) => set_condition(
+            conditions,
+            "ReplicaFailure",
+            &failure.status,
+            failure.reason.as_deref().unwrap_or(""),
+            failure.message.as_deref().unwrap_or(""),
+            now,
+        ),
         None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
     }
     let next = progress(conditions, deployment, spec, &old, (total, updated, available, replicas), newest, now);
@@ -467,9 +538,17 @@ fn progress(
     };
     let known = conditions.iter().find(|condition| condition.type_ == "Progressing").cloned();
     if updated == replicas && total == replicas && available == replicas && newest.is_some() {
-        let kept = known.as_ref().filter(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable") && condition.status == "True");
+        let kept =
+            known.as_ref().filter(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable") && condition.status == "True");
         if kept.is_none_or(|kept| kept.message.as_deref() != Some(&format!("{what} has successfully progressed."))) {
-            set_condition(conditions, "Progressing", "True", "NewReplicaSetAvailable", &format!("{what} has successfully progressed."), now);
+            set_condition(
+                conditions,
+                "Progressing",
+                "True",
+                "NewReplicaSetAvailable",
+                &format!("{what} has successfully progressed."),
+                now,
+            );
         }
         return Next::Done;
     }
@@ -477,7 +556,9 @@ fn progress(
     let moved = updated > old_count(old.updated_replicas)
         || (total - updated) < (old_count(old.replicas) - old_count(old.updated_replicas))
         || available > old_count(old.available_replicas);
-    let restarted = known.as_ref().is_none_or(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable") || condition.reason.as_deref() == Some("DeploymentPaused"));
+    let restarted = known.as_ref().is_none_or(|condition| {
+        condition.reason.as_deref() == Some("NewReplicaSetAvailable") || condition.reason.as_deref() == Some("DeploymentPaused")
+    });
     if moved || restarted {
         set_condition(conditions, "Progressing", "True", "ReplicaSetUpdated", &format!("{what} is progressing."), now);
         if let Some(condition) = conditions.iter_mut().find(|condition| condition.type_ == "Progressing") {
@@ -501,7 +582,10 @@ fn set_condition(conditions: &mut Vec<DeploymentCondition>, kind: &str, status: 
         return;
     }
     let since = before.as_ref().filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
-    let updated = before.as_ref().filter(|old| old.status == status && old.reason.as_deref() == Some(reason)).and_then(|old| old.last_update_time.clone());
+    let updated = before
+        .as_ref()
+        .filter(|old| old.status == status && old.reason.as_deref() == Some(reason))
+        .and_then(|old| old.last_update_time.clone());
     let fresh = DeploymentCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn preferred_versions_count() {
-        let resource = |plural: &str| json!({"resource": plural, "scope": "Namespaced", "responseKind": {"kind": "X"}, "verbs": ["list", "delete"]});
+        let resource =
+            |plural: &str| json!({"resource": plural, "scope": "Namespaced", "responseKind": {"kind": "X"}, "verbs": ["list", "delete"]});
         let group = json!({"metadata": {"name": "g"}, "versions": [
             {"version": "v2", "freshness": "Current", "resources": [resource("a")]},
             {"version": "v1", "freshness": "Stale", "resources": [resource("a"), resource("b")]},

@@ -45,7 +45,8 @@ impl Controller for Disruption {
                 };
                 for budget in context.cache::<PodDisruptionBudget>().list_namespace(&namespace) {
                     let selector = cache::decode::<PodDisruptionBudget>(&budget).and_then(|budget| selector(&budget));
-                    let selects = |pod: &&Arc<store::Entry>| selector.as_ref().is_some_and(|selector| selector.matches_sorted(&pod.header.labels));
+                    let selects =
+                        |pod: &&Arc<store::Entry>| selector.as_ref().is_some_and(|selector| selector.matches_sorted(&pod.header.labels));
                     if [old, new].into_iter().flatten().any(|pod| selects(&pod)) {
                         add(ObjectKey::of(&budget));
                     }
@@ -60,7 +61,8 @@ impl Controller for Disruption {
         };
         let selector = selector(&budget).unwrap_or_else(LabelSelector::nothing);
         let entries = context.cache::<Pod>().list_namespace(&key.namespace);
-        let pods: Vec<Owned> = entries.into_iter().filter(|entry| selector.matches_sorted(&entry.header.labels)).filter_map(pods::lite).collect();
+        let pods: Vec<Owned> =
+            entries.into_iter().filter(|entry| selector.matches_sorted(&entry.header.labels)).filter_map(pods::lite).collect();
         let alive: Vec<Owned> = pods.iter().filter(|pod| !pod.lite.is_finished()).cloned().collect();
         if pods.is_empty() {
             context.event(&budget, EventKind::Normal, "NoPods", "No matching pods found");
@@ -70,7 +72,12 @@ impl Controller for Disruption {
         let expected = match expected(context, &budget, &alive).await {
             Ok(expected) => expected,
             Err(error) => {
-                context.event(&budget, EventKind::Warning, "CalculateExpectedPodCountFailed", format!("Failed to calculate the number of expected pods: {error}"));
+                context.event(
+                    &budget,
+                    EventKind::Warning,
+                    "CalculateExpectedPodCountFailed",
+                    format!("Failed to calculate the number of expected pods: {error}"),
+                );
                 let mut status = old.clone();
                 status.disruptions_allowed = Some(0);
                 status.observed_generation = budget.metadata.generation;
@@ -170,7 +177,12 @@ async fn scale(context: &Context, budget: &PodDisruptionBudget, pods: &[Owned]) 
             };
             if group == "apps" && kind == "ReplicaSet" {
                 let object = context.client.call(Method::GET, &found.resource.path(namespace, name, ""), &Value::Null).await?;
-                let up = object["metadata"]["ownerReferences"].as_array().into_iter().flatten().find(|owner| owner["controller"] == true && owner["kind"] == "Deployment").cloned();
+                let up = object["metadata"]["ownerReferences"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|owner| owner["controller"] == true && owner["kind"] == "Deployment")
+                    .cloned();
                 if let Some(up) = up {
                     let text = |field: &str| up[field].as_str().unwrap_or("").to_owned();
                     current = (text("apiVersion"), text("kind"), text("name"), text("uid"));

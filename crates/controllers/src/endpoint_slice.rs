@@ -101,7 +101,6 @@ pub(crate) fn services_of(context: &Context, changed: [Option<&Arc<store::Entry>
     }
 }
 
-
 fn wanted(context: &Context, service: &Service) -> Vec<Wanted> {
     let spec = service.spec.clone().unwrap_or_default();
     let selector = spec.selector.clone().unwrap_or_default();
@@ -162,19 +161,33 @@ fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let containers = spec.containers.iter().chain(sidecars);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-    ports.find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol).map(|port| port.container_port)
+    ports
+        .find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol)
+        .map(|port| port.container_port)
 }
 
 fn endpoint(pod: &Pod, address: String, service: &Service, publish: bool, nodes: &cache::Cache) -> Endpoint {
-    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let leaving = pod.metadata.deletion_timestamp.is_some();
     let spec = pod.spec.clone().unwrap_or_default();
     let service_name = service.metadata.name.as_deref();
     let hostname = spec.hostname.filter(|name| !name.is_empty() && spec.subdomain.as_deref() == service_name);
-    let zone = spec.node_name.as_deref().and_then(|node| nodes.get("", node)).and_then(|node| node.header.label("topology.kubernetes.io/zone").map(str::to_owned));
+    let zone = spec
+        .node_name
+        .as_deref()
+        .and_then(|node| nodes.get("", node))
+        .and_then(|node| node.header.label("topology.kubernetes.io/zone").map(str::to_owned));
     Endpoint {
         addresses: vec![address],
-        conditions: Some(EndpointConditions { ready: Some((ready && !leaving) || publish), serving: Some(ready), terminating: Some(leaving) }),
+        conditions: Some(EndpointConditions {
+            ready: Some((ready && !leaving) || publish),
+            serving: Some(ready),
+            terminating: Some(leaving),
+        }),
         hostname,
         hints: hints(service, spec.node_name.as_deref(), zone.as_deref()),
         node_name: spec.node_name,

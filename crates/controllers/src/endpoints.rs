@@ -62,7 +62,10 @@ impl Controller for EndpointsOfServices {
             return Ok(Next::Done);
         };
         let spec = service.spec.clone().unwrap_or_default();
-        if spec.selector.as_ref().is_none_or(BTreeMap::is_empty) || spec.type_.as_deref() == Some("ExternalName") || service.metadata.deletion_timestamp.is_some() {
+        if spec.selector.as_ref().is_none_or(BTreeMap::is_empty)
+            || spec.type_.as_deref() == Some("ExternalName")
+            || service.metadata.deletion_timestamp.is_some()
+        {
             return Ok(Next::Done);
         }
         let mut subsets = subsets(context, &service);
@@ -70,7 +73,11 @@ impl Controller for EndpointsOfServices {
         let labels = labels(&service);
         let before = current.clone().unwrap_or_default();
         let marked = before.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(OVER_CAPACITY));
-        if current.is_some() && before.subsets.as_deref().unwrap_or_default() == subsets.as_slice() && before.metadata.labels.as_ref() == Some(&labels) && marked == truncated {
+        if current.is_some()
+            && before.subsets.as_deref().unwrap_or_default() == subsets.as_slice()
+            && before.metadata.labels.as_ref() == Some(&labels)
+            && marked == truncated
+        {
             return Ok(Next::Done);
         }
         let mut metadata = before.metadata.clone();
@@ -173,13 +180,21 @@ fn pack(backends: Vec<Backend>) -> Vec<EndpointSubset> {
         .into_iter()
         .map(|(members, ports)| {
             let pick = |wanted: bool| {
-                let mut picked: Vec<EndpointAddress> = members.iter().filter(|(_, ready)| *ready == wanted).map(|(index, _)| backends[*index].address.clone()).collect();
-                picked.sort_by_key(|address| (address.ip.parse::<IpAddr>().ok(), address.target_ref.as_ref().and_then(|target| target.uid.clone())));
+                let mut picked: Vec<EndpointAddress> =
+                    members.iter().filter(|(_, ready)| *ready == wanted).map(|(index, _)| backends[*index].address.clone()).collect();
+                picked.sort_by_key(|address| {
+                    (address.ip.parse::<IpAddr>().ok(), address.target_ref.as_ref().and_then(|target| target.uid.clone()))
+                });
                 (!picked.is_empty()).then_some(picked)
             };
             let ports: Vec<EndpointPort> = ports
                 .into_iter()
-                .map(|(name, port, protocol, app_protocol)| EndpointPort { name: (!name.is_empty()).then_some(name), port, protocol: Some(protocol), app_protocol })
+                .map(|(name, port, protocol, app_protocol)| EndpointPort {
+                    name: (!name.is_empty()).then_some(name),
+                    port,
+                    protocol: Some(protocol),
+                    app_protocol,
+                })
                 .collect();
             EndpointSubset { addresses: pick(true), not_ready_addresses: pick(false), ports: (!ports.is_empty()).then_some(ports) }
         })
@@ -220,14 +235,19 @@ mod tests {
     }
 
     fn text(subsets: &[EndpointSubset]) -> Vec<String> {
-        let ips = |list: &Option<Vec<EndpointAddress>>| list.iter().flatten().map(|address| address.ip.clone()).collect::<Vec<_>>().join(" ");
+        let ips =
+            |list: &Option<Vec<EndpointAddress>>| list.iter().flatten().map(|address| address.ip.clone()).collect::<Vec<_>>().join(" ");
         let ports = |subset: &EndpointSubset| subset.ports.iter().flatten().map(|port| port.port.to_string()).collect::<Vec<_>>().join(" ");
-        subsets.iter().map(|subset| format!("{} | {} | {}", ips(&subset.addresses), ips(&subset.not_ready_addresses), ports(subset))).collect()
+        subsets
+            .iter()
+            .map(|subset| format!("{} | {} | {}", ips(&subset.addresses), ips(&subset.not_ready_addresses), ports(subset)))
+            .collect()
     }
 
     #[test]
     fn subsets_are_packed() {
-        let packed = pack(vec![backend("10.0.0.10", &[80, 90], true), backend("10.0.0.9", &[80, 90], true), backend("10.0.0.3", &[80, 90], false)]);
+        let packed =
+            pack(vec![backend("10.0.0.10", &[80, 90], true), backend("10.0.0.9", &[80, 90], true), backend("10.0.0.3", &[80, 90], false)]);
         assert_eq!(text(&packed), ["10.0.0.9 10.0.0.10 | 10.0.0.3 | 80 90"]);
         let packed = pack(vec![backend("10.0.0.1", &[80], true), backend("10.0.0.2", &[81], true)]);
         assert_eq!(text(&packed), ["10.0.0.1 |  | 80", "10.0.0.2 |  | 81"]);

@@ -104,7 +104,14 @@ fn wanted(endpoints: &Endpoints) -> Vec<Wanted> {
             .ports
             .iter()
             .flatten()
-            .map(|port| (port.name.clone().unwrap_or_default(), port.port, port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.app_protocol.clone()))
+            .map(|port| {
+                (
+                    port.name.clone().unwrap_or_default(),
+                    port.port,
+                    port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                    port.app_protocol.clone(),
+                )
+            })
             .collect();
         let ready = subset.addresses.iter().flatten().map(|address| (address, true));
         let waiting = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
@@ -141,7 +148,9 @@ mod tests {
         .unwrap();
         let found: Vec<String> = wanted(&endpoints)
             .iter()
-            .flat_map(|wanted| wanted.groups.iter().map(move |(ports, endpoints)| format!("{} {} {}", wanted.family, ports[0].1, endpoints.len())))
+            .flat_map(|wanted| {
+                wanted.groups.iter().map(move |(ports, endpoints)| format!("{} {} {}", wanted.family, ports[0].1, endpoints.len()))
+            })
             .collect();
         assert_eq!(found, ["IPv4 80 2", "IPv4 81 1", "IPv6 80 1"]);
     }

@@ -38,14 +38,20 @@ impl Controller for EphemeralVolumes {
             Watch::mapped(Selection::of::<PersistentVolumeClaim>(), |_, old, new, add| {
                 // A claim that is lost is made again.
                 if let (Some(old), None) = (old, new) {
-                    old.header.owners.iter().filter(|owner| &*owner.kind == "Pod").for_each(|owner| add(ObjectKey::new(&old.header.namespace, &owner.name)));
+                    old.header
+                        .owners
+                        .iter()
+                        .filter(|owner| &*owner.kind == "Pod")
+                        .for_each(|owner| add(ObjectKey::new(&old.header.namespace, &owner.name)));
                 }
             }),
         ]
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
-        let Some(pod) = context.cache::<Pod>().read::<Pod>(&key.namespace, &key.name).filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
+        let Some(pod) =
+            context.cache::<Pod>().read::<Pod>(&key.namespace, &key.name).filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        else {
             return Ok(Next::Done);
         };
         let claims = context.cache::<PersistentVolumeClaim>();

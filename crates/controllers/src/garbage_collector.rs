@@ -33,7 +33,10 @@ const FIRST_LIST: Duration = Duration::from_secs(30);
 
 /// The controller.
 pub fn controller(_: &Config) -> Entry {
-    Entry { account: "generic-garbage-collector", controller: Arc::new(GarbageCollector { graph: Arc::default(), absent: Mutex::default(), unresolved: Mutex::default() }) }
+    Entry {
+        account: "generic-garbage-collector",
+        controller: Arc::new(GarbageCollector { graph: Arc::default(), absent: Mutex::default(), unresolved: Mutex::default() }),
+    }
 }
 
 struct GarbageCollector {
@@ -141,7 +144,14 @@ impl GarbageCollector {
     }
 
     /// An object with owners stays as long as one of them does.
-    async fn judge(&self, context: &Context, key: &ObjectKey, resource: &ResourceId, namespaced: bool, entry: &Arc<Object>) -> Result<Next> {
+    async fn judge(
+        &self,
+        context: &Context,
+        key: &ObjectKey,
+        resource: &ResourceId,
+        namespaced: bool,
+        entry: &Arc<Object>,
+    ) -> Result<Next> {
         if entry.header.owners.is_empty() {
             return Ok(Next::Done);
         }
@@ -159,12 +169,15 @@ impl GarbageCollector {
         match decide(&owners, !dependents.is_empty()) {
             Decision::Keep => {}
             Decision::Cut => {
-                let lost = |uid: &str| entry.header.owners.iter().zip(&owners).any(|(owner, state)| *owner.uid == *uid && *state != State::Solid);
-                self.rewrite_owners(context, resource, entry, |owners| owners.retain(|owner| !lost(owner["uid"].as_str().unwrap_or("")))).await?;
+                let lost =
+                    |uid: &str| entry.header.owners.iter().zip(&owners).any(|(owner, state)| *owner.uid == *uid && *state != State::Solid);
+                self.rewrite_owners(context, resource, entry, |owners| owners.retain(|owner| !lost(owner["uid"].as_str().unwrap_or(""))))
+                    .await?;
             }
             Decision::Foreground => {
                 // A circle of objects that wait for each other: this one no longer blocks.
-                let circle = dependents.iter().any(|(_, dependent)| dependent.header.deletion_timestamp.is_some() && has(dependent, FOREGROUND));
+                let circle =
+                    dependents.iter().any(|(_, dependent)| dependent.header.deletion_timestamp.is_some() && has(dependent, FOREGROUND));
                 if circle {
                     let unblock = |owners: &mut Vec<Value>| owners.iter_mut().for_each(|owner| owner["blockOwnerDeletion"] = false.into());
                     if self.rewrite_owners(context, resource, entry, unblock).await? {
@@ -245,7 +258,13 @@ impl GarbageCollector {
         Ok(Next::Done)
     }
 
-    async fn rewrite_owners(&self, context: &Context, resource: &ResourceId, entry: &Object, change: impl FnOnce(&mut Vec<Value>)) -> Result<bool> {
+    async fn rewrite_owners(
+        &self,
+        context: &Context,
+        resource: &ResourceId,
+        entry: &Object,
+        change: impl FnOnce(&mut Vec<Value>),
+    ) -> Result<bool> {
         let object: Value = serde_json::from_slice(&entry.bytes)?;
         let mut owners = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         let before = owners.clone();
@@ -308,7 +327,9 @@ impl Graph {
 
     fn dependents(&self, uid: &str) -> Vec<(ResourceId, Arc<Object>)> {
         let resources = self.resources.read();
-        let all = resources.iter().flat_map(|(resource, watched)| watched.cache.by(&BY_OWNER, uid).into_iter().map(move |entry| (resource.clone(), entry)));
+        let all = resources
+            .iter()
+            .flat_map(|(resource, watched)| watched.cache.by(&BY_OWNER, uid).into_iter().map(move |entry| (resource.clone(), entry)));
         all.collect()
     }
 

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use client::{EventKind, Selection};
 use http::Method;
 use k8s_openapi::api::autoscaling::v2::{
-    HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
-    ResourceMetricStatus,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec,
+    MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
@@ -58,7 +58,9 @@ impl Controller for Autoscaler {
         vec![
             Watch::mapped(Selection::of::<HorizontalPodAutoscaler>(), |_, old, new, add| {
                 // Its own status is no reason to look again.
-                let generation = |entry: Option<&Arc<store::Entry>>| entry.and_then(|entry| cache::decode::<HorizontalPodAutoscaler>(entry)).map(|one| one.spec);
+                let generation = |entry: Option<&Arc<store::Entry>>| {
+                    entry.and_then(|entry| cache::decode::<HorizontalPodAutoscaler>(entry)).map(|one| one.spec)
+                };
                 if let Some(entry) = new.filter(|_| generation(old) != generation(new)) {
                     add(ObjectKey::of(entry));
                 }
@@ -90,13 +92,26 @@ impl Controller for Autoscaler {
 
 impl Autoscaler {
     /// Does one round; what goes wrong is told in the conditions.
-    async fn scale(&self, context: &Context, scaler: &HorizontalPodAutoscaler, spec: &HorizontalPodAutoscalerSpec, status: &mut HorizontalPodAutoscalerStatus, mut memory: Memory) -> Memory {
+    async fn scale(
+        &self,
+        context: &Context,
+        scaler: &HorizontalPodAutoscaler,
+        spec: &HorizontalPodAutoscalerSpec,
+        status: &mut HorizontalPodAutoscalerStatus,
+        mut memory: Memory,
+    ) -> Memory {
         let namespace = scaler.metadata.namespace.as_deref().unwrap_or("");
         let (path, mut scale) = match scale_of(context, namespace, spec).await {
             Ok(found) => found,
             Err(error) => {
                 context.event(scaler, EventKind::Warning, "FailedGetScale", error.to_string());
-                set(status, "AbleToScale", "False", "FailedGetScale", &format!("the HPA controller was unable to get the target's current scale: {error}"));
+                set(
+                    status,
+                    "AbleToScale",
+                    "False",
+                    "FailedGetScale",
+                    &format!("the HPA controller was unable to get the target's current scale: {error}"),
+                );
                 return memory;
             }
         };
@@ -121,9 +136,22 @@ impl Autoscaler {
                     return memory;
                 }
             };
-            set(status, "ScalingActive", "True", "ValidMetricFound", &format!("the HPA was able to successfully calculate a replica count from {}", look.leader));
+            set(
+                status,
+                "ScalingActive",
+                "True",
+                "ValidMetricFound",
+                &format!("the HPA was able to successfully calculate a replica count from {}", look.leader),
+            );
             status.current_metrics = Some(look.metrics);
-            let (wanted, limit) = autoscale_plan::settle(current, look.wish, (least, spec.max_replicas), spec.behavior.as_ref(), &mut memory, moment::seconds());
+            let (wanted, limit) = autoscale_plan::settle(
+                current,
+                look.wish,
+                (least, spec.max_replicas),
+                spec.behavior.as_ref(),
+                &mut memory,
+                moment::seconds(),
+            );
             match limit {
                 Some((reason, message)) => set(status, "ScalingLimited", "True", reason, message),
                 None => set(status, "ScalingLimited", "False", "DesiredWithinRange", "the desired count is within the acceptable range"),
@@ -133,7 +161,12 @@ impl Autoscaler {
         };
         status.desired_replicas = wanted;
         if wanted == current {
-            if status.conditions.iter().flatten().any(|condition| condition.type_ == "AbleToScale" && condition.reason.as_deref() == Some("SucceededGetScale")) {
+            if status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "AbleToScale" && condition.reason.as_deref() == Some("SucceededGetScale"))
+            {
                 set(status, "AbleToScale", "True", "ReadyForNewScale", "recommended size matches current size");
             }
             return memory;
@@ -144,11 +177,23 @@ impl Autoscaler {
                 memory.changes.push(Event { at: moment::seconds(), value: wanted - current });
                 status.last_scale_time = Some(moment::now());
                 context.event(scaler, EventKind::Normal, "SuccessfulRescale", format!("New size: {wanted}; reason: {why}"));
-                set(status, "AbleToScale", "True", "SucceededRescale", &format!("the HPA controller was able to update the target scale to {wanted}"));
+                set(
+                    status,
+                    "AbleToScale",
+                    "True",
+                    "SucceededRescale",
+                    &format!("the HPA controller was able to update the target scale to {wanted}"),
+                );
             }
             Err(error) => {
                 context.event(scaler, EventKind::Warning, "FailedRescale", format!("New size: {wanted}; reason: {why}; error: {error}"));
-                set(status, "AbleToScale", "False", "FailedUpdateScale", &format!("the HPA controller was unable to update the target scale: {error}"));
+                set(
+                    status,
+                    "AbleToScale",
+                    "False",
+                    "FailedUpdateScale",
+                    &format!("the HPA controller was unable to update the target scale: {error}"),
+                );
             }
         }
         memory
@@ -170,14 +215,27 @@ async fn scale_of(context: &Context, namespace: &str, spec: &HorizontalPodAutosc
 }
 
 /// The largest wish of all metrics; one that cannot be read forbids scaling down.
-async fn look(context: &Context, namespace: &str, spec: &HorizontalPodAutoscalerSpec, scale: &Value, current: i32) -> Result<Look, (&'static str, anyhow::Error)> {
+async fn look(
+    context: &Context,
+    namespace: &str,
+    spec: &HorizontalPodAutoscalerSpec,
+    scale: &Value,
+    current: i32,
+) -> Result<Look, (&'static str, anyhow::Error)> {
     let text = scale["status"]["selector"].as_str().unwrap_or("");
-    let selector = LabelSelector::parse(text).map_err(|error| ("InvalidSelector", anyhow!("couldn't convert selector into a corresponding internal selector object: {error}")))?;
+    let selector = LabelSelector::parse(text).map_err(|error| {
+        ("InvalidSelector", anyhow!("couldn't convert selector into a corresponding internal selector object: {error}"))
+    })?;
     if text.is_empty() {
         return Err(("InvalidSelector", anyhow!("selector is required")));
     }
     let entries = context.cache::<Pod>().list_namespace(namespace);
-    let pods: Vec<Owned> = entries.into_iter().filter(|entry| selector.matches_sorted(&entry.header.labels)).filter_map(pods::lite).filter(Owned::is_active).collect();
+    let pods: Vec<Owned> = entries
+        .into_iter()
+        .filter(|entry| selector.matches_sorted(&entry.header.labels))
+        .filter_map(pods::lite)
+        .filter(Owned::is_active)
+        .collect();
     let usage = usage(context, namespace, text).await;
     let mut look = Look { wish: 0, metrics: Vec::new(), leader: String::new() };
     let mut failure = None;
@@ -201,9 +259,16 @@ async fn look(context: &Context, namespace: &str, spec: &HorizontalPodAutoscaler
 
 /// Usage of pods by name and resource, in thousandths.
 async fn usage(context: &Context, namespace: &str, selector: &str) -> Result<HashMap<String, HashMap<String, i64>>, String> {
-    let escaped: String = selector.bytes().map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect();
+    let escaped: String = selector
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") })
+        .collect();
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={escaped}");
-    let list = context.client.call(Method::GET, &path, &Value::Null).await.map_err(|status| format!("unable to fetch metrics from resource metrics API: {status}"))?;
+    let list = context
+        .client
+        .call(Method::GET, &path, &Value::Null)
+        .await
+        .map_err(|status| format!("unable to fetch metrics from resource metrics API: {status}"))?;
     let mut all = HashMap::new();
     for pod in list["items"].as_array().into_iter().flatten() {
         let mut sums: HashMap<String, i64> = HashMap::new();
@@ -219,7 +284,12 @@ async fn usage(context: &Context, namespace: &str, selector: &str) -> Result<Has
 
 type Judged = (i32, MetricStatus, String);
 
-fn judge(metric: &MetricSpec, pods: &[Owned], usage: &Result<HashMap<String, HashMap<String, i64>>, String>, current: i32) -> Result<Judged, (&'static str, anyhow::Error)> {
+fn judge(
+    metric: &MetricSpec,
+    pods: &[Owned],
+    usage: &Result<HashMap<String, HashMap<String, i64>>, String>,
+    current: i32,
+) -> Result<Judged, (&'static str, anyhow::Error)> {
     let Some(resource) = metric.resource.as_ref().filter(|_| metric.type_ == "Resource") else {
         let reason = match metric.type_.as_str() {
             "Pods" => "FailedGetPodsMetric",
@@ -246,8 +316,16 @@ fn judge(metric: &MetricSpec, pods: &[Owned], usage: &Result<HashMap<String, Has
         })
         .collect();
     let (wish, shown) = wish(&samples, &resource.target, current).map_err(|error| failed(error.to_string()))?;
-    let status = MetricStatus { type_: "Resource".into(), resource: Some(ResourceMetricStatus { name: resource.name.clone(), current: shown }), ..MetricStatus::default() };
-    let leader = if resource.target.type_ == "Utilization" { format!("{} resource utilization (percentage of request)", resource.name) } else { format!("{} resource", resource.name) };
+    let status = MetricStatus {
+        type_: "Resource".into(),
+        resource: Some(ResourceMetricStatus { name: resource.name.clone(), current: shown }),
+        ..MetricStatus::default()
+    };
+    let leader = if resource.target.type_ == "Utilization" {
+        format!("{} resource utilization (percentage of request)", resource.name)
+    } else {
+        format!("{} resource", resource.name)
+    };
     Ok((wish, status, leader))
 }
 
@@ -262,7 +340,10 @@ fn request(pod: &Owned, resource: &str) -> i64 {
 }
 
 fn wish(samples: &[(Sample, i64)], target: &MetricTarget, current: i32) -> Result<(i32, MetricValueStatus)> {
-    let measured: Vec<(i64, i64)> = samples.iter().filter_map(|(sample, request)| if let Sample::Measured(value) = sample { Some((*value, *request)) } else { None }).collect();
+    let measured: Vec<(i64, i64)> = samples
+        .iter()
+        .filter_map(|(sample, request)| if let Sample::Measured(value) = sample { Some((*value, *request)) } else { None })
+        .collect();
     if measured.is_empty() {
         bail!("no metrics returned from resource metrics API");
     }
@@ -278,7 +359,12 @@ fn wish(samples: &[(Sample, i64)], target: &MetricTarget, current: i32) -> Resul
             shown.average_utilization = Some((measured.iter().map(|(value, _)| value).sum::<i64>() * 100 / requested) as i32);
             requested / measured.len() as i64 * i64::from(percent) / 100
         }
-        None => target.average_value.as_ref().and_then(|amount| Quantity::parse(&amount.0)).map(Quantity::milli).ok_or_else(|| anyhow!("the target has no value"))?,
+        None => target
+            .average_value
+            .as_ref()
+            .and_then(|amount| Quantity::parse(&amount.0))
+            .map(Quantity::milli)
+            .ok_or_else(|| anyhow!("the target has no value"))?,
     };
     let samples: Vec<Sample> = samples.iter().map(|(sample, _)| *sample).collect();
     let wish = autoscale_plan::replicas(current, &samples, goal).ok_or_else(|| anyhow!("no metrics returned from resource metrics API"))?;

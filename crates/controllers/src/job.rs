@@ -50,7 +50,12 @@ impl Controller for Jobs {
                     add(ObjectKey::of(entry));
                 }
                 if let (Some(old), None) = (old, new) {
-                    context.cache::<Pod>().by(&BY_OWNER, &old.header.uid).iter().filter(|pod| is_tracked(pod)).for_each(|pod| add(orphan_key(pod)));
+                    context
+                        .cache::<Pod>()
+                        .by(&BY_OWNER, &old.header.uid)
+                        .iter()
+                        .filter(|pod| is_tracked(pod))
+                        .for_each(|pod| add(orphan_key(pod)));
                 }
             }),
             Watch::mapped(Selection::of::<Pod>(), |context, old, new, add| {
@@ -184,7 +189,8 @@ fn view(owned: &Owned, counts_restarts: bool) -> JobPod {
     let failed = owned.lite.phase == client::Phase::Failed;
     let active = !succeeded && !failed && !owned.is_leaving();
     let label = header.label(INDEX);
-    let pod: Option<Pod> = if (finalizer && !active) || (counts_restarts && !succeeded && !failed) { cache::decode(&owned.entry) } else { None };
+    let pod: Option<Pod> =
+        if (finalizer && !active) || (counts_restarts && !succeeded && !failed) { cache::decode(&owned.entry) } else { None };
     let annotated = || pod.as_ref().and_then(|pod| pod.metadata.annotations.as_ref()?.get(INDEX).cloned());
     let restarts = pod.as_ref().filter(|_| active).and_then(|pod| pod.status.as_ref()).map_or(0, |status| {
         let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
@@ -271,7 +277,12 @@ async fn make_all(context: &Context, job: &Job, wanted: &[NewPod]) -> Result<(),
             match result {
                 Ok(pod) => {
                     made += 1;
-                    context.event(job, EventKind::Normal, "SuccessfulCreate", format!("Created pod: {}", pod.metadata.name.unwrap_or_default()));
+                    context.event(
+                        job,
+                        EventKind::Normal,
+                        "SuccessfulCreate",
+                        format!("Created pod: {}", pod.metadata.name.unwrap_or_default()),
+                    );
                 }
                 Err(status) => failure = Some(status),
             }
@@ -323,7 +334,11 @@ fn pod(job: &Job, new: &NewPod) -> Pod {
 
 fn index_variable() -> EnvVar {
     let field = ObjectFieldSelector { api_version: None, field_path: format!("metadata.labels['{INDEX}']") };
-    EnvVar { name: "JOB_COMPLETION_INDEX".into(), value: None, value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }) }
+    EnvVar {
+        name: "JOB_COMPLETION_INDEX".into(),
+        value: None,
+        value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,9 @@ mod tests {
 
     #[test]
     fn texts_round_trip() {
-        for (text, completions, wanted, count) in [("", 5, "", 0), ("0,2-5,7", 9, "0,2-5,7", 6), ("1,2", 9, "1,2", 2), ("1-2,3", 9, "1-3", 3), ("0-9", 4, "0-3", 4)] {
+        for (text, completions, wanted, count) in
+            [("", 5, "", 0), ("0,2-5,7", 9, "0,2-5,7", 6), ("1,2", 9, "1,2", 2), ("1-2,3", 9, "1-3", 3), ("0-9", 4, "0-3", 4)]
+        {
             let indexes = Indexes::parse(text, completions);
             assert_eq!((indexes.text().as_str(), indexes.count()), (wanted, count), "{text}");
         }

@@ -53,7 +53,8 @@ impl JobPod {
     fn finished_at(&self, now: i64) -> i64 {
         let status = self.pod.as_ref().and_then(|pod| pod.status.as_ref());
         let ends = status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let ends = ends.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|time| time.0.as_second());
+        let ends =
+            ends.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|time| time.0.as_second());
         let deleted = || self.pod.as_ref().and_then(|pod| pod.metadata.deletion_timestamp.as_ref()).map(|time| time.0.as_second());
         ends.max().or_else(deleted).unwrap_or(now).min(now)
     }
@@ -132,10 +133,16 @@ pub(crate) fn plan(job: &Job, pods: &[JobPod], now: &Time, remembered: Backoff) 
 
     let counted = |list: &Option<Vec<String>>, uid: &str| list.iter().flatten().any(|one| one == uid);
     let fresh = |pod: &&JobPod| pod.finalizer && (!round.indexed || round.has_place(pod));
-    let new_succeeded: Vec<&JobPod> = pods.iter().filter(fresh).filter(|pod| pod.succeeded && !counted(&uncounted.succeeded, &pod.uid)).collect();
-    let new_failed: Vec<&JobPod> = pods.iter().filter(fresh).filter(|pod| round.is_failed(pod) && !counted(&uncounted.failed, &pod.uid)).collect();
+    let new_succeeded: Vec<&JobPod> =
+        pods.iter().filter(fresh).filter(|pod| pod.succeeded && !counted(&uncounted.succeeded, &pod.uid)).collect();
+    let new_failed: Vec<&JobPod> =
+        pods.iter().filter(fresh).filter(|pod| round.is_failed(pod) && !counted(&uncounted.failed, &pod.uid)).collect();
     let count = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len) as i32;
-    let succeeded = if round.indexed { round.succeeded.count() } else { status.succeeded.unwrap_or(0) + new_succeeded.len() as i32 + count(&uncounted.succeeded) };
+    let succeeded = if round.indexed {
+        round.succeeded.count()
+    } else {
+        status.succeeded.unwrap_or(0) + new_succeeded.len() as i32 + count(&uncounted.succeeded)
+    };
     let failures = new_failed.iter().filter(|pod| round.judge(pod) != Verdict::Ignore).count() as i32;
     let failed = status.failed.unwrap_or(0) + failures + count(&uncounted.failed);
     plan.backoff = remember(remembered, &new_succeeded, &new_failed, seconds);
@@ -243,14 +250,16 @@ pub(crate) fn find<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondi
 
 fn remember(old: Backoff, succeeded: &[&JobPod], failed: &[&JobPod], now: i64) -> Backoff {
     let last_success = succeeded.iter().map(|pod| pod.finished_at(now)).max();
-    let after: Vec<i64> = failed.iter().map(|pod| pod.finished_at(now)).filter(|at| last_success.is_none_or(|success| *at > success)).collect();
+    let after: Vec<i64> =
+        failed.iter().map(|pod| pod.finished_at(now)).filter(|at| last_success.is_none_or(|success| *at > success)).collect();
     let base = if last_success.is_some() { Backoff::default() } else { old };
     Backoff { failures: base.failures + after.len() as u32, last: after.into_iter().max().unwrap_or(base.last).max(base.last) }
 }
 
 /// Condition `Suspended`; the event to record if it changed.
 fn suspend(status: &mut JobStatus, suspended: bool, now: &Time) -> Option<(&'static str, &'static str)> {
-    let (value, reason, message, event) = if suspended { ("True", "JobSuspended", "Job suspended", "Suspended") } else { ("False", "JobResumed", "Job resumed", "Resumed") };
+    let (value, reason, message, event) =
+        if suspended { ("True", "JobSuspended", "Job suspended", "Suspended") } else { ("False", "JobResumed", "Job resumed", "Resumed") };
     let known = status.conditions.iter_mut().flatten().find(|condition| condition.type_ == "Suspended");
     let fresh = JobCondition { status: value.into(), ..condition("Suspended", reason, message, now) };
     match known {
@@ -273,9 +282,26 @@ impl<'a> Round<'a> {
         let failed = Indexes::parse(status.failed_indexes.as_deref().unwrap_or(""), completions);
         let per_index = indexed && spec.backoff_limit_per_index.is_some();
         let only_failed = spec.pod_replacement_policy.as_deref() == Some("Failed");
-        let mut round = Round { spec, pods, now, completions, indexed, only_failed, per_index, succeeded: before.clone(), before, failed, kept: BTreeMap::new() };
+        let mut round = Round {
+            spec,
+            pods,
+            now,
+            completions,
+            indexed,
+            only_failed,
+            per_index,
+            succeeded: before.clone(),
+            before,
+            failed,
+            kept: BTreeMap::new(),
+        };
         if indexed {
-            for index in pods.iter().filter(|pod| pod.succeeded && pod.finalizer && round.has_place(pod)).filter_map(|pod| pod.index).collect::<Vec<_>>() {
+            for index in pods
+                .iter()
+                .filter(|pod| pod.succeeded && pod.finalizer && round.has_place(pod))
+                .filter_map(|pod| pod.index)
+                .collect::<Vec<_>>()
+            {
                 round.succeeded.add(index);
             }
         }
@@ -391,7 +417,8 @@ impl<'a> Round<'a> {
 
     /// Active pods that shall go: duplicates of an index first, then the least useful.
     fn surplus(&self, active: &[usize], succeeded: i32, suspended: bool) -> Vec<usize> {
-        let at_least = if suspended { active.len() } else { (active.len() as i32 - self.wanted(active.len() as i32, succeeded)).max(0) as usize };
+        let at_least =
+            if suspended { active.len() } else { (active.len() as i32 - self.wanted(active.len() as i32, succeeded)).max(0) as usize };
         let mut order = active.to_vec();
         order.sort_by_key(|place| (self.pods[*place].scheduled, self.pods[*place].ready));
         let mut victims = Vec::new();
@@ -426,7 +453,12 @@ impl<'a> Round<'a> {
             plan.create = vec![NewPod { index: None, annotations: BTreeMap::new() }; missing];
             return;
         }
-        let taken: BTreeSet<i32> = self.pods.iter().filter(|pod| pod.is_active() || (self.only_failed && pod.leaving && !pod.failed && !pod.succeeded)).filter_map(|pod| pod.index).collect();
+        let taken: BTreeSet<i32> = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_active() || (self.only_failed && pod.leaving && !pod.failed && !pod.succeeded))
+            .filter_map(|pod| pod.index)
+            .collect();
         let free = (0..self.completions).filter(|index| !taken.contains(index) && !self.succeeded.has(*index) && !self.failed.has(*index));
         for index in free.take(missing) {
             let mut annotations = BTreeMap::new();
@@ -437,7 +469,8 @@ impl<'a> Round<'a> {
                     continue;
                 }
                 let ignored = last.is_some_and(|pod| self.judge(pod) == Verdict::Ignore);
-                let (failures, skipped) = last.map_or((0, 0), |pod| (pod.annotation(FAILURES) + i32::from(!ignored), pod.annotation(IGNORED) + i32::from(ignored)));
+                let (failures, skipped) = last
+                    .map_or((0, 0), |pod| (pod.annotation(FAILURES) + i32::from(!ignored), pod.annotation(IGNORED) + i32::from(ignored)));
                 annotations.insert(FAILURES.into(), failures.to_string());
                 if skipped > 0 {
                     annotations.insert(IGNORED.into(), skipped.to_string());
@@ -482,7 +515,11 @@ impl<'a> Round<'a> {
                     uncounted.succeeded.get_or_insert_default().push(pod.uid.clone());
                     news += 1;
                 }
-            } else if (self.is_failed(pod) || failing) && !known(&uncounted.failed) && (!self.indexed || self.has_place(pod)) && self.judge(pod) != Verdict::Ignore {
+            } else if (self.is_failed(pod) || failing)
+                && !known(&uncounted.failed)
+                && (!self.indexed || self.has_place(pod))
+                && self.judge(pod) != Verdict::Ignore
+            {
                 uncounted.failed.get_or_insert_default().push(pod.uid.clone());
                 news += 1;
             }
@@ -560,9 +597,17 @@ mod tests {
     fn check(spec: Value, status: Value, text: &str, wanted: &str) {
         let plan = run(&job(spec, status), text);
         let indexes: Vec<String> = plan.create.iter().map(|pod| pod.index.map_or("-".to_owned(), |index| index.to_string())).collect();
-        let conditions: Vec<String> = plan.status.conditions.iter().flatten().map(|one| format!("{}={}", one.type_, one.reason.as_deref().unwrap_or(""))).collect();
+        let conditions: Vec<String> =
+            plan.status.conditions.iter().flatten().map(|one| format!("{}={}", one.type_, one.reason.as_deref().unwrap_or(""))).collect();
         let ending = plan.ending.map_or(String::new(), |ending| ending.type_);
-        let found = format!("create {} delete {:?} release {:?} active {} | {} {ending}", indexes.join(","), plan.delete, plan.release, plan.status.active.unwrap_or(0), conditions.join(" "));
+        let found = format!(
+            "create {} delete {:?} release {:?} active {} | {} {ending}",
+            indexes.join(","),
+            plan.delete,
+            plan.release,
+            plan.status.active.unwrap_or(0),
+            conditions.join(" ")
+        );
         assert_eq!(found.trim(), wanted, "{text}");
     }
 
@@ -572,12 +617,32 @@ mod tests {
         check(spec(), json!({}), "", "create -,- delete [] release [] active 2 |");
         check(spec(), json!({}), "a a", "create  delete [] release [] active 2 |");
         check(spec(), json!({}), "a s", "create - delete [] release [1] active 2 |");
-        check(spec(), json!({"succeeded": 2}), "s S S", "create  delete [] release [0] active 0 | SuccessCriteriaMet=CompletionsReached Complete");
+        check(
+            spec(),
+            json!({"succeeded": 2}),
+            "s S S",
+            "create  delete [] release [0] active 0 | SuccessCriteriaMet=CompletionsReached Complete",
+        );
         check(spec(), json!({}), "a f f", "create  delete [0] release [0, 1, 2] active 0 | FailureTarget=BackoffLimitExceeded Failed");
         check(json!({"parallelism": 2}), json!({}), "a s", "create  delete [] release [1] active 1 |");
-        check(json!({"completions": 3, "parallelism": 2, "suspend": true}), json!({}), "a a", "create  delete [0, 1] release [] active 0 | Suspended=JobSuspended");
-        check(json!({"completions": 1, "parallelism": 1, "activeDeadlineSeconds": 10}), json!({"startTime": "1970-01-01T00:16:20Z"}), "a", "create  delete [0] release [0] active 0 | FailureTarget=DeadlineExceeded Failed");
-        check(json!({"completions": 1, "parallelism": 1, "podReplacementPolicy": "Failed"}), json!({}), "d", "create  delete [] release [] active 0 |");
+        check(
+            json!({"completions": 3, "parallelism": 2, "suspend": true}),
+            json!({}),
+            "a a",
+            "create  delete [0, 1] release [] active 0 | Suspended=JobSuspended",
+        );
+        check(
+            json!({"completions": 1, "parallelism": 1, "activeDeadlineSeconds": 10}),
+            json!({"startTime": "1970-01-01T00:16:20Z"}),
+            "a",
+            "create  delete [0] release [0] active 0 | FailureTarget=DeadlineExceeded Failed",
+        );
+        check(
+            json!({"completions": 1, "parallelism": 1, "podReplacementPolicy": "Failed"}),
+            json!({}),
+            "d",
+            "create  delete [] release [] active 0 |",
+        );
     }
 
     #[test]
@@ -596,9 +661,15 @@ mod tests {
 
     #[test]
     fn indexes_fail_by_themselves() {
-        let spec = || json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0, "backoffLimit": 100});
+        let spec =
+            || json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0, "backoffLimit": 100});
         check(spec(), json!({}), "f0 a1", "create  delete [] release [0] active 1 |");
-        check(spec(), json!({"completedIndexes": "1"}), "f0 S1", "create  delete [] release [0] active 0 | FailureTarget=FailedIndexes Failed");
+        check(
+            spec(),
+            json!({"completedIndexes": "1"}),
+            "f0 S1",
+            "create  delete [] release [0] active 0 | FailureTarget=FailedIndexes Failed",
+        );
         let mut spec = spec();
         spec["backoffLimitPerIndex"] = 1.into();
         // The failed pod is kept until its successor carries the count.
@@ -607,7 +678,8 @@ mod tests {
 
     #[test]
     fn counted_pods_settle() {
-        let mut status: JobStatus = serde_json::from_value(json!({"failed": 1, "uncountedTerminatedPods": {"failed": ["a", "b"]}, "terminating": 0})).unwrap();
+        let mut status: JobStatus =
+            serde_json::from_value(json!({"failed": 1, "uncountedTerminatedPods": {"failed": ["a", "b"]}, "terminating": 0})).unwrap();
         settle(&mut status, &BTreeSet::from(["b".to_owned()]));
         assert_eq!(status.failed, Some(2));
         assert!(!may_end(&status));

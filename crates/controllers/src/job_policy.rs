@@ -1,6 +1,8 @@
 //! The policies of Jobs: what a failed pod means, and which successes are enough.
 
-use k8s_openapi::api::batch::v1::{PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, SuccessPolicy};
+use k8s_openapi::api::batch::v1::{
+    PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, SuccessPolicy,
+};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::job_indexes::Indexes;
@@ -23,7 +25,13 @@ pub(crate) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
     for (number, rule) in policy.iter().flat_map(|policy| policy.rules.iter().enumerate()) {
         let name = || format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or(""), pod.metadata.name.as_deref().unwrap_or(""));
         let why = if let Some(codes) = &rule.on_exit_codes {
-            matching_exit(pod, codes).map(|(container, code)| format!("Container {container} for pod {} failed with exit code {code} matching {} rule at index {number}", name(), rule.action))
+            matching_exit(pod, codes).map(|(container, code)| {
+                format!(
+                    "Container {container} for pod {} failed with exit code {code} matching {} rule at index {number}",
+                    name(),
+                    rule.action
+                )
+            })
         } else {
             matching_condition(pod, rule.on_pod_conditions.as_deref().unwrap_or_default())
                 .map(|condition| format!("Pod {} has condition {condition} matching {} rule at index {number}", name(), rule.action))
@@ -53,7 +61,9 @@ fn matching_exit(pod: &Pod, codes: &PodFailurePolicyOnExitCodesRequirement) -> O
 
 fn matching_condition(pod: &Pod, patterns: &[PodFailurePolicyOnPodConditionsPattern]) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_deref().unwrap_or_default();
-    let matches = |kind: &str, status: &str| patterns.iter().any(|pattern| pattern.type_ == kind && pattern.status.as_deref().unwrap_or("True") == status);
+    let matches = |kind: &str, status: &str| {
+        patterns.iter().any(|pattern| pattern.type_ == kind && pattern.status.as_deref().unwrap_or("True") == status)
+    };
     conditions.iter().find(|condition| matches(&condition.type_, &condition.status)).map(|condition| condition.type_.clone())
 }
 
@@ -93,7 +103,13 @@ mod tests {
             .unwrap()
         };
         let message = "Container main for pod n/p failed with exit code 42 matching FailJob rule at index 1";
-        let cases = [(1, None, Verdict::Count), (42, None, Verdict::FailJob(message.into())), (42, Some("DisruptionTarget"), Verdict::Ignore), (3, None, Verdict::FailIndex), (0, None, Verdict::Count)];
+        let cases = [
+            (1, None, Verdict::Count),
+            (42, None, Verdict::FailJob(message.into())),
+            (42, Some("DisruptionTarget"), Verdict::Ignore),
+            (3, None, Verdict::FailIndex),
+            (0, None, Verdict::Count),
+        ];
         for (code, condition, wanted) in cases {
             assert_eq!(judge(Some(&policy), &pod(code, condition)), wanted, "{code} {condition:?}");
         }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use client::{DeleteOptions, EventKind, ResourceId, Selection};
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
+    HostPathVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -78,7 +79,14 @@ async fn make(context: &Context, folder: &std::path::Path, claim: &PersistentVol
     if context.cache::<PersistentVolume>().get("", &name).is_some() {
         return Ok(());
     }
-    let fail = |why: &str| context.event(claim, EventKind::Warning, "ProvisioningFailed", format!("failed to provision volume with StorageClass {:?}: {why}", class_of_claim(claim)));
+    let fail = |why: &str| {
+        context.event(
+            claim,
+            EventKind::Warning,
+            "ProvisioningFailed",
+            format!("failed to provision volume with StorageClass {:?}: {why}", class_of_claim(claim)),
+        )
+    };
     if spec.volume_mode.as_deref() == Some("Block") {
         fail("only volumes of mode Filesystem can be made");
         return Ok(());
@@ -112,14 +120,23 @@ async fn make(context: &Context, folder: &std::path::Path, claim: &PersistentVol
 
 fn volume(folder: &std::path::Path, claim: &PersistentVolumeClaim, class: &StorageClass, name: &str, node: &Node) -> PersistentVolume {
     let spec = claim.spec.clone().unwrap_or_default();
-    let host = node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME)).or(node.metadata.name.as_ref()).cloned().unwrap_or_default();
-    let place = folder.join(format!("{name}_{}_{}", claim.metadata.namespace.as_deref().unwrap_or(""), claim.metadata.name.as_deref().unwrap_or("")));
+    let host =
+        node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME)).or(node.metadata.name.as_ref()).cloned().unwrap_or_default();
+    let place = folder.join(format!(
+        "{name}_{}_{}",
+        claim.metadata.namespace.as_deref().unwrap_or(""),
+        claim.metadata.name.as_deref().unwrap_or("")
+    ));
     let term = NodeSelectorTerm {
         match_expressions: Some(vec![NodeSelectorRequirement { key: HOSTNAME.into(), operator: "In".into(), values: Some(vec![host]) }]),
         match_fields: None,
     };
     PersistentVolume {
-        metadata: ObjectMeta { name: Some(name.to_owned()), annotations: Some(BTreeMap::from([(PROVISIONED_BY.to_owned(), NAME.to_owned())])), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            annotations: Some(BTreeMap::from([(PROVISIONED_BY.to_owned(), NAME.to_owned())])),
+            ..ObjectMeta::default()
+        },
         spec: Some(PersistentVolumeSpec {
             capacity: spec.resources.and_then(|resources| resources.requests),
             access_modes: spec.access_modes,
@@ -147,7 +164,9 @@ async fn remove(context: &Context, folder: &std::path::Path, volume: &Persistent
     // Only folders that were made here, directly below ours, are ever removed.
     if path.parent() == Some(folder) && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pvc-")) {
         match tokio::fs::remove_dir_all(&path).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("remove {}", path.display())),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
             _ => {}
         }
     }

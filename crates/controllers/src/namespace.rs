@@ -130,7 +130,10 @@ async fn try_empty(client: &Client, resource: &ResourceId, namespace: &str, left
         return Ok(());
     }
     let path = resource.collection_path(namespace);
-    match client.call(Method::DELETE, &path, &serde_json::json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"})).await {
+    match client
+        .call(Method::DELETE, &path, &serde_json::json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}))
+        .await
+    {
         Err(status) if status.code == 405 => delete_each(client, resource, namespace).await?,
         result => drop(result?),
     }
@@ -169,27 +172,57 @@ async fn remaining(client: &Client, resource: &ResourceId, namespace: &str, quer
 
 /// Type, status, reason and message of the five conditions.
 fn conditions(left: &Left) -> [(&'static str, &'static str, &'static str, String); 5] {
-    let counted = |counts: &BTreeMap<String, usize>, join: &str| counts.iter().map(|(name, count)| format!("{name}{join}{count} resource instances")).collect::<Vec<_>>().join(", ");
+    let counted = |counts: &BTreeMap<String, usize>, join: &str| {
+        counts.iter().map(|(name, count)| format!("{name}{join}{count} resource instances")).collect::<Vec<_>>().join(", ")
+    };
     let good = "False";
     let mut all = [
         ("NamespaceDeletionDiscoveryFailure", good, "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
-        ("NamespaceDeletionGroupVersionParsingFailure", good, "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
-        ("NamespaceDeletionContentFailure", good, "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned()),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            good,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            good,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".to_owned(),
+        ),
         ("NamespaceContentRemaining", good, "ContentRemoved", "All content successfully removed".to_owned()),
         ("NamespaceFinalizersRemaining", good, "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned()),
     ];
     if !left.stale.is_empty() {
         let text = left.stale.iter().map(|one| format!("{one}: stale GroupVersion discovery: {one}")).collect::<Vec<_>>().join(", ");
-        all[0] = (all[0].0, "True", "DiscoveryFailed", format!("Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {text}", left.stale.len()));
+        all[0] = (
+            all[0].0,
+            "True",
+            "DiscoveryFailed",
+            format!(
+                "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {text}",
+                left.stale.len()
+            ),
+        );
     }
     if !left.errors.is_empty() {
-        all[2] = (all[2].0, "True", "ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {}", left.errors.len(), left.errors.join(", ")));
+        all[2] = (
+            all[2].0,
+            "True",
+            "ContentDeletionFailed",
+            format!("Failed to delete all resource types, {} remaining: {}", left.errors.len(), left.errors.join(", ")),
+        );
     }
     if !left.objects.is_empty() {
         all[3] = (all[3].0, "True", "SomeResourcesRemain", format!("Some resources are remaining: {}", counted(&left.objects, " has ")));
     }
     if !left.finalizers.is_empty() {
-        all[4] = (all[4].0, "True", "SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", counted(&left.finalizers, " in ")));
+        all[4] = (
+            all[4].0,
+            "True",
+            "SomeFinalizersRemain",
+            format!("Some content in the namespace has finalizers remaining: {}", counted(&left.finalizers, " in ")),
+        );
     }
     all
 }
@@ -201,12 +234,22 @@ async fn tell(context: &Context, mut namespace: Namespace, left: &Left) -> Resul
     let mut changed = false;
     for (kind, value, reason, message) in conditions(left) {
         let old = known.iter_mut().find(|condition| condition.type_ == kind);
-        if old.as_ref().is_some_and(|old| old.status == value && old.reason.as_deref() == Some(reason) && old.message.as_deref() == Some(&message)) {
+        if old
+            .as_ref()
+            .is_some_and(|old| old.status == value && old.reason.as_deref() == Some(reason) && old.message.as_deref() == Some(&message))
+        {
             continue;
         }
         changed = true;
-        let since = old.as_ref().filter(|old| old.status == value).and_then(|old| old.last_transition_time.clone()).unwrap_or_else(moment::now);
-        let fresh = NamespaceCondition { type_: kind.into(), status: value.into(), reason: Some(reason.into()), message: Some(message), last_transition_time: Some(since) };
+        let since =
+            old.as_ref().filter(|old| old.status == value).and_then(|old| old.last_transition_time.clone()).unwrap_or_else(moment::now);
+        let fresh = NamespaceCondition {
+            type_: kind.into(),
+            status: value.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_transition_time: Some(since),
+        };
         match old {
             Some(old) => *old = fresh,
             None => known.push(fresh),

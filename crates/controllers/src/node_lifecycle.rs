@@ -37,7 +37,8 @@ const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
 /// The controller.
 pub fn controller(config: &Config) -> Entry {
-    let controller = NodeLifecycle { grace: config.node_monitor_grace, heartbeats: Arc::default(), ready: Arc::default(), known: Mutex::default() };
+    let controller =
+        NodeLifecycle { grace: config.node_monitor_grace, heartbeats: Arc::default(), ready: Arc::default(), known: Mutex::default() };
     Entry { account: "node-controller", controller: Arc::new(controller) }
 }
 
@@ -99,12 +100,22 @@ impl Controller for NodeLifecycle {
             self.heartbeats.lock().remove(&*key.name);
             if self.known.lock().remove(&*key.name) {
                 let gone = json!({"apiVersion": "v1", "kind": "Node", "name": &*key.name, "uid": &*key.name});
-                context.recorder.record(gone, EventKind::Normal, "RemovingNode", format!("Node {0} event: Removing Node {0} from Controller", key.name));
+                context.recorder.record(
+                    gone,
+                    EventKind::Normal,
+                    "RemovingNode",
+                    format!("Node {0} event: Removing Node {0} from Controller", key.name),
+                );
             }
             return Ok(Next::Done);
         };
         if self.known.lock().insert(key.name.to_string()) {
-            context.event(&node, EventKind::Normal, "RegisteredNode", format!("Node {0} event: Registered Node {0} in Controller", key.name));
+            context.event(
+                &node,
+                EventKind::Normal,
+                "RegisteredNode",
+                format!("Node {0} event: Registered Node {0} in Controller", key.name),
+            );
         }
         let silent = self.silent(&node);
         let grace = if ready_condition(&node).is_some() { self.grace } else { STARTUP_GRACE };
@@ -251,7 +262,11 @@ fn retainted(node: &Node, someone_ready: bool) -> Option<Vec<Taint>> {
         return None;
     }
     let wanted = wanted_taints(node, someone_ready);
-    let mut taints: Vec<Taint> = before.iter().filter(|taint| !is_managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()))).cloned().collect();
+    let mut taints: Vec<Taint> = before
+        .iter()
+        .filter(|taint| !is_managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())))
+        .cloned()
+        .collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
             taints.push(Taint { key: key.into(), effect: effect.into(), value: None, time_added: Some(moment::now()) });
@@ -280,17 +295,26 @@ mod tests {
 
     fn check(node: &Node, someone_ready: bool, wanted: Option<&[(&str, &str)]>) {
         let found = retainted(node, someone_ready);
-        let found: Option<Vec<(&str, &str)>> = found.as_ref().map(|taints| taints.iter().map(|taint| (taint.key.as_str(), taint.effect.as_str())).collect());
+        let found: Option<Vec<(&str, &str)>> =
+            found.as_ref().map(|taints| taints.iter().map(|taint| (taint.key.as_str(), taint.effect.as_str())).collect());
         assert_eq!(found.as_deref(), wanted);
     }
 
     #[test]
     fn conditions_become_taints() {
         check(&node(&[("Ready", "True")], &[], false), true, None);
-        check(&node(&[("Ready", "True")], &[("own", "NoSchedule"), (NOT_READY, "NoSchedule"), (UNREACHABLE, "NoExecute")], false), true, Some(&[("own", "NoSchedule")]));
+        check(
+            &node(&[("Ready", "True")], &[("own", "NoSchedule"), (NOT_READY, "NoSchedule"), (UNREACHABLE, "NoExecute")], false),
+            true,
+            Some(&[("own", "NoSchedule")]),
+        );
         check(&node(&[("Ready", "Unknown")], &[], false), true, Some(&[(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]));
         check(&node(&[("Ready", "Unknown")], &[(UNREACHABLE, "NoExecute")], false), false, Some(&[(UNREACHABLE, "NoSchedule")]));
-        check(&node(&[("Ready", "True"), ("DiskPressure", "True")], &[], true), true, Some(&[("node.kubernetes.io/disk-pressure", "NoSchedule"), (UNSCHEDULABLE, "NoSchedule")]));
+        check(
+            &node(&[("Ready", "True"), ("DiskPressure", "True")], &[], true),
+            true,
+            Some(&[("node.kubernetes.io/disk-pressure", "NoSchedule"), (UNSCHEDULABLE, "NoSchedule")]),
+        );
         check(&node(&[], &[(NOT_READY, "NoSchedule")], false), true, None);
     }
 

@@ -114,7 +114,8 @@ impl PodGc {
 }
 
 async fn surplus(context: &Context) -> Result<Next> {
-    let mut ended: Vec<Owned> = context.cache::<Pod>().list().into_iter().filter_map(pods::lite).filter(|pod| pod.lite.is_finished()).collect();
+    let mut ended: Vec<Owned> =
+        context.cache::<Pod>().list().into_iter().filter_map(pods::lite).filter(|pod| pod.lite.is_finished()).collect();
     let count = ended.len().saturating_sub(THRESHOLD);
     ended.sort_by_key(|pod| pod.entry.created);
     for pod in ended.iter().take(count) {

@@ -125,7 +125,12 @@ pub async fn release(client: &Client, resource: &ResourceId, entry: &Entry, owne
 ///
 /// # Errors
 /// The Status of an answer.
-pub async fn claim(context: &Context, metadata: &ObjectMeta, selector: &LabelSelector, owner: &OwnerReference) -> Result<Vec<Owned>, Status> {
+pub async fn claim(
+    context: &Context,
+    metadata: &ObjectMeta,
+    selector: &LabelSelector,
+    owner: &OwnerReference,
+) -> Result<Vec<Owned>, Status> {
     let cache = context.cache::<Pod>();
     let leaving = metadata.deletion_timestamp.is_some();
     let mut mine = Vec::new();

@@ -52,14 +52,16 @@ impl Controller for Binder {
             Watch::mapped(Selection::of::<PersistentVolumeClaim>(), |context, old, new, add| {
                 for entry in [old, new].into_iter().flatten() {
                     add(ObjectKey::of(entry));
-                    let volume = cache::decode::<PersistentVolumeClaim>(entry).and_then(|claim| claim.spec?.volume_name).unwrap_or_default();
+                    let volume =
+                        cache::decode::<PersistentVolumeClaim>(entry).and_then(|claim| claim.spec?.volume_name).unwrap_or_default();
                     if !volume.is_empty() {
                         add(ObjectKey::new("", &volume));
                     }
                 }
                 if let (Some(old), None) = (old, new) {
                     for volume in context.cache::<PersistentVolume>().list() {
-                        let claimed = cache::decode::<PersistentVolume>(&volume).is_some_and(|volume| claim_ref(&volume).is_some_and(|one| one.uid.as_deref() == Some(&old.header.uid)));
+                        let claimed = cache::decode::<PersistentVolume>(&volume)
+                            .is_some_and(|volume| claim_ref(&volume).is_some_and(|one| one.uid.as_deref() == Some(&old.header.uid)));
                         if claimed {
                             add(ObjectKey::of(&volume));
                         }
@@ -121,10 +123,16 @@ async fn sync_claim(context: &Context, claim: PersistentVolumeClaim) -> Result<(
     let named = if name.is_empty() { None } else { volumes.read::<PersistentVolume>("", name) };
     if is_bound(&claim) {
         return match named {
-            None if name.is_empty() => lose(context, claim, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!").await,
+            None if name.is_empty() => {
+                lose(context, claim, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!").await
+            }
             None => lose(context, claim, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!").await,
-            Some(volume) if claim_ref(&volume).is_none() || claim_ref(&volume).is_some_and(|one| one.uid == claim.metadata.uid) => bind(context, volume, claim).await,
-            Some(_) => lose(context, claim, "ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly").await,
+            Some(volume) if claim_ref(&volume).is_none() || claim_ref(&volume).is_some_and(|one| one.uid == claim.metadata.uid) => {
+                bind(context, volume, claim).await
+            }
+            Some(_) => {
+                lose(context, claim, "ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly").await
+            }
         };
     }
     if claim.metadata.deletion_timestamp.is_some() {
@@ -166,7 +174,8 @@ async fn sync_claim(context: &Context, claim: PersistentVolumeClaim) -> Result<(
 fn consumer(context: &Context, claim: &PersistentVolumeClaim) -> Option<String> {
     let name = claim.metadata.name.as_deref().unwrap_or("");
     let pods = context.cache::<Pod>().list_namespace(claim.metadata.namespace.as_deref().unwrap_or(""));
-    let waiting = pods.iter().filter(|pod| pod.header.field("spec.nodeName").is_empty()).filter(|pod| crate::pvc_protection::uses(pod, name));
+    let waiting =
+        pods.iter().filter(|pod| pod.header.field("spec.nodeName").is_empty()).filter(|pod| crate::pvc_protection::uses(pod, name));
     waiting.map(|pod| pod.header.name.to_string()).next()
 }
 
@@ -174,7 +183,12 @@ fn consumer(context: &Context, claim: &PersistentVolumeClaim) -> Option<String> 
 async fn provision(context: &Context, mut claim: PersistentVolumeClaim, class: Option<&StorageClass>) -> Result<PersistentVolumeClaim> {
     let wanted = class_of_claim(&claim).to_owned();
     if wanted.is_empty() {
-        context.event(&claim, EventKind::Normal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set");
+        context.event(
+            &claim,
+            EventKind::Normal,
+            "FailedBinding",
+            "no persistent volumes available for this claim and no storage class is set",
+        );
         return Ok(claim);
     }
     let Some(class) = class else {
@@ -266,7 +280,12 @@ async fn set_phase(context: &Context, mut claim: PersistentVolumeClaim, phase: &
     Ok(())
 }
 
-async fn set_volume_phase(context: &Context, mut volume: PersistentVolume, phase: &str, message: Option<String>) -> Result<PersistentVolume> {
+async fn set_volume_phase(
+    context: &Context,
+    mut volume: PersistentVolume,
+    phase: &str,
+    message: Option<String>,
+) -> Result<PersistentVolume> {
     let status = volume.status.get_or_insert_default();
     if status.phase.as_deref() == Some(phase) && status.message == message {
         return Ok(volume);

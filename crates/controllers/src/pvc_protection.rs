@@ -72,7 +72,8 @@ impl Controller for Protection {
 /// Whether a pod names a claim, looked for in its bytes first.
 pub(crate) fn uses(pod: &store::Entry, claim: &str) -> bool {
     let contains = |text: &[u8]| pod.bytes.windows(text.len()).any(|window| window == text);
-    (contains(b"\"persistentVolumeClaim\"") || contains(b"\"ephemeral\"")) && cache::decode::<Pod>(pod).is_some_and(|pod| names(&pod, claim))
+    (contains(b"\"persistentVolumeClaim\"") || contains(b"\"ephemeral\""))
+        && cache::decode::<Pod>(pod).is_some_and(|pod| names(&pod, claim))
 }
 
 fn names(pod: &Pod, claim: &str) -> bool {

@@ -96,7 +96,13 @@ async fn create(context: &Context, set: &Set, count: usize) -> Result<(), api::S
         let results = join_all((0..size).map(|_| context.client.create(&pod))).await;
         for result in results {
             match result {
-                Ok(made) => event(context, set, EventKind::Normal, "SuccessfulCreate", format!("Created pod: {}", made.metadata.name.unwrap_or_default())),
+                Ok(made) => event(
+                    context,
+                    set,
+                    EventKind::Normal,
+                    "SuccessfulCreate",
+                    format!("Created pod: {}", made.metadata.name.unwrap_or_default()),
+                ),
                 Err(status) => {
                     // A namespace that is being deleted refuses pods; that is no failure worth a word.
                     if !status.message.contains("is being terminated") {
@@ -119,7 +125,9 @@ async fn delete(context: &Context, set: &Set, active: &[Owned], count: usize) ->
         let node = pod.entry.header.field("spec.nodeName");
         nodes.iter().filter(|one| !node.is_empty() && *one == node).count()
     });
-    let results = join_all(ranked[..count.min(ranked.len())].iter().map(|pod| async { (pod.name(), pods::delete(&context.client, pod).await) })).await;
+    let results =
+        join_all(ranked[..count.min(ranked.len())].iter().map(|pod| async { (pod.name(), pods::delete(&context.client, pod).await) }))
+            .await;
     for (name, result) in results {
         match result {
             Ok(()) => event(context, set, EventKind::Normal, "SuccessfulDelete", format!("Deleted pod: {name}")),

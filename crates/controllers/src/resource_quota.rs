@@ -88,7 +88,10 @@ fn matters(old: Option<&Arc<store::Entry>>, new: Option<&Arc<store::Entry>>) -> 
         return true;
     };
     let ended = |entry: &store::Entry| entry.header.project::<PodLite>().map(PodLite::is_finished);
-    ended(new).is_none() || ended(old) != ended(new) || old.header.generation != new.header.generation || old.header.deletion_timestamp != new.header.deletion_timestamp
+    ended(new).is_none()
+        || ended(old) != ended(new)
+        || old.header.generation != new.header.generation
+        || old.header.deletion_timestamp != new.header.deletion_timestamp
 }
 
 fn add(used: &mut Usage, more: Usage) {
@@ -112,7 +115,10 @@ async fn counted(context: &Context, names: impl Iterator<Item = &str>) -> Result
         if served.is_none() {
             served = Some(discovery::resources(&context.client).await?.0);
         }
-        let known = served.iter().flatten().find(|one| one.resource.group == group && one.resource.plural == plural && one.namespaced && one.has("watch"));
+        let known = served
+            .iter()
+            .flatten()
+            .find(|one| one.resource.group == group && one.resource.plural == plural && one.namespaced && one.has("watch"));
         let Some(one) = known else {
             continue;
         };
@@ -126,7 +132,14 @@ async fn counted(context: &Context, names: impl Iterator<Item = &str>) -> Result
 /// A custom resource counts by its name alone; the rest of the definition is never looked at.
 fn custom(resource: &ResourceId, kind: &str) -> ResourceDef {
     let pods = api::resources::find("", "v1", "pods").expect("pods are built in");
-    ResourceDef { group: (*resource.group).into(), version: (*resource.version).into(), plural: (*resource.plural).into(), kind: kind.into(), custom: true, ..(**pods).clone() }
+    ResourceDef {
+        group: (*resource.group).into(),
+        version: (*resource.version).into(),
+        plural: (*resource.plural).into(),
+        kind: kind.into(),
+        custom: true,
+        ..(**pods).clone()
+    }
 }
 
 /// Group and plural of what a name counts.

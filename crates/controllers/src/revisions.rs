@@ -119,11 +119,16 @@ pub(crate) async fn ensure(context: &Context, parent: &Parent<'_>, all: &mut Vec
 
 /// Removes the oldest revisions that nobody uses, beyond the limit.
 pub(crate) async fn truncate(context: &Context, all: &[ControllerRevision], used: &BTreeSet<String>, limit: Option<i32>) -> Result<()> {
-    let idle: Vec<&ControllerRevision> = all.iter().filter(|revision| !used.contains(revision.metadata.name.as_deref().unwrap_or(""))).collect();
+    let idle: Vec<&ControllerRevision> =
+        all.iter().filter(|revision| !used.contains(revision.metadata.name.as_deref().unwrap_or(""))).collect();
     let surplus = idle.len().saturating_sub(limit.unwrap_or(10).max(0) as usize);
     for revision in idle.into_iter().take(surplus) {
         let (namespace, name) = (revision.metadata.namespace.as_deref().unwrap_or(""), revision.metadata.name.as_deref().unwrap_or(""));
-        match context.client.delete(&REVISIONS, namespace, name, &DeleteOptions::uid(revision.metadata.uid.clone().unwrap_or_default())).await {
+        match context
+            .client
+            .delete(&REVISIONS, namespace, name, &DeleteOptions::uid(revision.metadata.uid.clone().unwrap_or_default()))
+            .await
+        {
             Err(status) if !status.is_not_found() => return Err(status.into()),
             _ => {}
         }
@@ -137,7 +142,9 @@ mod tests {
 
     #[test]
     fn templates_come_back() {
-        let wanted: PodTemplateSpec = serde_json::from_value(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})).unwrap();
+        let wanted: PodTemplateSpec =
+            serde_json::from_value(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}))
+                .unwrap();
         let revision = ControllerRevision { data: Some(RawExtension(data(&wanted))), ..ControllerRevision::default() };
         assert_eq!(revision.data.as_ref().unwrap().0["spec"]["template"]["$patch"], "replace");
         assert!(same(&revision, &wanted));

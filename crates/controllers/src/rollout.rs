@@ -150,7 +150,8 @@ mod tests {
     /// `replicas surge unavailable new old.. -> steps`, a set as wanted/exists/available.
     fn check(replicas: i32, surge: i32, unavailable: i32, new: &str, old: &[&str], steps: &[(Option<usize>, i32)]) {
         let old: Vec<Scale> = old.iter().map(|text| scale(text)).collect();
-        let found: Vec<(Option<usize>, i32)> = rolling(replicas, surge, unavailable, scale(new), &old).into_iter().map(|step| (step.set, step.replicas)).collect();
+        let found: Vec<(Option<usize>, i32)> =
+            rolling(replicas, surge, unavailable, scale(new), &old).into_iter().map(|step| (step.set, step.replicas)).collect();
         assert_eq!(found, steps, "new {new} old {old:?}");
     }
 

@@ -29,7 +29,9 @@ impl Controller for ServiceCidrs {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let all = |context: &Context, add: &mut dyn FnMut(ObjectKey)| context.cache::<ServiceCIDR>().list().iter().for_each(|entry| add(ObjectKey::of(entry)));
+        let all = |context: &Context, add: &mut dyn FnMut(ObjectKey)| {
+            context.cache::<ServiceCIDR>().list().iter().for_each(|entry| add(ObjectKey::of(entry)))
+        };
         vec![
             Watch::mapped(Selection::of::<ServiceCIDR>(), move |context, old, new, add| {
                 if let Some(entry) = new {
@@ -67,7 +69,12 @@ impl Controller for ServiceCidrs {
         if !kept {
             return Ok(Next::Done);
         }
-        let others: Vec<ServiceCIDR> = cache.list().iter().filter(|entry| Some(&*entry.header.name) != range.metadata.name.as_deref() && entry.header.deletion_timestamp.is_none()).filter_map(|entry| cache::decode(entry)).collect();
+        let others: Vec<ServiceCIDR> = cache
+            .list()
+            .iter()
+            .filter(|entry| Some(&*entry.header.name) != range.metadata.name.as_deref() && entry.header.deletion_timestamp.is_none())
+            .filter_map(|entry| cache::decode(entry))
+            .collect();
         let others: Vec<IpNet> = others.iter().flat_map(nets).collect();
         let used: Vec<IpAddr> = context.cache::<IPAddress>().list().iter().filter_map(|entry| entry.header.name.parse().ok()).collect();
         if is_needed(&nets(&range), &others, &used) {

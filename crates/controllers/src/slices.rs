@@ -48,7 +48,8 @@ pub(crate) struct Publisher {
 /// The slices of a service that a cache of one manager's slices shows.
 pub(crate) fn of_service(cache: &Cache, key: &ObjectKey) -> Vec<EndpointSlice> {
     let entries = cache.list_namespace(&key.namespace);
-    let mine = entries.iter().filter(|entry| entry.header.label(SERVICE_NAME) == Some(&key.name) && entry.header.deletion_timestamp.is_none());
+    let mine =
+        entries.iter().filter(|entry| entry.header.label(SERVICE_NAME) == Some(&key.name) && entry.header.deletion_timestamp.is_none());
     mine.filter_map(|entry| cache::decode(entry)).collect()
 }
 
@@ -60,10 +61,16 @@ pub(crate) async fn apply(context: &Context, publisher: &Publisher, mine: Vec<En
             endpoints.sort_by(|one, two| one.addresses.cmp(&two.addresses));
             let ports: Vec<EndpointPort> = ports
                 .into_iter()
-                .map(|(name, port, protocol, app_protocol)| EndpointPort { name: Some(name), port: Some(port), protocol: Some(protocol), app_protocol })
+                .map(|(name, port, protocol, app_protocol)| EndpointPort {
+                    name: Some(name),
+                    port: Some(port),
+                    protocol: Some(protocol),
+                    app_protocol,
+                })
                 .collect();
-            let (fitting, rest): (Vec<EndpointSlice>, Vec<EndpointSlice>) =
-                left.into_iter().partition(|slice| slice.address_type == family && slice.ports.as_deref().unwrap_or_default() == ports.as_slice());
+            let (fitting, rest): (Vec<EndpointSlice>, Vec<EndpointSlice>) = left
+                .into_iter()
+                .partition(|slice| slice.address_type == family && slice.ports.as_deref().unwrap_or_default() == ports.as_slice());
             left = rest;
             let plan = plan(fitting, endpoints, publisher.limit);
             carry_out(context, publisher, family, &ports, plan).await?;
@@ -124,8 +131,11 @@ fn plan(slices: Vec<EndpointSlice>, endpoints: Vec<Endpoint>, limit: usize) -> P
 
 async fn carry_out(context: &Context, publisher: &Publisher, family: &str, ports: &[EndpointPort], plan: Plan) -> Result<()> {
     for (slice, stay) in plan.keep {
-        let annotations = publisher.annotations.as_ref().is_none_or(|wanted| slice.metadata.annotations.as_ref().unwrap_or(&BTreeMap::new()) == wanted);
-        let same = slice.endpoints.as_deref().unwrap_or_default() == stay.as_slice() && slice.metadata.labels.as_ref() == Some(&publisher.labels) && annotations;
+        let annotations =
+            publisher.annotations.as_ref().is_none_or(|wanted| slice.metadata.annotations.as_ref().unwrap_or(&BTreeMap::new()) == wanted);
+        let same = slice.endpoints.as_deref().unwrap_or_default() == stay.as_slice()
+            && slice.metadata.labels.as_ref() == Some(&publisher.labels)
+            && annotations;
         if !same {
             let mut metadata = slice.metadata.clone();
             metadata.labels = Some(publisher.labels.clone());

@@ -107,7 +107,9 @@ pub(crate) fn plan(slots: &[Slot], wish: &Wish) -> Vec<Step> {
         condemned.sort_by_key(|slot| -slot.ordinal);
         let first_sick = condemned.iter().filter(|slot| !slot.is_healthy()).map(|slot| slot.ordinal).min();
         if let Some(slot) = condemned.first() {
-            let waits = slot.leaving || (!slot.ready && first_sick != Some(slot.ordinal)) || (!slot.available && first_sick.is_some_and(|sick| sick != slot.ordinal));
+            let waits = slot.leaving
+                || (!slot.ready && first_sick != Some(slot.ordinal))
+                || (!slot.available && first_sick.is_some_and(|sick| sick != slot.ordinal));
             return if waits { Vec::new() } else { vec![Step::Condemn(slot.ordinal)] };
         }
     }
@@ -144,7 +146,8 @@ fn update(slots: &[Slot], wish: &Wish, lowest: i32) -> Vec<Step> {
         return steps;
     }
     for ordinal in (lowest..wish.start + wish.replicas).rev() {
-        let Some(slot) = slots.iter().find(|slot| slot.ordinal == ordinal).filter(|slot| slot.revision != wish.update && !slot.leaving) else {
+        let Some(slot) = slots.iter().find(|slot| slot.ordinal == ordinal).filter(|slot| slot.revision != wish.update && !slot.leaving)
+        else {
             continue;
         };
         let sick = !slot.ready || !slot.available;
@@ -171,10 +174,18 @@ mod tests {
                 let kind = letter.to_ascii_lowercase();
                 let well = letter.is_ascii_uppercase();
                 let revision = if kind == 'n' { "new" } else { "old" };
-                Slot { ordinal: ordinal as i32, revision: revision.into(), ready: well, available: well, leaving: kind == 'x', ended: kind == 'f' }
+                Slot {
+                    ordinal: ordinal as i32,
+                    revision: revision.into(),
+                    ready: well,
+                    available: well,
+                    leaving: kind == 'x',
+                    ended: kind == 'f',
+                }
             })
             .collect();
-        let wish = Wish { start: 0, replicas, parallel, partition, max_unavailable, current: "old".into(), update: "new".into(), leaving: false };
+        let wish =
+            Wish { start: 0, replicas, parallel, partition, max_unavailable, current: "old".into(), update: "new".into(), leaving: false };
         assert_eq!(plan(&slots, &wish), wanted, "{text} {replicas}");
     }
 

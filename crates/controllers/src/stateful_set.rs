@@ -67,7 +67,13 @@ impl Controller for StatefulSets {
         let owner = pods::controller_ref("apps/v1", "StatefulSet", &set.metadata);
         let old = set.status.clone().unwrap_or_default();
         let mut history = revisions::of(context, &uid);
-        let parent = Parent { metadata: &set.metadata, owner: owner.clone(), template: &spec.template, collisions: old.collision_count, label: REVISION_HASH };
+        let parent = Parent {
+            metadata: &set.metadata,
+            owner: owner.clone(),
+            template: &spec.template,
+            collisions: old.collision_count,
+            label: REVISION_HASH,
+        };
         let update = match (set.metadata.deletion_timestamp.is_some(), history.last()) {
             (true, Some(last)) => last.clone(),
             (true, None) => return Ok(Next::Done),
@@ -80,7 +86,11 @@ impl Controller for StatefulSets {
                 }
             },
         };
-        let current = history.iter().find(|revision| revision.metadata.name == old.current_revision && old.current_revision.is_some()).unwrap_or(&update).clone();
+        let current = history
+            .iter()
+            .find(|revision| revision.metadata.name == old.current_revision && old.current_revision.is_some())
+            .unwrap_or(&update)
+            .clone();
         let selector = LabelSelector::from_value(&serde_json::to_value(&spec.selector)?).map_err(anyhow::Error::msg)?;
         let owned = claim(context, &set, &selector, &owner).await?;
         let min_ready = i64::from(spec.min_ready_seconds.unwrap_or(0));
@@ -113,7 +123,12 @@ impl Controller for StatefulSets {
             collision_count: Some(old.collision_count.unwrap_or(0)),
             conditions: old.conditions.clone(),
         };
-        if wish.partition.is_some() && counts.updated == wish.replicas && counts.ready == wish.replicas && counts.replicas == wish.replicas && wish.current != wish.update {
+        if wish.partition.is_some()
+            && counts.updated == wish.replicas
+            && counts.ready == wish.replicas
+            && counts.replicas == wish.replicas
+            && wish.current != wish.update
+        {
             status.current_replicas = some(counts.updated);
             status.current_revision = Some(wish.update.clone());
         }
@@ -227,10 +242,16 @@ impl Round<'_> {
                 let pod = self.pod(*ordinal, revision);
                 let pod_name = pod.metadata.name.clone().unwrap_or_default();
                 match self.context.client.create(&pod).await {
-                    Ok(_) => self.tell(EventKind::Normal, "SuccessfulCreate", format!("create Pod {pod_name} in StatefulSet {name} successful")),
+                    Ok(_) => {
+                        self.tell(EventKind::Normal, "SuccessfulCreate", format!("create Pod {pod_name} in StatefulSet {name} successful"))
+                    }
                     Err(status) if status.message.contains("is being terminated") && status.code == 403 => {}
                     Err(status) => {
-                        self.tell(EventKind::Warning, "FailedCreate", format!("create Pod {pod_name} in StatefulSet {name} failed error: {status}"));
+                        self.tell(
+                            EventKind::Warning,
+                            "FailedCreate",
+                            format!("create Pod {pod_name} in StatefulSet {name} failed error: {status}"),
+                        );
                         return Err(status.into());
                     }
                 }
@@ -240,9 +261,17 @@ impl Round<'_> {
                     return Ok(());
                 };
                 match pods::delete(&self.context.client, pod).await {
-                    Ok(()) => self.tell(EventKind::Normal, "SuccessfulDelete", format!("delete Pod {} in StatefulSet {name} successful", pod.name())),
+                    Ok(()) => self.tell(
+                        EventKind::Normal,
+                        "SuccessfulDelete",
+                        format!("delete Pod {} in StatefulSet {name} successful", pod.name()),
+                    ),
                     Err(status) => {
-                        self.tell(EventKind::Warning, "FailedDelete", format!("delete Pod {} in StatefulSet {name} failed error: {status}", pod.name()));
+                        self.tell(
+                            EventKind::Warning,
+                            "FailedDelete",
+                            format!("delete Pod {} in StatefulSet {name} failed error: {status}", pod.name()),
+                        );
                         return Err(status.into());
                     }
                 }
@@ -256,10 +285,12 @@ impl Round<'_> {
     }
 
     fn pod(&self, ordinal: i32, revision: &str) -> Pod {
-        let stored = self.templates.iter().find(|one| one.metadata.name.as_deref() == Some(revision)).and_then(|one| revisions::template(one));
+        let stored =
+            self.templates.iter().find(|one| one.metadata.name.as_deref() == Some(revision)).and_then(|one| revisions::template(one));
         let template: PodTemplateSpec = stored.unwrap_or_else(|| self.spec.template.clone());
         let name = self.pod_name(ordinal);
-        let mut pod = pods::from_template(&template, self.set.metadata.namespace.as_deref().unwrap_or(""), &self.owner.name, self.owner.clone());
+        let mut pod =
+            pods::from_template(&template, self.set.metadata.namespace.as_deref().unwrap_or(""), &self.owner.name, self.owner.clone());
         pod.metadata.generate_name = None;
         pod.metadata.name = Some(name.clone());
         let labels = pod.metadata.labels.get_or_insert_default();
@@ -323,10 +354,16 @@ impl Round<'_> {
             }
             let (pod, set) = (self.pod_name(ordinal), &self.owner.name);
             match self.context.client.create(&claim).await {
-                Ok(_) => self.tell(EventKind::Normal, "SuccessfulCreate", format!("create Claim {name} Pod {pod} in StatefulSet {set} success")),
+                Ok(_) => {
+                    self.tell(EventKind::Normal, "SuccessfulCreate", format!("create Claim {name} Pod {pod} in StatefulSet {set} success"))
+                }
                 Err(status) if status.is_already_exists() => {}
                 Err(status) => {
-                    self.tell(EventKind::Warning, "FailedCreate", format!("create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {status}"));
+                    self.tell(
+                        EventKind::Warning,
+                        "FailedCreate",
+                        format!("create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {status}"),
+                    );
                     return Err(status.into());
                 }
             }
@@ -336,7 +373,9 @@ impl Round<'_> {
 
     /// Claims belong to whoever takes them along: the set, or a pod that is too many.
     async fn keep_claims(&self, slots: &[Slot], wish: &Wish) -> Result<()> {
-        if self.spec.volume_claim_templates.iter().flatten().next().is_none() || (self.retains("whenDeleted") && self.retains("whenScaled") && !self.was_taken_along()) {
+        if self.spec.volume_claim_templates.iter().flatten().next().is_none()
+            || (self.retains("whenDeleted") && self.retains("whenScaled") && !self.was_taken_along())
+        {
             return Ok(());
         }
         let cache = self.context.cache::<PersistentVolumeClaim>();
@@ -368,11 +407,19 @@ impl Round<'_> {
 
     fn owners_of_claim(&self, before: &[OwnerReference], condemned: bool, pod: Option<&Owned>) -> Vec<OwnerReference> {
         let pod_uid = pod.map(|pod| pod.entry.header.uid.to_string()).unwrap_or_default();
-        let mut owners: Vec<OwnerReference> = before.iter().filter(|owner| owner.uid != self.owner.uid && owner.uid != pod_uid).cloned().collect();
+        let mut owners: Vec<OwnerReference> =
+            before.iter().filter(|owner| owner.uid != self.owner.uid && owner.uid != pod_uid).cloned().collect();
         let with_pod = condemned && !self.retains("whenScaled");
         if with_pod {
             if let Some(pod) = pod {
-                owners.push(OwnerReference { api_version: "v1".into(), kind: "Pod".into(), name: pod.name().to_owned(), uid: pod_uid, controller: Some(true), block_owner_deletion: Some(true) });
+                owners.push(OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Pod".into(),
+                    name: pod.name().to_owned(),
+                    uid: pod_uid,
+                    controller: Some(true),
+                    block_owner_deletion: Some(true),
+                });
             }
         } else if !self.retains("whenDeleted") {
             owners.push(self.set_owner());
@@ -387,7 +434,8 @@ mod tests {
 
     #[test]
     fn names_have_ordinals() {
-        for (pod, wanted) in [("web-0", Some(0)), ("web-12", Some(12)), ("web-01", None), ("web-a", None), ("webs-1", None), ("web", None)] {
+        for (pod, wanted) in [("web-0", Some(0)), ("web-12", Some(12)), ("web-01", None), ("web-a", None), ("webs-1", None), ("web", None)]
+        {
             assert_eq!(ordinal("web", pod), wanted, "{pod}");
         }
     }

@@ -35,14 +35,20 @@ impl Controller for TaintEviction {
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch::mapped(Selection::of::<Pod>(), |_, old, new, add| {
-                let node = |entry: Option<&Arc<store::Entry>>| entry.map(|entry| entry.header.field("spec.nodeName").to_owned()).unwrap_or_default();
-                let moved = new.is_none() || node(old) != node(new) || old.zip(new).is_some_and(|(old, new)| old.header.generation != new.header.generation);
+                let node = |entry: Option<&Arc<store::Entry>>| {
+                    entry.map(|entry| entry.header.field("spec.nodeName").to_owned()).unwrap_or_default()
+                };
+                let moved = new.is_none()
+                    || node(old) != node(new)
+                    || old.zip(new).is_some_and(|(old, new)| old.header.generation != new.header.generation);
                 if let Some(entry) = new.or(old).filter(|_| moved) {
                     add(ObjectKey::of(entry));
                 }
             }),
             Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
-                let taints = |entry: Option<&Arc<store::Entry>>| entry.and_then(|entry| cache::decode::<Node>(entry)).map(|node| evicting(&node)).unwrap_or_default();
+                let taints = |entry: Option<&Arc<store::Entry>>| {
+                    entry.and_then(|entry| cache::decode::<Node>(entry)).map(|node| evicting(&node)).unwrap_or_default()
+                };
                 let (before, after) = (taints(old), taints(new));
                 let Some(node) = new.filter(|_| before != after) else {
                     return;
@@ -53,7 +59,8 @@ impl Controller for TaintEviction {
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
-        let Some(entry) = context.cache::<Pod>().get(&key.namespace, &key.name).filter(|pod| pod.header.deletion_timestamp.is_none()) else {
+        let Some(entry) = context.cache::<Pod>().get(&key.namespace, &key.name).filter(|pod| pod.header.deletion_timestamp.is_none())
+        else {
             self.forget_all_but(context);
             return Ok(Next::Done);
         };
@@ -89,7 +96,12 @@ impl TaintEviction {
         if self.began.lock().remove(&entry.header.uid).is_some() {
             let header = &entry.header;
             let regarding = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "namespace": &*header.namespace, "name": &*header.name, "uid": &*header.uid});
-            context.recorder.record(regarding, EventKind::Normal, "TaintManagerEviction", format!("Cancelling deletion of Pod {}/{}", header.namespace, header.name));
+            context.recorder.record(
+                regarding,
+                EventKind::Normal,
+                "TaintManagerEviction",
+                format!("Cancelling deletion of Pod {}/{}", header.namespace, header.name),
+            );
         }
     }
 
@@ -97,7 +109,8 @@ impl TaintEviction {
     fn forget_all_but(&self, context: &Context) {
         let mut began = self.began.lock();
         if !began.is_empty() {
-            let alive: std::collections::HashSet<Box<str>> = context.cache::<Pod>().list().iter().map(|pod| pod.header.uid.clone()).collect();
+            let alive: std::collections::HashSet<Box<str>> =
+                context.cache::<Pod>().list().iter().map(|pod| pod.header.uid.clone()).collect();
             began.retain(|uid, _| alive.contains(uid));
         }
     }
@@ -160,7 +173,11 @@ mod tests {
             (vec![taint("a")], vec![json!({"key": "a", "value": "v", "tolerationSeconds": 5})], Stay::For(Duration::from_secs(5))),
             (vec![taint("a")], vec![json!({"key": "a", "value": "other"})], Stay::Not),
             (vec![taint("a")], vec![json!({"operator": "Exists", "effect": "NoSchedule"})], Stay::Not),
-            (vec![taint("a"), taint("b")], vec![json!({"operator": "Exists", "tolerationSeconds": 9}), json!({"key": "b", "value": "v", "tolerationSeconds": 3})], Stay::For(Duration::from_secs(3))),
+            (
+                vec![taint("a"), taint("b")],
+                vec![json!({"operator": "Exists", "tolerationSeconds": 9}), json!({"key": "b", "value": "v", "tolerationSeconds": 3})],
+                Stay::For(Duration::from_secs(3)),
+            ),
             (vec![taint("a")], vec![json!({"operator": "Exists", "tolerationSeconds": 0})], Stay::Not),
         ];
         for (taints, tolerations, wanted) in cases {

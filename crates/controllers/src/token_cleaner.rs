@@ -54,7 +54,8 @@ impl Controller for TokenCleaner {
         if left > 0 {
             return Ok(Next::After(Duration::from_secs(left as u64)));
         }
-        match context.client.delete(&SECRETS, &key.namespace, &key.name, &DeleteOptions::uid(secret.metadata.uid.unwrap_or_default())).await {
+        match context.client.delete(&SECRETS, &key.namespace, &key.name, &DeleteOptions::uid(secret.metadata.uid.unwrap_or_default())).await
+        {
             Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status.into()),
             _ => Ok(Next::Done),
         }

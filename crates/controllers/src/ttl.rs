@@ -55,7 +55,8 @@ impl Controller for Ttl {
         let Some(node) = cache.read::<Node>("", &key.name) else {
             return Ok(Next::Done);
         };
-        let known = node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).and_then(|text| text.parse().ok());
+        let known =
+            node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).and_then(|text| text.parse().ok());
         let wanted = self.told.lock().unwrap_or_else(|| seconds(cache.len(), None));
         if known != Some(wanted) {
             let patch = json!({"metadata": {"annotations": {ANNOTATION: wanted.to_string()}}});
@@ -82,7 +83,9 @@ mod tests {
 
     #[test]
     fn larger_clusters_trust_longer() {
-        for (nodes, known, wanted) in [(1, None, 0), (100, Some(0), 0), (101, Some(0), 15), (95, Some(15), 15), (89, Some(15), 0), (5000, None, 300)] {
+        for (nodes, known, wanted) in
+            [(1, None, 0), (100, Some(0), 0), (101, Some(0), 15), (95, Some(15), 15), (89, Some(15), 0), (5000, None, 300)]
+        {
             assert_eq!(seconds(nodes, known), wanted, "{nodes} {known:?}");
         }
     }

@@ -73,7 +73,8 @@ mod tests {
     fn ended_jobs_have_their_time() {
         let job = |ttl: Option<i32>, kind: &str| -> Job {
             let condition = json!({"type": kind, "status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"});
-            serde_json::from_value(json!({"spec": {"ttlSecondsAfterFinished": ttl, "template": {}}, "status": {"conditions": [condition]}})).unwrap()
+            serde_json::from_value(json!({"spec": {"ttlSecondsAfterFinished": ttl, "template": {}}, "status": {"conditions": [condition]}}))
+                .unwrap()
         };
         assert_eq!(left(&job(Some(30), "Complete"), 110), Some(20));
         assert_eq!(left(&job(Some(0), "Failed"), 110), Some(-10));

@@ -33,7 +33,9 @@ pub(crate) fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
 /// Whether a volume names this claim; without a uid it is meant for any claim of the name.
 pub(crate) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     claim_ref(volume).is_some_and(|one| {
-        one.namespace == claim.metadata.namespace && one.name == claim.metadata.name && (one.uid.as_deref().unwrap_or("").is_empty() || one.uid == claim.metadata.uid)
+        one.namespace == claim.metadata.namespace
+            && one.name == claim.metadata.name
+            && (one.uid.as_deref().unwrap_or("").is_empty() || one.uid == claim.metadata.uid)
     })
 }
 
@@ -64,7 +66,9 @@ pub(crate) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
     if !spec.access_modes.iter().flatten().all(|wanted| offered.access_modes.iter().flatten().any(|one| one == wanted)) {
         return Some("incompatible accessMode");
     }
-    if offered.volume_attributes_class_name.filter(|class| !class.is_empty()) != spec.volume_attributes_class_name.filter(|class| !class.is_empty()) {
+    if offered.volume_attributes_class_name.filter(|class| !class.is_empty())
+        != spec.volume_attributes_class_name.filter(|class| !class.is_empty())
+    {
         return Some("volumeAttributesClassName does not match");
     }
     None
@@ -84,11 +88,14 @@ pub(crate) fn best<'a>(volumes: &'a [PersistentVolume], claim: &PersistentVolume
     }
     let selected = |volume: &&PersistentVolume| {
         selector.as_ref().is_none_or(|selector| {
-            let labels: Vec<(String, String)> = volume.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let labels: Vec<(String, String)> =
+                volume.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
             selector.matches_sorted(&labels)
         })
     };
-    let free = |volume: &&PersistentVolume| claim_ref(volume).is_none() && volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Available");
+    let free = |volume: &&PersistentVolume| {
+        claim_ref(volume).is_none() && volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Available")
+    };
     volumes.iter().filter(fits).filter(free).filter(selected).min_by_key(|volume| (storage(volume), volume.metadata.name.clone()))
 }
 
@@ -113,7 +120,12 @@ mod tests {
     fn claims_get_the_smallest_that_fits() {
         let meant = json!({"claimRef": {"namespace": "n", "name": "c"}});
         let taken = json!({"claimRef": {"namespace": "n", "name": "c", "uid": "other"}});
-        let volumes = [volume("big", "10Gi", json!({})), volume("small", "2Gi", json!({})), volume("classy", "2Gi", json!({"storageClassName": "gold"})), volume("taken", "2Gi", taken)];
+        let volumes = [
+            volume("big", "10Gi", json!({})),
+            volume("small", "2Gi", json!({})),
+            volume("classy", "2Gi", json!({"storageClassName": "gold"})),
+            volume("taken", "2Gi", taken),
+        ];
         let name = |claim: &PersistentVolumeClaim, only: bool| best(&volumes, claim, only).and_then(|volume| volume.metadata.name.clone());
         assert_eq!(name(&claim("1Gi", json!({})), false).as_deref(), Some("small"));
         assert_eq!(name(&claim("1Gi", json!({})), true), None);

@@ -28,10 +28,16 @@ async fn deployments_roll_and_scale() {
     world.run_pods();
     world.create("/apis/apps/v1/namespaces/default/deployments", deployment("web", 3)).await;
     world.until("three are available", &DEPLOYMENTS, "default", "web", |one| one["status"]["availableReplicas"] == 3).await;
-    world.merge(&DEPLOYMENTS, "default", "web", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}})).await;
+    world
+        .merge(&DEPLOYMENTS, "default", "web", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}}))
+        .await;
     let done = |one: &Value| {
-        let progress = one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["reason"] == "NewReplicaSetAvailable");
-        one["status"]["updatedReplicas"] == 3 && one["status"]["replicas"] == 3 && progress && one["status"]["observedGeneration"] == one["metadata"]["generation"]
+        let progress =
+            one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["reason"] == "NewReplicaSetAvailable");
+        one["status"]["updatedReplicas"] == 3
+            && one["status"]["replicas"] == 3
+            && progress
+            && one["status"]["observedGeneration"] == one["metadata"]["generation"]
     };
     world.until("the roll is done", &DEPLOYMENTS, "default", "web", done).await;
     let sets = world.list(&SETS, "default").await;
@@ -61,7 +67,9 @@ async fn dependents_follow_their_owners() {
     let options = DeleteOptions { propagation: Some(Propagation::Orphan), ..DeleteOptions::default() };
     world.admin.delete(&DEPLOYMENTS, "default", "kept", &options).await.unwrap();
     world.until_list("the deployment is gone", &DEPLOYMENTS, "default", |all| all.is_empty()).await;
-    let sets = world.until_list("the set has no owner", &SETS, "default", |all| all.len() == 1 && all[0]["metadata"]["ownerReferences"].is_null()).await;
+    let sets = world
+        .until_list("the set has no owner", &SETS, "default", |all| all.len() == 1 && all[0]["metadata"]["ownerReferences"].is_null())
+        .await;
     assert_eq!(sets[0]["status"]["replicas"], 1);
 }
 
@@ -79,7 +87,13 @@ async fn a_namespace_goes_with_everything_in_it() {
     });
     world.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
     let definitions = ResourceId::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-    let established = |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "Established" && condition["status"] == "True");
+    let established = |one: &Value| {
+        one["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+    };
     world.until("the definition is served", &definitions, "", "things.example.com", established).await;
     world.create("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}})).await;
     world.until("an account", &ResourceId::new("", "v1", "serviceaccounts"), "gone", "default", |_| true).await;
@@ -88,7 +102,13 @@ async fn a_namespace_goes_with_everything_in_it() {
     world.create("/apis/example.com/v1/namespaces/gone/things", thing).await;
     world.until("two are available", &DEPLOYMENTS, "gone", "web", |one| one["status"]["availableReplicas"] == 2).await;
     world.admin.delete(&namespaces, "", "gone", &DeleteOptions::default()).await.unwrap();
-    let waits = |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "NamespaceFinalizersRemaining" && condition["status"] == "True");
+    let waits = |one: &Value| {
+        one["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "NamespaceFinalizersRemaining" && condition["status"] == "True")
+    };
     world.until("the finalizer is shown", &namespaces, "", "gone", waits).await;
     let things = ResourceId::new("example.com", "v1", "things");
     world.merge(&things, "gone", "t", "", json!({"metadata": {"finalizers": null}})).await;
@@ -107,7 +127,13 @@ async fn jobs_run_to_completion() {
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
     };
     let has = |kind: &'static str, reason: &'static str| {
-        move |one: &Value| one["status"]["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == kind && condition["reason"] == reason)
+        move |one: &Value| {
+            one["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|condition| condition["type"] == kind && condition["reason"] == reason)
+        }
     };
     let path = "/apis/batch/v1/namespaces/default/jobs";
     world.create(path, job("many", "Succeeded", json!({"completions": 5, "parallelism": 2}))).await;
@@ -139,7 +165,13 @@ async fn daemons_run_on_every_node() {
         "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template("d")},
     });
     world.create("/apis/apps/v1/namespaces/default/daemonsets", set).await;
-    let available = |count: i32| move |one: &Value| one["status"]["numberAvailable"] == count && one["status"]["updatedNumberScheduled"] == count && one["status"]["observedGeneration"] == one["metadata"]["generation"];
+    let available = |count: i32| {
+        move |one: &Value| {
+            one["status"]["numberAvailable"] == count
+                && one["status"]["updatedNumberScheduled"] == count
+                && one["status"]["observedGeneration"] == one["metadata"]["generation"]
+        }
+    };
     world.until("two are available", &sets, "default", "d", available(2)).await;
     world.create("/api/v1/nodes", node("three")).await;
     world.until("three are available", &sets, "default", "d", available(3)).await;
@@ -156,7 +188,8 @@ async fn stateful_sets_keep_names_and_claims() {
     let mut world = World::start().await;
     world.run_pods();
     let sets = ResourceId::new("apps", "v1", "statefulsets");
-    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim =
+        json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     let set = json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
         "spec": {"replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}}, "template": template("db"), "volumeClaimTemplates": [claim]},
@@ -168,7 +201,11 @@ async fn stateful_sets_keep_names_and_claims() {
     let claims = world.list(&ResourceId::new("", "v1", "persistentvolumeclaims"), "default").await;
     assert_eq!(claims.iter().map(|claim| claim["metadata"]["name"].clone()).collect::<Vec<_>>(), ["data-db-0", "data-db-1", "data-db-2"]);
     world.merge(&sets, "default", "db", "", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}})).await;
-    let done = |one: &Value| one["status"]["currentRevision"] == one["status"]["updateRevision"] && one["status"]["observedGeneration"] == one["metadata"]["generation"] && one["status"]["updatedReplicas"] == 3;
+    let done = |one: &Value| {
+        one["status"]["currentRevision"] == one["status"]["updateRevision"]
+            && one["status"]["observedGeneration"] == one["metadata"]["generation"]
+            && one["status"]["updatedReplicas"] == 3
+    };
     world.until("the update is done", &sets, "default", "db", done).await;
     let pods = world.list(&PODS, "default").await;
     assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "two"), "{pods:?}");
@@ -185,17 +222,38 @@ async fn services_have_endpoints_and_budgets_count() {
     world.create("/api/v1/namespaces/default/services", service).await;
     let endpoints = ResourceId::new("", "v1", "endpoints");
     let slices = ResourceId::new("discovery.k8s.io", "v1", "endpointslices");
-    world.until("endpoints are there", &endpoints, "default", "web", |one| one["subsets"][0]["addresses"].as_array().is_some_and(|all| all.len() == 3)).await;
-    let of = |all: &[Value], name: &str| all.iter().filter(|one| one["metadata"]["labels"]["kubernetes.io/service-name"] == name).cloned().collect::<Vec<_>>();
-    world.until_list("a slice is there", &slices, "default", |all| of(all, "web").iter().any(|one| one["endpoints"].as_array().is_some_and(|all| all.len() == 3))).await;
-    world.create("/api/v1/namespaces/default/services", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "manual"}, "spec": {"ports": [{"port": 80}]}})).await;
+    world
+        .until("endpoints are there", &endpoints, "default", "web", |one| {
+            one["subsets"][0]["addresses"].as_array().is_some_and(|all| all.len() == 3)
+        })
+        .await;
+    let of = |all: &[Value], name: &str| {
+        all.iter().filter(|one| one["metadata"]["labels"]["kubernetes.io/service-name"] == name).cloned().collect::<Vec<_>>()
+    };
+    world
+        .until_list("a slice is there", &slices, "default", |all| {
+            of(all, "web").iter().any(|one| one["endpoints"].as_array().is_some_and(|all| all.len() == 3))
+        })
+        .await;
+    world
+        .create(
+            "/api/v1/namespaces/default/services",
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "manual"}, "spec": {"ports": [{"port": 80}]}}),
+        )
+        .await;
     let manual = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"}, "subsets": [{"addresses": [{"ip": "1.2.3.4"}], "ports": [{"port": 80}]}]});
     world.create("/api/v1/namespaces/default/endpoints", manual).await;
-    world.until_list("the slice is mirrored", &slices, "default", |all| of(all, "manual").iter().any(|one| one["endpoints"][0]["addresses"][0] == "1.2.3.4")).await;
+    world
+        .until_list("the slice is mirrored", &slices, "default", |all| {
+            of(all, "manual").iter().any(|one| one["endpoints"][0]["addresses"][0] == "1.2.3.4")
+        })
+        .await;
     let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": {"maxUnavailable": "34%", "selector": {"matchLabels": {"app": "web"}}}});
     world.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await;
     let budgets = ResourceId::new("policy", "v1", "poddisruptionbudgets");
-    let status = world.until("disruptions are allowed", &budgets, "default", "web", |one| one["status"]["disruptionsAllowed"] == 2).await["status"].clone();
+    let status =
+        world.until("disruptions are allowed", &budgets, "default", "web", |one| one["status"]["disruptionsAllowed"] == 2).await["status"]
+            .clone();
     assert_eq!((&status["expectedPods"], &status["desiredHealthy"], &status["currentHealthy"]), (&json!(3), &json!(1), &json!(3)));
 }
 
@@ -211,10 +269,12 @@ async fn claims_get_volumes() {
     });
     world.create("/api/v1/persistentvolumes", volume).await;
     world.until("it is available", &volumes, "", "v", |one| one["status"]["phase"] == "Available").await;
-    let claim = |name: &str, class: &str| json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "storageClassName": class},
-    });
+    let claim = |name: &str, class: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "storageClassName": class},
+        })
+    };
     let path = "/api/v1/namespaces/default/persistentvolumeclaims";
     world.create(path, claim("static", "")).await;
     let bound = world.until("the claim is bound", &claims, "default", "static", |one| one["status"]["phase"] == "Bound").await;
@@ -227,10 +287,17 @@ async fn claims_get_volumes() {
 
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "here"}, "provisioner": "knarr.io/local-path", "volumeBindingMode": "WaitForFirstConsumer"});
     world.create("/apis/storage.k8s.io/v1/storageclasses", class).await;
-    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": {"kubernetes.io/hostname": "one"}}})).await;
+    world
+        .create(
+            "/api/v1/nodes",
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": {"kubernetes.io/hostname": "one"}}}),
+        )
+        .await;
     world.create(path, claim("dynamic", "here")).await;
     world.until("it waits", &claims, "default", "dynamic", |one| one["status"]["phase"] == "Pending").await;
-    world.merge(&claims, "default", "dynamic", "", json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "one"}}})).await;
+    world
+        .merge(&claims, "default", "dynamic", "", json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "one"}}}))
+        .await;
     world.until("the claim is bound", &claims, "default", "dynamic", |one| one["status"]["phase"] == "Bound").await;
     world.admin.delete(&claims, "default", "dynamic", &DeleteOptions::default()).await.unwrap();
     world.until_list("the volume is gone too", &volumes, "", |all| all.is_empty()).await;
@@ -242,9 +309,17 @@ async fn quotas_and_roles_are_kept_up() {
     let quotas = ResourceId::new("", "v1", "resourcequotas");
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "9", "pods": "3", "count/deployments.apps": "4"}}});
     world.create("/api/v1/namespaces/default/resourcequotas", quota).await;
-    world.until("the root certificate counts", &quotas, "default", "q", |one| one["status"]["used"]["configmaps"] == "1" && one["status"]["used"]["pods"] == "0").await;
+    world
+        .until("the root certificate counts", &quotas, "default", "q", |one| {
+            one["status"]["used"]["configmaps"] == "1" && one["status"]["used"]["pods"] == "0"
+        })
+        .await;
     world.create("/apis/apps/v1/namespaces/default/deployments", deployment("web", 2)).await;
-    world.until("pods count", &quotas, "default", "q", |one| one["status"]["used"]["pods"] == "2" && one["status"]["used"]["count/deployments.apps"] == "1").await;
+    world
+        .until("pods count", &quotas, "default", "q", |one| {
+            one["status"]["used"]["pods"] == "2" && one["status"]["used"]["count/deployments.apps"] == "1"
+        })
+        .await;
     let roles = ResourceId::new("rbac.authorization.k8s.io", "v1", "clusterroles");
     let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
     let sum = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "sum"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"part": "yes"}}]}, "rules": []});

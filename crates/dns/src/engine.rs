@@ -76,11 +76,7 @@ impl Engine {
                     self.stats.remembered.fetch_add(1, Ordering::Relaxed);
                     return self.finish(&asked, join(aliases, answer));
                 }
-                Step::Later(Box::new(Pending {
-                    asked,
-                    question,
-                    aliases,
-                }))
+                Step::Later(Box::new(Pending { asked, question, aliases }))
             }
         }
     }
@@ -88,10 +84,7 @@ impl Engine {
     /// Asks upstream.
     pub(crate) async fn complete(&self, pending: Pending) -> Option<Vec<u8>> {
         self.stats.forwarded.fetch_add(1, Ordering::Relaxed);
-        let answer = self
-            .forwarder
-            .resolve(&pending.asked, &pending.question)
-            .await;
+        let answer = self.forwarder.resolve(&pending.asked, &pending.question).await;
         match self.finish(&pending.asked, join(pending.aliases, answer)) {
             Step::Done(bytes) => bytes,
             Step::Later(_) => None,
@@ -109,41 +102,25 @@ impl Engine {
         let index = self.index.read();
         let mut name = name.clone();
         let mut aliases: Vec<Record> = Vec::new();
-        let done = |answer: Answer| {
-            Local::Done(Answer {
-                authoritative: true,
-                ..answer
-            })
-        };
+        let done = |answer: Answer| Local::Done(Answer { authoritative: true, ..answer });
         loop {
             if !index.complete && (self.zone.contains(&name) || name.parse_arpa_name().is_ok()) {
                 return Local::Done(Answer::code(ResponseCode::ServFail));
             }
             match self.zone.answer(&index, &name, kind) {
-                Outcome::Found {
-                    mut answers,
-                    additionals,
-                } => {
+                Outcome::Found { mut answers, additionals } => {
                     if matches!(kind, RecordType::A | RecordType::AAAA) && answers.len() > 1 {
                         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
                         answers.rotate_left(turn);
                     }
                     aliases.append(&mut answers);
-                    return done(Answer {
-                        answers: aliases,
-                        additionals,
-                        ..Answer::default()
-                    });
+                    return done(Answer { answers: aliases, additionals, ..Answer::default() });
                 }
                 no @ (Outcome::NoData | Outcome::NoName) => {
                     // A name that exists as an alias exists, whatever becomes of its target.
                     let missing = no == Outcome::NoName && aliases.is_empty();
                     return done(Answer {
-                        code: if missing {
-                            ResponseCode::NXDomain
-                        } else {
-                            ResponseCode::NoError
-                        },
+                        code: if missing { ResponseCode::NXDomain } else { ResponseCode::NoError },
                         answers: aliases,
                         authorities: vec![self.zone.authority(&index)],
                         ..Answer::default()
@@ -152,10 +129,7 @@ impl Engine {
                 Outcome::Alias { record, target } => {
                     aliases.push(*record);
                     if kind == RecordType::CNAME || aliases.len() >= MOST_ALIASES {
-                        return done(Answer {
-                            answers: aliases,
-                            ..Answer::default()
-                        });
+                        return done(Answer { answers: aliases, ..Answer::default() });
                     }
                     name = target;
                 }
@@ -176,10 +150,5 @@ fn join(mut aliases: Vec<Record>, answer: Answer) -> Answer {
         return answer;
     }
     aliases.extend(answer.answers);
-    Answer {
-        code: ResponseCode::NoError,
-        authoritative: true,
-        answers: aliases,
-        ..Answer::default()
-    }
+    Answer { code: ResponseCode::NoError, authoritative: true, answers: aliases, ..Answer::default() }
 }

@@ -18,11 +18,7 @@ pub(crate) struct Port {
 impl Port {
     /// Addresses of something without ports still have names.
     fn absent() -> Self {
-        Self {
-            name: "".into(),
-            protocol: "tcp".into(),
-            number: None,
-        }
+        Self { name: "".into(), protocol: "tcp".into(), number: None }
     }
 }
 
@@ -49,11 +45,7 @@ impl ServiceFacts {
     pub(crate) fn of(service: &Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
         let reach = if spec.type_.as_deref() == Some("ExternalName") {
-            let name = spec
-                .external_name
-                .as_deref()
-                .unwrap_or_default()
-                .trim_end_matches('.');
+            let name = spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.');
             if name.is_empty() || name.parse::<IpAddr>().is_ok() {
                 return None;
             }
@@ -64,11 +56,7 @@ impl ServiceFacts {
             let listed = spec.cluster_ips.iter().flatten();
             let mut addresses: Vec<IpAddr> = listed.filter_map(|text| text.parse().ok()).collect();
             if addresses.is_empty() {
-                addresses.extend(
-                    spec.cluster_ip
-                        .as_deref()
-                        .and_then(|text| text.parse::<IpAddr>().ok()),
-                );
+                addresses.extend(spec.cluster_ip.as_deref().and_then(|text| text.parse::<IpAddr>().ok()));
             }
             if addresses.is_empty() {
                 return None;
@@ -81,12 +69,7 @@ impl ServiceFacts {
             .flatten()
             .map(|port| Port {
                 name: port.name.as_deref().unwrap_or_default().into(),
-                protocol: port
-                    .protocol
-                    .as_deref()
-                    .unwrap_or("TCP")
-                    .to_ascii_lowercase()
-                    .into(),
+                protocol: port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase().into(),
                 number: u16::try_from(port.port).ok(),
             })
             .collect();
@@ -137,48 +120,31 @@ impl SliceFacts {
             .flatten()
             .map(|port| Port {
                 name: port.name.as_deref().unwrap_or_default().into(),
-                protocol: port
-                    .protocol
-                    .as_deref()
-                    .unwrap_or("TCP")
-                    .to_ascii_lowercase()
-                    .into(),
+                protocol: port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase().into(),
                 number: port.port.and_then(|number| u16::try_from(number).ok()),
             })
             .collect();
         if ports.is_empty() {
             ports.push(Port::absent());
         }
-        let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
-            endpoint
-                .conditions
-                .as_ref()
-                .and_then(|conditions| conditions.ready)
-                .unwrap_or(true)
-        });
+        let ready = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
         let endpoints = ready
-            .flat_map(|endpoint| {
-                endpoint
-                    .addresses
-                    .iter()
-                    .map(move |address| (endpoint.hostname.as_deref(), address))
-            })
+            .flat_map(|endpoint| endpoint.addresses.iter().map(move |address| (endpoint.hostname.as_deref(), address)))
             .filter_map(|(hostname, address)| {
                 let address: IpAddr = address.parse().ok()?;
                 let hostname = hostname.filter(|name| !name.is_empty());
                 Some(Endpoint {
                     address,
-                    label: hostname
-                        .map_or_else(|| dashed(address), |name| name.to_ascii_lowercase().into()),
+                    label: hostname.map_or_else(|| dashed(address), |name| name.to_ascii_lowercase().into()),
                     named: hostname.is_some(),
                 })
             })
             .collect();
-        Some(Self {
-            service: service.into(),
-            ports,
-            endpoints,
-        })
+        Some(Self { service: service.into(), ports, endpoints })
     }
 }
 

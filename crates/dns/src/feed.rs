@@ -25,22 +25,13 @@ impl Feed {
         });
         let services = caches.of::<Service>();
         subscribe(&services, index, |index, key, entry| {
-            index.put_service(
-                key,
-                entry.and_then(|entry| ServiceFacts::of(&decode::<Service>(entry)?)),
-            );
+            index.put_service(key, entry.and_then(|entry| ServiceFacts::of(&decode::<Service>(entry)?)));
         });
         let slices = caches.of::<EndpointSlice>();
         subscribe(&slices, index, |index, key, entry| {
-            index.put_slice(
-                key,
-                entry.and_then(|entry| SliceFacts::of(&decode::<EndpointSlice>(entry)?)),
-            );
+            index.put_slice(key, entry.and_then(|entry| SliceFacts::of(&decode::<EndpointSlice>(entry)?)));
         });
-        Self {
-            caches: [namespaces, services, slices],
-            index: index.clone(),
-        }
+        Self { caches: [namespaces, services, slices], index: index.clone() }
     }
 
     /// Waits until everything that exists is in the index, and says so in it.
@@ -52,20 +43,12 @@ impl Feed {
     }
 }
 
-fn subscribe(
-    cache: &Cache,
-    index: &Arc<RwLock<Index>>,
-    apply: fn(&mut Index, &str, Option<&Entry>),
-) {
+fn subscribe(cache: &Cache, index: &Arc<RwLock<Index>>, apply: fn(&mut Index, &str, Option<&Entry>)) {
     let index = index.clone();
     cache.subscribe(Box::new(move |before, after| {
         let Some(entry) = after.or(before) else {
             return;
         };
-        apply(
-            &mut index.write(),
-            &entry.key.rest,
-            after.map(|entry| &**entry),
-        );
+        apply(&mut index.write(), &entry.key.rest, after.map(|entry| &**entry));
     }));
 }

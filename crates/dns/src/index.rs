@@ -41,11 +41,7 @@ impl Index {
         self.serial = self.serial.wrapping_add(1);
         if let Some(old) = self.services.remove(key) {
             for address in old.addresses() {
-                if self
-                    .service_at
-                    .get(address)
-                    .is_some_and(|owner| &**owner == key)
-                {
+                if self.service_at.get(address).is_some_and(|owner| &**owner == key) {
                     self.service_at.remove(address);
                 }
             }
@@ -69,15 +65,9 @@ impl Index {
         }
         let Some(facts) = facts else { return };
         let service: Box<str> = format!("{}/{}", namespace_of(key), facts.service).into();
-        self.slices_of
-            .entry(service)
-            .or_default()
-            .insert(key.into());
+        self.slices_of.entry(service).or_default().insert(key.into());
         for endpoint in facts.endpoints.iter().filter(|endpoint| endpoint.named) {
-            self.named_at
-                .entry(endpoint.address)
-                .or_default()
-                .insert(key.into());
+            self.named_at.entry(endpoint.address).or_default().insert(key.into());
         }
         self.slices.insert(key.into(), facts);
     }
@@ -91,32 +81,15 @@ impl Index {
     }
 
     /// Each endpoint of a service with each of its slice's ports.
-    pub(crate) fn endpoints(
-        &self,
-        namespace: &str,
-        service: &str,
-    ) -> impl Iterator<Item = (&Endpoint, &Port)> {
-        let keys = self
-            .slices_of
-            .get(format!("{namespace}/{service}").as_str());
-        let slices = keys
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.slices.get(key));
-        slices.flat_map(|slice| {
-            slice
-                .endpoints
-                .iter()
-                .flat_map(|endpoint| slice.ports.iter().map(move |port| (endpoint, port)))
-        })
+    pub(crate) fn endpoints(&self, namespace: &str, service: &str) -> impl Iterator<Item = (&Endpoint, &Port)> {
+        let keys = self.slices_of.get(format!("{namespace}/{service}").as_str());
+        let slices = keys.into_iter().flatten().filter_map(|key| self.slices.get(key));
+        slices.flat_map(|slice| slice.endpoints.iter().flat_map(|endpoint| slice.ports.iter().map(move |port| (endpoint, port))))
     }
 
     /// The names of an address below `svc.<zone>`: of the service that has it, else of the endpoints with a hostname.
     pub(crate) fn names_of(&self, address: IpAddr) -> Vec<String> {
-        let dotted = |key: &str| {
-            key.split_once('/')
-                .map(|(namespace, name)| format!("{name}.{namespace}"))
-        };
+        let dotted = |key: &str| key.split_once('/').map(|(namespace, name)| format!("{name}.{namespace}"));
         if let Some(name) = self.service_at.get(&address).and_then(|key| dotted(key)) {
             return vec![name];
         }
@@ -124,13 +97,8 @@ impl Index {
         let mut names: Vec<String> = keys
             .filter_map(|key| Some((namespace_of(key), self.slices.get(key)?)))
             .flat_map(|(namespace, slice)| {
-                let named = slice
-                    .endpoints
-                    .iter()
-                    .filter(|endpoint| endpoint.named && endpoint.address == address);
-                named.map(move |endpoint| {
-                    format!("{}.{}.{namespace}", endpoint.label, slice.service)
-                })
+                let named = slice.endpoints.iter().filter(|endpoint| endpoint.named && endpoint.address == address);
+                named.map(move |endpoint| format!("{}.{}.{namespace}", endpoint.label, slice.service))
             })
             .collect();
         names.sort();

@@ -74,22 +74,13 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
     let mut sockets = Sockets::open(&config.listen).context("cannot listen for DNS queries")?;
     sockets.extend(config.sockets);
     let index = Arc::new(RwLock::new(Index::default()));
-    let zone = Zone::new(&config.domain, config.ttl, config.own_addresses)
-        .context("bad cluster domain")?;
+    let zone = Zone::new(&config.domain, config.ttl, config.own_addresses).context("bad cluster domain")?;
     let forwarder = Forwarder::new(config.upstream, sockets.addresses(), config.remembered);
     let turn = AtomicUsize::new(0);
-    let engine = Arc::new(Engine {
-        zone,
-        index: index.clone(),
-        forwarder,
-        stats: deps.stats,
-        turn,
-    });
+    let engine = Arc::new(Engine { zone, index: index.clone(), forwarder, stats: deps.stats, turn });
     let caches = Caches::new(deps.client);
     let feed = Feed::start(&caches, &index);
-    let early = tokio::time::timeout(PATIENCE, feed.complete())
-        .await
-        .is_ok();
+    let early = tokio::time::timeout(PATIENCE, feed.complete()).await.is_ok();
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
     let mut serving = serve_on_own_thread(engine, sockets, stop)?;
@@ -113,10 +104,7 @@ fn serve_on_own_thread(
     stop: CancellationToken,
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let (sender, receiver) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime for DNS")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for DNS")?;
     std::thread::Builder::new()
         .name("dns".into())
         .spawn(move || {

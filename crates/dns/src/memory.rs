@@ -28,11 +28,7 @@ struct Known {
 
 impl Memory {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            capacity: capacity / 2,
-            young: HashMap::new(),
-            old: HashMap::new(),
-        }
+        Self { capacity: capacity / 2, young: HashMap::new(), old: HashMap::new() }
     }
 
     /// The answer, with what is left of its lifetimes.
@@ -51,12 +47,7 @@ impl Memory {
         }
         let age = u32::try_from(now.duration_since(known.since).as_secs()).unwrap_or(u32::MAX);
         let mut answer = known.answer.clone();
-        for record in answer
-            .answers
-            .iter_mut()
-            .chain(&mut answer.authorities)
-            .chain(&mut answer.additionals)
-        {
+        for record in answer.answers.iter_mut().chain(&mut answer.authorities).chain(&mut answer.additionals) {
             record.ttl = record.ttl.saturating_sub(age);
         }
         Some(answer)
@@ -64,17 +55,10 @@ impl Memory {
 
     /// Remembers an answer if it may be: an answer or a "no" with the authority that says for how long.
     pub(crate) fn put(&mut self, question: &Query, dnssec: bool, answer: &Answer, now: Instant) {
-        let Some(lifetime) = lifetime(answer)
-            .map(|lifetime| lifetime.min(LONGEST))
-            .filter(|l| !l.is_zero())
-        else {
+        let Some(lifetime) = lifetime(answer).map(|lifetime| lifetime.min(LONGEST)).filter(|l| !l.is_zero()) else {
             return;
         };
-        let known = Known {
-            answer: answer.clone(),
-            since: now,
-            until: now + lifetime,
-        };
+        let known = Known { answer: answer.clone(), since: now, until: now + lifetime };
         self.put_known(key(question, dnssec), known);
     }
 
@@ -90,11 +74,7 @@ impl Memory {
 }
 
 fn key(question: &Query, dnssec: bool) -> Key {
-    (
-        question.name().to_ascii().to_ascii_lowercase(),
-        question.query_type(),
-        dnssec,
-    )
+    (question.name().to_ascii().to_ascii_lowercase(), question.query_type(), dnssec)
 }
 
 fn lifetime(answer: &Answer) -> Option<Duration> {
@@ -106,11 +86,8 @@ fn lifetime(answer: &Answer) -> Option<Duration> {
     if !matches!(answer.code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return None;
     }
-    answer
-        .authorities
-        .iter()
-        .find_map(|record| match &record.data {
-            RData::SOA(soa) => Some(Duration::from_secs(record.ttl.min(soa.minimum).into())),
-            _ => None,
-        })
+    answer.authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(soa) => Some(Duration::from_secs(record.ttl.min(soa.minimum).into())),
+        _ => None,
+    })
 }

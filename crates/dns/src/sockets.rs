@@ -55,10 +55,7 @@ impl Sockets {
     pub fn try_clone(&self) -> io::Result<Self> {
         let udp = self.udp.iter().map(UdpSocket::try_clone);
         let tcp = self.tcp.iter().map(TcpListener::try_clone);
-        Ok(Self {
-            udp: udp.collect::<Result<_, _>>()?,
-            tcp: tcp.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { udp: udp.collect::<Result<_, _>>()?, tcp: tcp.collect::<Result<_, _>>()? })
     }
 
     /// Those of some held descriptors that are sockets at the wanted addresses. An address counts only if both of its
@@ -95,25 +92,13 @@ impl Sockets {
 
     /// Where they listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.udp
-            .iter()
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect()
+        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 }
 
 fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = rustix::net::socket_with(
-        family,
-        kind,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, true)?;
     if address.is_ipv4() {
@@ -142,10 +127,7 @@ pub(crate) async fn serve(engine: Arc<Engine>, sockets: Sockets) -> io::Result<(
     match loops.join_next().await {
         Some(Ok(outcome)) => outcome,
         Some(Err(error)) => Err(io::Error::other(error)),
-        None => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "no sockets to serve",
-        )),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no sockets to serve")),
     }
 }
 
@@ -192,17 +174,9 @@ async fn send(socket: &tokio::net::UdpSocket, answer: &[u8], to: SocketAddr) {
     }
 }
 
-async fn serve_tcp(
-    engine: Arc<Engine>,
-    listener: tokio::net::TcpListener,
-    slots: Arc<Semaphore>,
-) -> io::Result<()> {
+async fn serve_tcp(engine: Arc<Engine>, listener: tokio::net::TcpListener, slots: Arc<Semaphore>) -> io::Result<()> {
     loop {
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
+        let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) if is_of_one_connection(&error) => continue,
@@ -224,10 +198,7 @@ async fn serve_tcp(
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 async fn serve_connection(engine: &Engine, mut stream: tokio::net::TcpStream) -> io::Result<()> {
@@ -251,8 +222,6 @@ async fn serve_connection(engine: &Engine, mut stream: tokio::net::TcpStream) ->
         };
         let Some(answer) = answer else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-        stream
-            .write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())
-            .await?;
+        stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
     }
 }

@@ -65,9 +65,7 @@ impl Forwarder {
 
     /// An answer that is remembered.
     pub(crate) fn remembered(&self, asked: &Asked, question: &Query) -> Option<Answer> {
-        self.memory
-            .lock()
-            .get(question, wants_dnssec(asked), Instant::now())
+        self.memory.lock().get(question, wants_dnssec(asked), Instant::now())
     }
 
     /// Asks the servers, one after the other.
@@ -96,9 +94,7 @@ impl Forwarder {
                         authorities: message.authorities,
                         additionals: message.additionals,
                     };
-                    self.memory
-                        .lock()
-                        .put(question, wants_dnssec(asked), &answer, Instant::now());
+                    self.memory.lock().put(question, wants_dnssec(asked), &answer, Instant::now());
                     return answer;
                 }
                 Ok(Err(error)) => tracing::debug!(%server, %error, "upstream name server failed"),
@@ -114,14 +110,9 @@ impl Forwarder {
             Upstream::ResolvConf(path) => path,
         };
         let mut file = self.file.lock();
-        if file
-            .looked
-            .is_none_or(|looked| looked.elapsed() >= FILE_AGE)
-        {
+        if file.looked.is_none_or(|looked| looked.elapsed() >= FILE_AGE) {
             file.looked = Some(Instant::now());
-            let modified = std::fs::metadata(path)
-                .and_then(|metadata| metadata.modified())
-                .ok();
+            let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
             if modified.is_none() || modified != file.modified {
                 file.modified = modified;
                 file.servers = read_file(path, &self.own);
@@ -132,10 +123,7 @@ impl Forwarder {
 }
 
 fn wants_dnssec(asked: &Asked) -> bool {
-    asked
-        .edns
-        .as_ref()
-        .is_some_and(|edns| edns.flags().dnssec_ok)
+    asked.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok)
 }
 
 /// The servers of a file, without ourselves.
@@ -151,12 +139,8 @@ fn read_file(path: &Path, own: &[SocketAddr]) -> Vec<SocketAddr> {
         addresses.retain(|address| *address != STUB);
         addresses.extend(name_servers(&text));
     }
-    let servers = addresses
-        .into_iter()
-        .map(|address| SocketAddr::new(address, 53));
-    servers
-        .filter(|server| !own.iter().any(|own| is_same(*own, *server)))
-        .collect()
+    let servers = addresses.into_iter().map(|address| SocketAddr::new(address, 53));
+    servers.filter(|server| !own.iter().any(|own| is_same(*own, *server))).collect()
 }
 
 /// Whether asking `server` would ask whoever listens on `own`.
@@ -166,23 +150,15 @@ fn is_same(own: SocketAddr, server: SocketAddr) -> bool {
 }
 
 fn name_servers(text: &str) -> Vec<IpAddr> {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver"));
-    lines
-        .filter_map(|rest| rest.split_whitespace().next()?.parse().ok())
-        .collect()
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    lines.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }
 
 async fn ask_server(server: SocketAddr, asked: &Asked, question: &Query) -> io::Result<Message> {
     // A random id and a random port for every question: guessing an answer takes both.
     let id: u16 = rand::random();
     let query = ask(asked, question, id).ok_or(io::ErrorKind::InvalidData)?;
-    let any: IpAddr = if server.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(&query).await?;
@@ -199,17 +175,10 @@ async fn ask_server(server: SocketAddr, asked: &Asked, question: &Query) -> io::
     }
 }
 
-async fn ask_by_tcp(
-    server: SocketAddr,
-    query: &[u8],
-    id: u16,
-    question: &Query,
-) -> io::Result<Message> {
+async fn ask_by_tcp(server: SocketAddr, query: &[u8], id: u16, question: &Query) -> io::Result<Message> {
     let mut stream = TcpStream::connect(server).await?;
     let length = u16::try_from(query.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    stream
-        .write_all(&[&length.to_be_bytes(), query].concat())
-        .await?;
+    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
     let length = stream.read_u16().await?;
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await?;
@@ -227,20 +196,12 @@ mod tests {
         std::fs::write(temp.path(), text).unwrap();
         let cases = [
             ("10.96.0.10:53", vec!["10.0.0.1:53", "[::1]:53"]),
-            (
-                "10.96.0.10:5353",
-                vec!["10.0.0.1:53", "10.96.0.10:53", "[::1]:53"],
-            ),
+            ("10.96.0.10:5353", vec!["10.0.0.1:53", "10.96.0.10:53", "[::1]:53"]),
             ("0.0.0.0:53", vec!["10.0.0.1:53", "10.96.0.10:53"]),
         ];
         for (own, expected) in cases {
-            let expected: Vec<SocketAddr> =
-                expected.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(
-                read_file(temp.path(), &[own.parse().unwrap()]),
-                expected,
-                "{own}"
-            );
+            let expected: Vec<SocketAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(read_file(temp.path(), &[own.parse().unwrap()]), expected, "{own}");
         }
     }
 }

@@ -37,17 +37,10 @@ pub(crate) enum Incoming {
 /// Reads a query.
 pub(crate) fn read(bytes: &[u8], carrier: Carrier) -> Incoming {
     let Ok(message) = Message::read(&mut BinDecoder::new(bytes)) else {
-        let Some(id) = bytes
-            .first_chunk::<2>()
-            .filter(|_| bytes.len() >= 12 && bytes[2] & 0x80 == 0)
-        else {
+        let Some(id) = bytes.first_chunk::<2>().filter(|_| bytes.len() >= 12 && bytes[2] & 0x80 == 0) else {
             return Incoming::Ignore;
         };
-        let refusal = Message::error_msg(
-            u16::from_be_bytes(*id),
-            OpCode::Query,
-            ResponseCode::FormErr,
-        );
+        let refusal = Message::error_msg(u16::from_be_bytes(*id), OpCode::Query, ResponseCode::FormErr);
         return refusal.to_vec().map_or(Incoming::Ignore, Incoming::Refuse);
     };
     if message.metadata.message_type != MessageType::Query {
@@ -75,12 +68,7 @@ pub(crate) fn read(bytes: &[u8], carrier: Carrier) -> Incoming {
     if question.query_class() != DNSClass::IN {
         return refuse(ResponseCode::Refused);
     }
-    let asked = Asked {
-        metadata: message.metadata,
-        question: question.clone(),
-        edns: message.edns,
-        carrier,
-    };
+    let asked = Asked { metadata: message.metadata, question: question.clone(), edns: message.edns, carrier };
     Incoming::Asked(Box::new(asked))
 }
 
@@ -104,10 +92,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// Nothing but a code.
     pub(crate) fn code(code: ResponseCode) -> Self {
-        Self {
-            code,
-            ..Self::default()
-        }
+        Self { code, ..Self::default() }
     }
 
     /// The bytes for the asker. What does not fit is left out: additional records silently, answers with the mark that
@@ -127,10 +112,9 @@ impl Answer {
         }
         let limit = usize::from(match asked.carrier {
             Carrier::Tcp => u16::MAX,
-            Carrier::Udp => asked.edns.as_ref().map_or(SMALLEST_DATAGRAM, |edns| {
-                edns.max_payload()
-                    .clamp(SMALLEST_DATAGRAM, LARGEST_DATAGRAM)
-            }),
+            Carrier::Udp => {
+                asked.edns.as_ref().map_or(SMALLEST_DATAGRAM, |edns| edns.max_payload().clamp(SMALLEST_DATAGRAM, LARGEST_DATAGRAM))
+            }
         });
         let mut bytes = encode(&message)?;
         if bytes.len() > limit {
@@ -143,9 +127,7 @@ impl Answer {
                 message.authorities.clear();
             }
             let fitting = message.answers.len() * limit / bytes.len();
-            message
-                .answers
-                .truncate(fitting.min(message.answers.len().saturating_sub(1)));
+            message.answers.truncate(fitting.min(message.answers.len().saturating_sub(1)));
             bytes = encode(&message)?;
         }
         Some(bytes)
@@ -166,12 +148,7 @@ pub(crate) fn ask(asked: &Asked, question: &Query, id: u16) -> Option<Vec<u8>> {
     message.metadata.recursion_desired = true;
     message.metadata.checking_disabled = asked.metadata.checking_disabled;
     message.add_query(question.clone());
-    message.set_edns(own_edns(
-        asked
-            .edns
-            .as_ref()
-            .is_some_and(|edns| edns.flags().dnssec_ok),
-    ));
+    message.set_edns(own_edns(asked.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok)));
     encode(&message)
 }
 
@@ -179,9 +156,7 @@ pub(crate) fn ask(asked: &Asked, question: &Query, id: u16) -> Option<Vec<u8>> {
 pub(crate) fn read_answer(bytes: &[u8], id: u16, question: &Query) -> Option<Message> {
     let message = Message::read(&mut BinDecoder::new(bytes)).ok()?;
     let same = |one: &Query| {
-        one.name() == question.name()
-            && one.query_type() == question.query_type()
-            && one.query_class() == question.query_class()
+        one.name() == question.name() && one.query_type() == question.query_type() && one.query_class() == question.query_class()
     };
     let ours = message.metadata.id == id
         && message.metadata.message_type == MessageType::Response

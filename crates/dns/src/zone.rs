@@ -31,10 +31,7 @@ pub(crate) struct Zone {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Records.
-    Found {
-        answers: Vec<Record>,
-        additionals: Vec<Record>,
-    },
+    Found { answers: Vec<Record>, additionals: Vec<Record> },
     /// The name exists, without records of this type.
     NoData,
     /// The name does not exist.
@@ -54,11 +51,7 @@ struct Target {
 }
 
 impl Zone {
-    pub(crate) fn new(
-        domain: &str,
-        ttl: u32,
-        own: Vec<IpAddr>,
-    ) -> Result<Self, hickory_proto::ProtoError> {
+    pub(crate) fn new(domain: &str, ttl: u32, own: Vec<IpAddr>) -> Result<Self, hickory_proto::ProtoError> {
         let mut name = Name::from_ascii(domain.to_ascii_lowercase())?;
         name.set_fqdn(true);
         Ok(Self { name, ttl, own })
@@ -81,9 +74,7 @@ impl Zone {
     pub(crate) fn answer(&self, index: &Index, name: &Name, kind: RecordType) -> Outcome {
         if !self.contains(name) {
             return match name.parse_arpa_name() {
-                Ok(net) if net.prefix_len() == net.max_prefix_len() => {
-                    self.reverse(index, name, net.addr(), kind)
-                }
+                Ok(net) if net.prefix_len() == net.max_prefix_len() => self.reverse(index, name, net.addr(), kind),
                 _ => Outcome::Elsewhere,
             };
         }
@@ -100,9 +91,7 @@ impl Zone {
             [] => self.apex(index, name, kind),
             ["dns"] | ["svc"] | ["pod"] => Outcome::NoData,
             ["dns-version"] => match kind {
-                RecordType::TXT => {
-                    self.found(name, vec![RData::TXT(TXT::new(vec![SPECIFICATION.into()]))])
-                }
+                RecordType::TXT => self.found(name, vec![RData::TXT(TXT::new(vec![SPECIFICATION.into()]))]),
                 _ => Outcome::NoData,
             },
             ["ns", "dns"] => self.addresses(name, kind, self.own.iter().copied()),
@@ -111,49 +100,26 @@ impl Zone {
                 false => Outcome::NoName,
             },
             [pod, namespace, "pod"] => match pod_address(pod) {
-                Some(address) if index.has_namespace(namespace) => {
-                    self.addresses(name, kind, [address].into_iter())
-                }
+                Some(address) if index.has_namespace(namespace) => self.addresses(name, kind, [address].into_iter()),
                 _ => Outcome::NoName,
             },
-            [service, namespace, "svc"] => {
-                self.service(index, name, kind, namespace, service, &|_| true, None)
-            }
+            [service, namespace, "svc"] => self.service(index, name, kind, namespace, service, &|_| true, None),
             [endpoint, service, namespace, "svc"] => {
                 // `_tcp.<service>` exists when something below it does.
                 if let Some(protocol) = endpoint.strip_prefix('_') {
                     let wanted = |port: &Port| &*port.protocol == protocol;
-                    return match self.service(
-                        index,
-                        name,
-                        RecordType::NULL,
-                        namespace,
-                        service,
-                        &wanted,
-                        None,
-                    ) {
+                    return match self.service(index, name, RecordType::NULL, namespace, service, &wanted, None) {
                         Outcome::Alias { .. } => Outcome::NoName,
                         other => other,
                     };
                 }
-                self.service(
-                    index,
-                    name,
-                    kind,
-                    namespace,
-                    service,
-                    &|_| true,
-                    Some(endpoint),
-                )
+                self.service(index, name, kind, namespace, service, &|_| true, Some(endpoint))
             }
             [port, protocol, service, namespace, "svc"] => {
-                let (Some(port), Some(protocol)) =
-                    (port.strip_prefix('_'), protocol.strip_prefix('_'))
-                else {
+                let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
                     return Outcome::NoName;
                 };
-                let wanted =
-                    |one: &Port| one.name.eq_ignore_ascii_case(port) && &*one.protocol == protocol;
+                let wanted = |one: &Port| one.name.eq_ignore_ascii_case(port) && &*one.protocol == protocol;
                 self.service(index, name, kind, namespace, service, &wanted, None)
             }
             _ => Outcome::NoName,
@@ -162,24 +128,12 @@ impl Zone {
 
     fn apex(&self, index: &Index, name: &Name, kind: RecordType) -> Outcome {
         match kind {
-            RecordType::SOA => Outcome::Found {
-                answers: vec![self.authority(index)],
-                additionals: Vec::new(),
-            },
+            RecordType::SOA => Outcome::Found { answers: vec![self.authority(index)], additionals: Vec::new() },
             RecordType::NS => {
-                let server = self
-                    .below("ns.dns")
-                    .expect("short labels under a valid zone");
-                let additionals = self
-                    .own
-                    .iter()
-                    .map(|address| self.address(&server, *address))
-                    .collect();
+                let server = self.below("ns.dns").expect("short labels under a valid zone");
+                let additionals = self.own.iter().map(|address| self.address(&server, *address)).collect();
                 let record = Record::from_rdata(name.clone(), self.ttl, RData::NS(NS(server)));
-                Outcome::Found {
-                    answers: vec![record],
-                    additionals,
-                }
+                Outcome::Found { answers: vec![record], additionals }
             }
             _ => Outcome::NoData,
         }
@@ -206,18 +160,12 @@ impl Zone {
             (Reach::Cluster(addresses), None) => {
                 for port in facts.ports.iter().filter(|port| wanted(port)) {
                     let host = format!("{service}.{namespace}");
-                    let of_port = addresses.iter().map(|address| Target {
-                        address: *address,
-                        port: port.number,
-                        host: host.clone(),
-                    });
+                    let of_port = addresses.iter().map(|address| Target { address: *address, port: port.number, host: host.clone() });
                     targets.extend(of_port);
                 }
             }
             (Reach::Headless, _) | (Reach::Cluster(_), Some(_)) => {
-                let all = index
-                    .endpoints(namespace, service)
-                    .filter(|(_, port)| wanted(port));
+                let all = index.endpoints(namespace, service).filter(|(_, port)| wanted(port));
                 let all = all.filter(|(one, _)| endpoint.is_none_or(|label| *one.label == *label));
                 targets.extend(all.map(|(one, port)| Target {
                     address: one.address,
@@ -240,40 +188,24 @@ impl Zone {
             return Outcome::NoName;
         };
         target.set_fqdn(true);
-        let record =
-            Record::from_rdata(name.clone(), self.ttl, RData::CNAME(CNAME(target.clone())));
-        Outcome::Alias {
-            record: Box::new(record),
-            target,
-        }
+        let record = Record::from_rdata(name.clone(), self.ttl, RData::CNAME(CNAME(target.clone())));
+        Outcome::Alias { record: Box::new(record), target }
     }
 
     fn srv(&self, name: &Name, targets: &[Target]) -> Outcome {
         let weight = u16::try_from(100 / targets.len()).unwrap_or(1).max(1);
         let (mut answers, mut additionals) = (Vec::new(), Vec::new());
         for target in targets {
-            let (Some(port), Ok(host)) = (target.port, self.below(&format!("{}.svc", target.host)))
-            else {
+            let (Some(port), Ok(host)) = (target.port, self.below(&format!("{}.svc", target.host))) else {
                 continue;
             };
-            let record = Record::from_rdata(
-                name.clone(),
-                self.ttl,
-                RData::SRV(SRV::new(0, weight, port, host.clone())),
-            );
+            let record = Record::from_rdata(name.clone(), self.ttl, RData::SRV(SRV::new(0, weight, port, host.clone())));
             let address = self.address(&host, target.address);
             // Both families of one target share an SRV record, several ports share an address.
             push_new(&mut answers, record);
             push_new(&mut additionals, address);
         }
-        if answers.is_empty() {
-            Outcome::NoData
-        } else {
-            Outcome::Found {
-                answers,
-                additionals,
-            }
-        }
+        if answers.is_empty() { Outcome::NoData } else { Outcome::Found { answers, additionals } }
     }
 
     fn reverse(&self, index: &Index, name: &Name, address: IpAddr, kind: RecordType) -> Outcome {
@@ -284,18 +216,11 @@ impl Zone {
         if kind != RecordType::PTR {
             return Outcome::NoData;
         }
-        let hosts = names
-            .iter()
-            .filter_map(|host| self.below(&format!("{host}.svc")).ok());
+        let hosts = names.iter().filter_map(|host| self.below(&format!("{host}.svc")).ok());
         self.found(name, hosts.map(|host| RData::PTR(PTR(host))).collect())
     }
 
-    fn addresses(
-        &self,
-        name: &Name,
-        kind: RecordType,
-        addresses: impl Iterator<Item = IpAddr>,
-    ) -> Outcome {
+    fn addresses(&self, name: &Name, kind: RecordType, addresses: impl Iterator<Item = IpAddr>) -> Outcome {
         let mut answers = Vec::new();
         for address in addresses {
             let record = self.address(name, address);
@@ -303,14 +228,7 @@ impl Zone {
                 push_new(&mut answers, record);
             }
         }
-        if answers.is_empty() {
-            Outcome::NoData
-        } else {
-            Outcome::Found {
-                answers,
-                additionals: Vec::new(),
-            }
-        }
+        if answers.is_empty() { Outcome::NoData } else { Outcome::Found { answers, additionals: Vec::new() } }
     }
 
     fn address(&self, name: &Name, address: IpAddr) -> Record {
@@ -322,14 +240,8 @@ impl Zone {
     }
 
     fn found(&self, name: &Name, data: Vec<RData>) -> Outcome {
-        let answers = data
-            .into_iter()
-            .map(|data| Record::from_rdata(name.clone(), self.ttl, data))
-            .collect();
-        Outcome::Found {
-            answers,
-            additionals: Vec::new(),
-        }
+        let answers = data.into_iter().map(|data| Record::from_rdata(name.clone(), self.ttl, data)).collect();
+        Outcome::Found { answers, additionals: Vec::new() }
     }
 
     fn below(&self, labels: &str) -> Result<Name, hickory_proto::ProtoError> {

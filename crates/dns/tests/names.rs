@@ -26,37 +26,13 @@ async fn world() -> World {
     let web = json!({"clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20", "fd00::20"], "ports": [
         {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]});
     objects.put("services", &service("web", web));
-    objects.put(
-        "services",
-        &service(
-            "db",
-            json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}),
-        ),
-    );
+    objects.put("services", &service("db", json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]})));
     objects.put("services", &service("lonely", json!({"clusterIP": "None"})));
-    objects.put(
-        "services",
-        &service(
-            "outside",
-            json!({"type": "ExternalName", "externalName": "www.example.com"}),
-        ),
-    );
-    objects.put(
-        "services",
-        &service(
-            "nowhere",
-            json!({"type": "ExternalName", "externalName": "host.invalid"}),
-        ),
-    );
+    objects.put("services", &service("outside", json!({"type": "ExternalName", "externalName": "www.example.com"})));
+    objects.put("services", &service("nowhere", json!({"type": "ExternalName", "externalName": "host.invalid"})));
     let inside = json!({"type": "ExternalName", "externalName": "web.ns.svc.cluster.local."});
     objects.put("services", &service("inside", inside));
-    objects.put(
-        "services",
-        &service(
-            "loop",
-            json!({"type": "ExternalName", "externalName": "loop.ns.svc.cluster.local"}),
-        ),
-    );
+    objects.put("services", &service("loop", json!({"type": "ExternalName", "externalName": "loop.ns.svc.cluster.local"})));
     objects.put("services", &service("bare", json!({"clusterIP": "None"})));
     let ports = json!([{"name": "sql", "port": 5432, "protocol": "TCP"}]);
     let endpoints = json!([
@@ -64,40 +40,10 @@ async fn world() -> World {
         {"addresses": ["10.1.0.2"], "conditions": {}},
         {"addresses": ["10.1.0.3"], "conditions": {"ready": false}},
     ]);
-    objects.put(
-        "endpointslices",
-        &slice("db-a", "db", "IPv4", endpoints, ports.clone()),
-    );
-    objects.put(
-        "endpointslices",
-        &slice(
-            "db-b",
-            "db",
-            "IPv6",
-            json!([{"addresses": ["fd00::1"]}]),
-            ports,
-        ),
-    );
-    objects.put(
-        "endpointslices",
-        &slice(
-            "bare-a",
-            "bare",
-            "IPv4",
-            json!([{"addresses": ["10.1.0.9"]}]),
-            json!([]),
-        ),
-    );
-    objects.put(
-        "endpointslices",
-        &slice(
-            "web-a",
-            "web",
-            "IPv4",
-            json!([{"addresses": ["10.1.0.5"]}]),
-            json!([]),
-        ),
-    );
+    objects.put("endpointslices", &slice("db-a", "db", "IPv4", endpoints, ports.clone()));
+    objects.put("endpointslices", &slice("db-b", "db", "IPv6", json!([{"addresses": ["fd00::1"]}]), ports));
+    objects.put("endpointslices", &slice("bare-a", "bare", "IPv4", json!([{"addresses": ["10.1.0.9"]}]), json!([])));
+    objects.put("endpointslices", &slice("web-a", "web", "IPv4", json!([{"addresses": ["10.1.0.5"]}]), json!([])));
     let mut world = World::start(objects).await;
     world.until_ready().await;
     world
@@ -109,21 +55,9 @@ async fn names() {
     const NO_DATA: &str = "NoError aa:  soa cluster.local.";
     const NO_NAME: &str = "NXDomain aa:  soa cluster.local.";
     let cases: &[(&str, RecordType, &str)] = &[
-        (
-            "web.ns.svc.cluster.local.",
-            A,
-            "NoError aa: web.ns.svc.cluster.local. A 10.96.0.20",
-        ),
-        (
-            "WEB.ns.Svc.cluster.LOCAL.",
-            A,
-            "NoError aa: WEB.ns.Svc.cluster.LOCAL. A 10.96.0.20",
-        ),
-        (
-            "web.ns.svc.cluster.local.",
-            AAAA,
-            "NoError aa: web.ns.svc.cluster.local. AAAA fd00::20",
-        ),
+        ("web.ns.svc.cluster.local.", A, "NoError aa: web.ns.svc.cluster.local. A 10.96.0.20"),
+        ("WEB.ns.Svc.cluster.LOCAL.", A, "NoError aa: WEB.ns.Svc.cluster.LOCAL. A 10.96.0.20"),
+        ("web.ns.svc.cluster.local.", AAAA, "NoError aa: web.ns.svc.cluster.local. AAAA fd00::20"),
         ("web.ns.svc.cluster.local.", MX, NO_DATA),
         ("web.ns.svc.cluster.local.", ANY, NO_DATA),
         (
@@ -135,38 +69,14 @@ async fn names() {
         ("_http._udp.web.ns.svc.cluster.local.", SRV, NO_NAME),
         ("_tcp.web.ns.svc.cluster.local.", A, NO_DATA),
         ("_sctp.web.ns.svc.cluster.local.", A, NO_NAME),
-        (
-            "db.ns.svc.cluster.local.",
-            A,
-            "NoError aa: db.ns.svc.cluster.local. A 10.1.0.1; db.ns.svc.cluster.local. A 10.1.0.2",
-        ),
-        (
-            "db.ns.svc.cluster.local.",
-            AAAA,
-            "NoError aa: db.ns.svc.cluster.local. AAAA fd00::1",
-        ),
-        (
-            "db-0.db.ns.svc.cluster.local.",
-            A,
-            "NoError aa: db-0.db.ns.svc.cluster.local. A 10.1.0.1",
-        ),
+        ("db.ns.svc.cluster.local.", A, "NoError aa: db.ns.svc.cluster.local. A 10.1.0.1; db.ns.svc.cluster.local. A 10.1.0.2"),
+        ("db.ns.svc.cluster.local.", AAAA, "NoError aa: db.ns.svc.cluster.local. AAAA fd00::1"),
+        ("db-0.db.ns.svc.cluster.local.", A, "NoError aa: db-0.db.ns.svc.cluster.local. A 10.1.0.1"),
         ("db-0.db.ns.svc.cluster.local.", AAAA, NO_DATA),
-        (
-            "10-1-0-2.db.ns.svc.cluster.local.",
-            A,
-            "NoError aa: 10-1-0-2.db.ns.svc.cluster.local. A 10.1.0.2",
-        ),
+        ("10-1-0-2.db.ns.svc.cluster.local.", A, "NoError aa: 10-1-0-2.db.ns.svc.cluster.local. A 10.1.0.2"),
         ("10-1-0-3.db.ns.svc.cluster.local.", A, NO_NAME),
-        (
-            "fd00--1.db.ns.svc.cluster.local.",
-            AAAA,
-            "NoError aa: fd00--1.db.ns.svc.cluster.local. AAAA fd00::1",
-        ),
-        (
-            "10-1-0-5.web.ns.svc.cluster.local.",
-            A,
-            "NoError aa: 10-1-0-5.web.ns.svc.cluster.local. A 10.1.0.5",
-        ),
+        ("fd00--1.db.ns.svc.cluster.local.", AAAA, "NoError aa: fd00--1.db.ns.svc.cluster.local. AAAA fd00::1"),
+        ("10-1-0-5.web.ns.svc.cluster.local.", A, "NoError aa: 10-1-0-5.web.ns.svc.cluster.local. A 10.1.0.5"),
         (
             "_sql._tcp.db.ns.svc.cluster.local.",
             SRV,
@@ -176,11 +86,7 @@ async fn names() {
              10-1-0-2.db.ns.svc.cluster.local. A 10.1.0.2; db-0.db.ns.svc.cluster.local. A 10.1.0.1; \
              fd00--1.db.ns.svc.cluster.local. AAAA fd00::1",
         ),
-        (
-            "bare.ns.svc.cluster.local.",
-            A,
-            "NoError aa: bare.ns.svc.cluster.local. A 10.1.0.9",
-        ),
+        ("bare.ns.svc.cluster.local.", A, "NoError aa: bare.ns.svc.cluster.local. A 10.1.0.9"),
         ("bare.ns.svc.cluster.local.", SRV, NO_DATA),
         ("lonely.ns.svc.cluster.local.", A, NO_NAME),
         ("absent.ns.svc.cluster.local.", A, NO_NAME),
@@ -190,24 +96,12 @@ async fn names() {
         ("svc.cluster.local.", A, NO_DATA),
         ("a.b.c.d.web.ns.svc.cluster.local.", A, NO_NAME),
         ("www.example.com.cluster.local.", A, NO_NAME),
-        (
-            "10-1-2-3.ns.pod.cluster.local.",
-            A,
-            "NoError aa: 10-1-2-3.ns.pod.cluster.local. A 10.1.2.3",
-        ),
+        ("10-1-2-3.ns.pod.cluster.local.", A, "NoError aa: 10-1-2-3.ns.pod.cluster.local. A 10.1.2.3"),
         ("10-1-2-3.absent.pod.cluster.local.", A, NO_NAME),
         ("word.ns.pod.cluster.local.", A, NO_NAME),
         ("empty.pod.cluster.local.", A, NO_DATA),
-        (
-            "20.0.96.10.in-addr.arpa.",
-            PTR,
-            "NoError aa: 20.0.96.10.in-addr.arpa. PTR web.ns.svc.cluster.local.",
-        ),
-        (
-            "1.0.1.10.in-addr.arpa.",
-            PTR,
-            "NoError aa: 1.0.1.10.in-addr.arpa. PTR db-0.db.ns.svc.cluster.local.",
-        ),
+        ("20.0.96.10.in-addr.arpa.", PTR, "NoError aa: 20.0.96.10.in-addr.arpa. PTR web.ns.svc.cluster.local."),
+        ("1.0.1.10.in-addr.arpa.", PTR, "NoError aa: 1.0.1.10.in-addr.arpa. PTR db-0.db.ns.svc.cluster.local."),
         (
             "0.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.",
             PTR,
@@ -215,21 +109,13 @@ async fn names() {
              web.ns.svc.cluster.local.",
         ),
         ("2.0.1.10.in-addr.arpa.", PTR, "NXDomain:  soa ."),
-        (
-            "outside.ns.svc.cluster.local.",
-            CNAME,
-            "NoError aa: outside.ns.svc.cluster.local. CNAME www.example.com.",
-        ),
+        ("outside.ns.svc.cluster.local.", CNAME, "NoError aa: outside.ns.svc.cluster.local. CNAME www.example.com."),
         (
             "outside.ns.svc.cluster.local.",
             A,
             "NoError aa: outside.ns.svc.cluster.local. CNAME www.example.com.; www.example.com. A 192.0.2.1",
         ),
-        (
-            "nowhere.ns.svc.cluster.local.",
-            A,
-            "NoError aa: nowhere.ns.svc.cluster.local. CNAME host.invalid.",
-        ),
+        ("nowhere.ns.svc.cluster.local.", A, "NoError aa: nowhere.ns.svc.cluster.local. CNAME host.invalid."),
         (
             "inside.ns.svc.cluster.local.",
             A,
@@ -237,36 +123,16 @@ async fn names() {
              web.ns.svc.cluster.local. A 10.96.0.20",
         ),
         ("x.outside.ns.svc.cluster.local.", A, NO_NAME),
-        (
-            "ns.dns.cluster.local.",
-            A,
-            "NoError aa: ns.dns.cluster.local. A 10.96.0.10",
-        ),
-        (
-            "cluster.local.",
-            NS,
-            "NoError aa: cluster.local. NS ns.dns.cluster.local. | ns.dns.cluster.local. A 10.96.0.10",
-        ),
+        ("ns.dns.cluster.local.", A, "NoError aa: ns.dns.cluster.local. A 10.96.0.10"),
+        ("cluster.local.", NS, "NoError aa: cluster.local. NS ns.dns.cluster.local. | ns.dns.cluster.local. A 10.96.0.10"),
         ("cluster.local.", A, NO_DATA),
-        (
-            "dns-version.cluster.local.",
-            TXT,
-            "NoError aa: dns-version.cluster.local. TXT 1.1.0",
-        ),
-        (
-            "www.example.com.",
-            A,
-            "NoError: www.example.com. A 192.0.2.1",
-        ),
+        ("dns-version.cluster.local.", TXT, "NoError aa: dns-version.cluster.local. TXT 1.1.0"),
+        ("www.example.com.", A, "NoError: www.example.com. A 192.0.2.1"),
         ("absent.test.", A, "NXDomain:  soa ."),
     ];
     for (name, kind, expected) in cases {
         assert_eq!(world.ask(name, *kind).await, *expected, "{name} {kind}");
-        assert_eq!(
-            print(&world.ask_tcp(name, *kind).await),
-            *expected,
-            "{name} {kind} over TCP"
-        );
+        assert_eq!(print(&world.ask_tcp(name, *kind).await), *expected, "{name} {kind} over TCP");
     }
     let soa = world.exchange("cluster.local.", SOA, None).await;
     assert_eq!((soa.answers.len(), soa.answers[0].ttl), (1, 5));
@@ -290,48 +156,19 @@ async fn changes_show_at_once() {
     };
     let missing = "NXDomain aa:  soa cluster.local.";
     let name = "web.ns.svc.cluster.local.";
-    world.objects.put(
-        "services",
-        &service(
-            "web",
-            json!({"clusterIP": "10.96.0.99", "ports": [{"port": 1}]}),
-        ),
-    );
-    expect(
-        name,
-        A,
-        "NoError aa: web.ns.svc.cluster.local. A 10.96.0.99",
-    )
-    .await;
+    world.objects.put("services", &service("web", json!({"clusterIP": "10.96.0.99", "ports": [{"port": 1}]})));
+    expect(name, A, "NoError aa: web.ns.svc.cluster.local. A 10.96.0.99").await;
     expect(name, AAAA, "NoError aa:  soa cluster.local.").await;
     expect("20.0.96.10.in-addr.arpa.", PTR, "NXDomain:  soa .").await;
-    expect(
-        "99.0.96.10.in-addr.arpa.",
-        PTR,
-        "NoError aa: 99.0.96.10.in-addr.arpa. PTR web.ns.svc.cluster.local.",
-    )
-    .await;
+    expect("99.0.96.10.in-addr.arpa.", PTR, "NoError aa: 99.0.96.10.in-addr.arpa. PTR web.ns.svc.cluster.local.").await;
     world.objects.delete("services", "ns/web");
     expect(name, A, missing).await;
     let endpoints = json!([{"addresses": ["10.1.0.7"], "hostname": "db-7"}]);
-    world.objects.put(
-        "endpointslices",
-        &slice("db-a", "db", "IPv4", endpoints, json!([])),
-    );
-    expect(
-        "db.ns.svc.cluster.local.",
-        A,
-        "NoError aa: db.ns.svc.cluster.local. A 10.1.0.7",
-    )
-    .await;
+    world.objects.put("endpointslices", &slice("db-a", "db", "IPv4", endpoints, json!([])));
+    expect("db.ns.svc.cluster.local.", A, "NoError aa: db.ns.svc.cluster.local. A 10.1.0.7").await;
     expect("db-0.db.ns.svc.cluster.local.", A, missing).await;
     world.objects.delete("endpointslices", "ns/db-a");
-    expect(
-        "db.ns.svc.cluster.local.",
-        A,
-        "NoError aa:  soa cluster.local.",
-    )
-    .await;
+    expect("db.ns.svc.cluster.local.", A, "NoError aa:  soa cluster.local.").await;
     world.objects.delete("namespaces", "empty");
     expect("empty.svc.cluster.local.", A, missing).await;
 }
@@ -339,63 +176,27 @@ async fn changes_show_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sizes() {
     let world = world().await;
-    let many: Vec<Value> = (0..200)
-        .map(|n| json!({"addresses": [format!("10.2.0.{n}")]}))
-        .collect();
-    world
-        .objects
-        .put("services", &service("many", json!({"clusterIP": "None"})));
-    world.objects.put(
-        "endpointslices",
-        &slice(
-            "many-a",
-            "many",
-            "IPv4",
-            json!(many),
-            json!([{"name": "p", "port": 1}]),
-        ),
-    );
+    let many: Vec<Value> = (0..200).map(|n| json!({"addresses": [format!("10.2.0.{n}")]})).collect();
+    world.objects.put("services", &service("many", json!({"clusterIP": "None"})));
+    world.objects.put("endpointslices", &slice("many-a", "many", "IPv4", json!(many), json!([{"name": "p", "port": 1}])));
     let name = "many.ns.svc.cluster.local.";
     let deadline = Instant::now() + Duration::from_secs(5);
     while world.ask_tcp(name, A).await.answers.len() != 200 {
         assert!(Instant::now() < deadline);
     }
-    for (payload, limit) in [
-        (None, 512),
-        (Some(1024), 1024),
-        (Some(65000), 1232),
-        (Some(100), 512),
-    ] {
+    for (payload, limit) in [(None, 512), (Some(1024), 1024), (Some(65000), 1232), (Some(100), 512)] {
         let bytes = world.raw(&query(name, A, payload)).await.unwrap();
         let message = Message::from_vec(&bytes).unwrap();
-        assert!(
-            bytes.len() <= limit,
-            "{} bytes for {payload:?}",
-            bytes.len()
-        );
-        assert!(
-            message.metadata.truncation && message.answers.len() > 10,
-            "{payload:?}"
-        );
+        assert!(bytes.len() <= limit, "{} bytes for {payload:?}", bytes.len());
+        assert!(message.metadata.truncation && message.answers.len() > 10, "{payload:?}");
         assert_eq!(message.edns.is_some(), payload.is_some());
     }
-    let srv = world
-        .exchange("_p._tcp.many.ns.svc.cluster.local.", SRV, Some(1232))
-        .await;
+    let srv = world.exchange("_p._tcp.many.ns.svc.cluster.local.", SRV, Some(1232)).await;
     assert!(srv.metadata.truncation && srv.additionals.is_empty());
-    let first: Vec<_> = [world.ask_tcp(name, A).await, world.ask_tcp(name, A).await]
-        .map(|m| m.answers[0].clone())
-        .into();
-    assert_ne!(
-        first[0], first[1],
-        "askers who take the first address spread out"
-    );
+    let first: Vec<_> = [world.ask_tcp(name, A).await, world.ask_tcp(name, A).await].map(|m| m.answers[0].clone()).into();
+    assert_ne!(first[0], first[1], "askers who take the first address spread out");
     let big = world.ask_tcp("big.example.com.", A).await;
-    assert_eq!(
-        big.answers.len(),
-        100,
-        "a cut answer of upstream is fetched over TCP"
-    );
+    assert_eq!(big.answers.len(), 100, "a cut answer of upstream is fetched over TCP");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -419,10 +220,7 @@ async fn odd_messages() {
     ];
     for (bytes, code) in cases {
         let answer = Message::from_vec(&world.raw(&bytes).await.expect("no answer")).unwrap();
-        assert_eq!(
-            (answer.metadata.response_code, answer.metadata.id),
-            (code, 4711)
-        );
+        assert_eq!((answer.metadata.response_code, answer.metadata.id), (code, 4711));
     }
     // Answers and scraps get silence; the next query is served.
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -439,10 +237,7 @@ async fn odd_messages() {
 async fn upstream_answers_are_remembered() {
     let world = world().await;
     for _ in 0..3 {
-        assert_eq!(
-            world.ask("a.example.com.", A).await,
-            "NoError: a.example.com. A 192.0.2.1"
-        );
+        assert_eq!(world.ask("a.example.com.", A).await, "NoError: a.example.com. A 192.0.2.1");
         assert_eq!(world.ask("absent.test.", A).await, "NXDomain:  soa .");
     }
     assert_eq!(world.stats.forwarded.load(Ordering::Relaxed), 2);
@@ -454,13 +249,7 @@ async fn queries_wait_for_the_first_index() {
     let objects = Objects::new();
     objects.open.send_replace(false);
     objects.put("namespaces", &json!({"metadata": {"name": "ns"}}));
-    objects.put(
-        "services",
-        &service(
-            "web",
-            json!({"clusterIP": "10.96.0.20", "ports": [{"port": 1}]}),
-        ),
-    );
+    objects.put("services", &service("web", json!({"clusterIP": "10.96.0.20", "ports": [{"port": 1}]})));
     let mut world = World::start(objects.clone()).await;
     let (answer, ()) = tokio::join!(world.ask("web.ns.svc.cluster.local.", A), async {
         tokio::task::yield_now().await;
@@ -484,10 +273,7 @@ async fn answers_from_memory_are_quick() {
         times.push(start.elapsed());
     }
     times.sort();
-    println!(
-        "p50 {:?} p99 {:?} max {:?}",
-        times[2500], times[4950], times[4999]
-    );
+    println!("p50 {:?} p99 {:?} max {:?}", times[2500], times[4950], times[4999]);
     // A debug build on a busy machine; a release build stays far below a millisecond.
     assert!(times[2500] < Duration::from_millis(5));
 }
@@ -507,10 +293,7 @@ async fn a_restart_loses_no_query() {
         for asked in 0..3000 {
             socket.send_to(&bytes, address).await.unwrap();
             let answer = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut buffer));
-            let size = answer
-                .await
-                .unwrap_or_else(|_| panic!("query {asked} lost"))
-                .unwrap();
+            let size = answer.await.unwrap_or_else(|_| panic!("query {asked} lost")).unwrap();
             let answer = Message::from_vec(&buffer[..size]).unwrap();
             assert_eq!(answer.answers.len(), 1, "query {asked}");
         }

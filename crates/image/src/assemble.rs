@@ -29,15 +29,8 @@ pub(crate) enum Staged {
 }
 
 /// Claims a layer that is present, alone or at this place of a chain.
-pub(crate) fn find(
-    inner: &Inner,
-    diff_id: &str,
-    chain_id: &str,
-    claims: &mut LayerClaims,
-) -> Option<String> {
-    inner
-        .claim_layer(diff_id, claims)
-        .or_else(|| inner.claim_layer(&placed_id(chain_id), claims))
+pub(crate) fn find(inner: &Inner, diff_id: &str, chain_id: &str, claims: &mut LayerClaims) -> Option<String> {
+    inner.claim_layer(diff_id, claims).or_else(|| inner.claim_layer(&placed_id(chain_id), claims))
 }
 
 /// Unpacks one layer. The caller has looked with [`find`] and holds the lock of the diff id.
@@ -47,17 +40,9 @@ pub(crate) async fn stage<R: Read + Send + 'static>(
     archive: R,
     claims: &mut LayerClaims,
 ) -> Result<Staged, LayerError> {
-    let store_error = |error| LayerError::Store {
-        diff_id: diff_id.to_string(),
-        error,
-    };
+    let store_error = |error| LayerError::Store { diff_id: diff_id.to_string(), error };
     let directory = inner.temporary_directory().map_err(store_error)?;
-    let permit = inner
-        .unpacking
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
+    let permit = inner.unpacking.clone().acquire_owned().await.expect("the semaphore is never closed");
     let (limits, expected) = (inner.config.limits, diff_id.to_string());
     let (directory, result) = blocking(move || {
         let _permit = permit;
@@ -65,18 +50,12 @@ pub(crate) async fn stage<R: Read + Send + 'static>(
         (directory, result)
     })
     .await;
-    let unpacked = result.map_err(|error| LayerError::Unpack {
-        diff_id: diff_id.to_string(),
-        error,
-    })?;
+    let unpacked = result.map_err(|error| LayerError::Unpack { diff_id: diff_id.to_string(), error })?;
     if !unpacked.implicit.is_empty() {
         return Ok(Staged::Unplaced(directory, unpacked));
     }
     let record = record(diff_id.to_string(), &unpacked);
-    inner
-        .add_layer(directory, record, claims)
-        .map(Staged::Present)
-        .map_err(store_error)
+    inner.add_layer(directory, record, claims).map(Staged::Present).map_err(store_error)
 }
 
 /// Places what is unplaced, lowest first, and returns the keys of all layers of the image, lowest first.
@@ -93,19 +72,13 @@ pub(crate) async fn settle(
             keys.push(match staged {
                 Staged::Present(key) => key,
                 Staged::Unplaced(directory, unpacked) => {
-                    let failed = |error| LayerError::Store {
-                        diff_id: unpacked.diff_id.clone(),
-                        error,
-                    };
-                    let lower: Vec<_> =
-                        keys.iter().rev().map(|key| inner.layer_path(key)).collect();
+                    let failed = |error| LayerError::Store { diff_id: unpacked.diff_id.clone(), error };
+                    let lower: Vec<_> = keys.iter().rev().map(|key| inner.layer_path(key)).collect();
                     for path in &unpacked.implicit {
                         adopt_attributes(directory.path(), path, &lower).map_err(failed)?;
                     }
                     let record = record(placed_id(chain_id), &unpacked);
-                    inner
-                        .add_layer(directory, record, &mut claims)
-                        .map_err(failed)?
+                    inner.add_layer(directory, record, &mut claims).map_err(failed)?
                 }
             });
         }
@@ -115,12 +88,7 @@ pub(crate) async fn settle(
 }
 
 fn record(id: String, unpacked: &Unpacked) -> LayerRecord {
-    LayerRecord {
-        id,
-        bytes: unpacked.bytes,
-        inodes: unpacked.inodes,
-        opaque_root: unpacked.opaque_root,
-    }
+    LayerRecord { id, bytes: unpacked.bytes, inodes: unpacked.inodes, opaque_root: unpacked.opaque_root }
 }
 
 /// Differs from every diff id, also for the lowest layer.

@@ -65,12 +65,8 @@ impl RegistryAuth {
     }
 
     /// Those of `auths` that fit the reference, the most specific first, as the kubelet's key ring orders them.
-    pub(crate) fn matching<'a>(
-        auths: &'a [RegistryAuth],
-        reference: &Reference,
-    ) -> Vec<&'a RegistryAuth> {
-        let mut fitting: Vec<&RegistryAuth> =
-            auths.iter().filter(|auth| auth.fits(reference)).collect();
+    pub(crate) fn matching<'a>(auths: &'a [RegistryAuth], reference: &Reference) -> Vec<&'a RegistryAuth> {
+        let mut fitting: Vec<&RegistryAuth> = auths.iter().filter(|auth| auth.fits(reference)).collect();
         fitting.sort_by_key(|auth| std::cmp::Reverse(normalise(&auth.registry)));
         fitting
     }
@@ -85,42 +81,27 @@ impl RegistryAuth {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.username.is_empty()
-            && self.password.is_empty()
-            && self.identity_token.is_empty()
-            && self.registry_token.is_empty()
+        self.username.is_empty() && self.password.is_empty() && self.identity_token.is_empty() && self.registry_token.is_empty()
     }
 
     pub(crate) fn basic(&self) -> String {
-        format!(
-            "Basic {}",
-            STANDARD.encode(format!("{}:{}", self.username, self.password))
-        )
+        format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.password)))
     }
 }
 
 /// Never prints a secret.
 impl fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryAuth")
-            .field("registry", &self.registry)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
+        f.debug_struct("RegistryAuth").field("registry", &self.registry).field("username", &self.username).finish_non_exhaustive()
     }
 }
 
 /// Splits base64 of `user:password`.
 pub(crate) fn decode_basic(auth: &str) -> Option<(String, String)> {
-    let bytes = STANDARD
-        .decode(auth.trim())
-        .or_else(|_| STANDARD_NO_PAD.decode(auth.trim()))
-        .ok()?;
+    let bytes = STANDARD.decode(auth.trim()).or_else(|_| STANDARD_NO_PAD.decode(auth.trim())).ok()?;
     let text = String::from_utf8(bytes).ok()?;
     let (username, password) = text.split_once(':')?;
-    Some((
-        username.to_string(),
-        password.trim_end_matches('\0').to_string(),
-    ))
+    Some((username.to_string(), password.trim_end_matches('\0').to_string()))
 }
 
 fn from_entry((registry, entry): (String, DockerEntry)) -> Result<RegistryAuth, DockerConfigError> {
@@ -129,53 +110,27 @@ fn from_entry((registry, entry): (String, DockerEntry)) -> Result<RegistryAuth, 
     } else {
         decode_basic(&entry.auth).ok_or_else(|| DockerConfigError::Auth(registry.clone()))?
     };
-    Ok(RegistryAuth {
-        registry,
-        username,
-        password,
-        identity_token: entry.identitytoken,
-        registry_token: entry.registrytoken,
-    })
+    Ok(RegistryAuth { registry, username, password, identity_token: entry.identitytoken, registry_token: entry.registrytoken })
 }
 
 /// Docker writes keys as URLs with API version; `https://index.docker.io/v1/` is the best known one.
 fn normalise(registry: &str) -> String {
-    let rest = registry
-        .strip_prefix("https://")
-        .or_else(|| registry.strip_prefix("http://"))
-        .unwrap_or(registry);
+    let rest = registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
     let rest = rest.trim_end_matches('/');
-    let rest = rest
-        .strip_suffix("/v1")
-        .or_else(|| rest.strip_suffix("/v2"))
-        .unwrap_or(rest);
-    let (host, path) = rest
-        .split_once('/')
-        .map_or((rest, ""), |(host, path)| (host, path));
-    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") {
-        DOCKER_HUB
-    } else {
-        host
-    };
-    if path.is_empty() {
-        host.to_string()
-    } else {
-        format!("{host}/{path}")
-    }
+    let rest = rest.strip_suffix("/v1").or_else(|| rest.strip_suffix("/v2")).unwrap_or(rest);
+    let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
+    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { DOCKER_HUB } else { host };
+    if path.is_empty() { host.to_string() } else { format!("{host}/{path}") }
 }
 
 /// Label by label, so that `*.example.com` fits one level only. A port must be equal.
 fn host_fits(pattern: &str, host: &str) -> bool {
     let (pattern, pattern_port) = split_port(pattern);
     let (host, port) = split_port(host);
-    let (patterns, labels): (Vec<_>, Vec<_>) =
-        (pattern.split('.').collect(), host.split('.').collect());
+    let (patterns, labels): (Vec<_>, Vec<_>) = (pattern.split('.').collect(), host.split('.').collect());
     pattern_port == port
         && patterns.len() == labels.len()
-        && patterns
-            .iter()
-            .zip(&labels)
-            .all(|(pattern, label)| glob(pattern.as_bytes(), label.as_bytes()))
+        && patterns.iter().zip(&labels).all(|(pattern, label)| glob(pattern.as_bytes(), label.as_bytes()))
 }
 
 fn split_port(host: &str) -> (&str, Option<&str>) {
@@ -222,20 +177,11 @@ mod tests {
             "r.example.com":{"username":"a","password":"b","email":"x@y"},
             "t.example.com":{"identitytoken":"refresh"}},"credsStore":"x"}"#;
         let auths = RegistryAuth::parse_docker_config_json(json).expect("parses");
-        let hub = auths
-            .iter()
-            .find(|auth| auth.registry.contains("docker"))
-            .expect("hub");
+        let hub = auths.iter().find(|auth| auth.registry.contains("docker")).expect("hub");
         assert_eq!((hub.username.as_str(), hub.password.as_str()), ("u", "p:w"));
         assert_eq!(auths.len(), 3);
-        assert_eq!(
-            RegistryAuth::parse_docker_cfg(br#"{"r":{"auth":"dTpw"}}"#).expect("parses")[0]
-                .password,
-            "p"
-        );
-        assert!(
-            RegistryAuth::parse_docker_config_json(br#"{"auths":{"r":{"auth":"!"}}}"#).is_err()
-        );
+        assert_eq!(RegistryAuth::parse_docker_cfg(br#"{"r":{"auth":"dTpw"}}"#).expect("parses")[0].password, "p");
+        assert!(RegistryAuth::parse_docker_config_json(br#"{"auths":{"r":{"auth":"!"}}}"#).is_err());
         assert!(!format!("{hub:?}").contains("p:w"));
     }
 
@@ -256,25 +202,12 @@ mod tests {
             ("evil.io", "r.io/x", false),
         ];
         for (registry, image, fits) in cases {
-            let auth = RegistryAuth {
-                registry: registry.into(),
-                ..RegistryAuth::default()
-            };
-            assert_eq!(
-                auth.fits(&Reference::parse(image).expect("parses")),
-                fits,
-                "{registry} {image}"
-            );
+            let auth = RegistryAuth { registry: registry.into(), ..RegistryAuth::default() };
+            assert_eq!(auth.fits(&Reference::parse(image).expect("parses")), fits, "{registry} {image}");
         }
-        let auths = ["r.io", "r.io/team/app", "r.io/team"].map(|r| RegistryAuth {
-            registry: r.into(),
-            ..RegistryAuth::default()
-        });
+        let auths = ["r.io", "r.io/team/app", "r.io/team"].map(|r| RegistryAuth { registry: r.into(), ..RegistryAuth::default() });
         let reference = Reference::parse("r.io/team/app").expect("parses");
-        let order: Vec<&str> = RegistryAuth::matching(&auths, &reference)
-            .iter()
-            .map(|a| a.registry.as_str())
-            .collect();
+        let order: Vec<&str> = RegistryAuth::matching(&auths, &reference).iter().map(|a| a.registry.as_str()).collect();
         assert_eq!(order, ["r.io/team/app", "r.io/team", "r.io"]);
     }
 }

@@ -26,11 +26,7 @@ pub(crate) enum DownloadError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("blob {digest} has the size {got} instead of {expected}")]
-    Size {
-        digest: String,
-        expected: u64,
-        got: u64,
-    },
+    Size { digest: String, expected: u64, got: u64 },
     #[error("blob {digest} has the digest {got}")]
     Digest { digest: String, got: String },
     #[error("cannot write blob {digest}: {error}")]
@@ -52,13 +48,8 @@ pub(crate) async fn download(
     path: PathBuf,
     progress: &(dyn Fn(i64) + Send + Sync),
 ) -> Result<File, DownloadError> {
-    let write_error = |error| DownloadError::Write {
-        digest: blob.digest.clone(),
-        error,
-    };
-    let mut part = Part::open(path.clone(), blob.size)
-        .await
-        .map_err(write_error)?;
+    let write_error = |error| DownloadError::Write { digest: blob.digest.clone(), error };
+    let mut part = Part::open(path.clone(), blob.size).await.map_err(write_error)?;
     let mut resumed = part.length > 0;
     progress(part.length as i64);
     let mut fruitless = 0;
@@ -78,35 +69,22 @@ pub(crate) async fn download(
                 }
                 std::fs::remove_file(&path).map_err(write_error)?;
                 if !resumed {
-                    return Err(DownloadError::Digest {
-                        digest: blob.digest.clone(),
-                        got,
-                    });
+                    return Err(DownloadError::Digest { digest: blob.digest.clone(), got });
                 }
                 // The bytes of an earlier try were wrong; these are not.
                 resumed = false;
                 progress(-(blob.size as i64));
-                part = Part::open(path.clone(), blob.size)
-                    .await
-                    .map_err(write_error)?;
+                part = Part::open(path.clone(), blob.size).await.map_err(write_error)?;
                 continue;
             }
             Ok(()) => {}
             // The registry's blob ends before ours does; going on would ask the same for ever.
-            Err(DownloadError::Fetch(FetchError::Status { status, .. }))
-                if status == http::StatusCode::RANGE_NOT_SATISFIABLE =>
-            {
+            Err(DownloadError::Fetch(FetchError::Status { status, .. })) if status == http::StatusCode::RANGE_NOT_SATISFIABLE => {
                 std::fs::remove_file(&path).map_err(write_error)?;
                 let (digest, got) = (blob.digest.clone(), part.length);
-                return Err(DownloadError::Size {
-                    digest,
-                    expected: blob.size,
-                    got,
-                });
+                return Err(DownloadError::Size { digest, expected: blob.size, got });
             }
-            Err(DownloadError::Fetch(error))
-                if error.is_passing() || fruitless + 1 < repositories.len() as u32 =>
-            {
+            Err(DownloadError::Fetch(error)) if error.is_passing() || fruitless + 1 < repositories.len() as u32 => {
                 if fruitless + 1 >= FRUITLESS_TRIES.max(repositories.len() as u32) {
                     return Err(error.into());
                 }
@@ -123,11 +101,7 @@ pub(crate) async fn download(
         } else {
             fruitless += 1;
             if fruitless >= FRUITLESS_TRIES {
-                return Err(DownloadError::Size {
-                    digest: blob.digest.clone(),
-                    expected: blob.size,
-                    got: part.length,
-                });
+                return Err(DownloadError::Size { digest: blob.digest.clone(), expected: blob.size, got: part.length });
             }
         }
         tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(fruitless)).await;
@@ -141,10 +115,7 @@ async fn fetch(
     part: &mut Part,
     progress: &(dyn Fn(i64) + Send + Sync),
 ) -> Result<(), DownloadError> {
-    let write_error = |error| DownloadError::Write {
-        digest: blob.digest.clone(),
-        error,
-    };
+    let write_error = |error| DownloadError::Write { digest: blob.digest.clone(), error };
     let (start, mut body) = repository.blob(&blob.digest, part.length).await?;
     let mut skip = if start == part.length {
         0
@@ -164,18 +135,12 @@ async fn fetch(
             gathered += data.len();
             if part.length + gathered as u64 > blob.size {
                 let got = part.length + gathered as u64;
-                return Err(DownloadError::Size {
-                    digest: blob.digest.clone(),
-                    expected: blob.size,
-                    got,
-                });
+                return Err(DownloadError::Size { digest: blob.digest.clone(), expected: blob.size, got });
             }
             batch.push(data);
         }
         if gathered >= BATCH || (end && gathered > 0) {
-            part.add(std::mem::take(&mut batch))
-                .await
-                .map_err(write_error)?;
+            part.add(std::mem::take(&mut batch)).await.map_err(write_error)?;
             progress(gathered as i64);
             gathered = 0;
         }
@@ -190,20 +155,11 @@ impl Part {
     /// Takes up what an earlier try left, unless it is longer than the blob.
     async fn open(path: PathBuf, size: u64) -> io::Result<Part> {
         blocking(move || {
-            let mut file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)?;
+            let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
             if file.metadata()?.len() > size {
                 file.set_len(0)?;
             }
-            let mut part = Part {
-                file: file.try_clone()?,
-                hasher: Hasher::new(),
-                length: 0,
-            };
+            let mut part = Part { file: file.try_clone()?, hasher: Hasher::new(), length: 0 };
             let mut buffer = vec![0; 256 << 10];
             loop {
                 match file.read(&mut buffer)? {
@@ -219,10 +175,7 @@ impl Part {
     }
 
     async fn add(&mut self, batch: Vec<Bytes>) -> io::Result<()> {
-        let (file, hasher) = (
-            self.file.try_clone()?,
-            std::mem::replace(&mut self.hasher, Hasher::new()),
-        );
+        let (file, hasher) = (self.file.try_clone()?, std::mem::replace(&mut self.hasher, Hasher::new()));
         let (hasher, result) = blocking(move || {
             let (mut file, mut hasher, mut written) = (file, hasher, 0);
             for data in batch {

@@ -22,24 +22,13 @@ pub(crate) struct KeyGuard<'a> {
 
 impl KeyedLocks {
     pub(crate) fn new() -> KeyedLocks {
-        KeyedLocks {
-            locks: Mutex::new(HashMap::new()),
-        }
+        KeyedLocks { locks: Mutex::new(HashMap::new()) }
     }
 
     pub(crate) async fn lock(&self, key: &str) -> KeyGuard<'_> {
-        let lock = self
-            .locks
-            .lock()
-            .entry(key.to_string())
-            .or_default()
-            .clone();
+        let lock = self.locks.lock().entry(key.to_string()).or_default().clone();
         let guard = lock.lock_owned().await;
-        KeyGuard {
-            owner: self,
-            key: key.to_string(),
-            guard: Some(guard),
-        }
+        KeyGuard { owner: self, key: key.to_string(), guard: Some(guard) }
     }
 }
 
@@ -48,10 +37,7 @@ impl Drop for KeyGuard<'_> {
         let mut locks = self.owner.locks.lock();
         drop(self.guard.take());
         // The map's own reference is the last one if nobody waits; waiters take theirs under the same lock.
-        if locks
-            .get(&self.key)
-            .is_some_and(|lock| Arc::strong_count(lock) == 1)
-        {
+        if locks.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             locks.remove(&self.key);
         }
     }
@@ -64,9 +50,7 @@ pub(crate) struct Flights<K, V: Clone> {
 
 impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> Flights<K, V> {
     pub(crate) fn new() -> Flights<K, V> {
-        Flights {
-            running: Mutex::new(HashMap::new()),
-        }
+        Flights { running: Mutex::new(HashMap::new()) }
     }
 
     /// Joins the run under `key` or starts one with `start`. The run goes on while anybody waits for it.
@@ -77,9 +61,7 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> Flights<K, V> {
                 Some(flight) if flight.peek().is_none() => flight,
                 _ => {
                     let flight = start().shared();
-                    running.retain(|_, other| {
-                        other.upgrade().is_some_and(|other| other.peek().is_none())
-                    });
+                    running.retain(|_, other| other.upgrade().is_some_and(|other| other.peek().is_none()));
                     if let Some(weak) = flight.downgrade() {
                         running.insert(key, weak);
                     }

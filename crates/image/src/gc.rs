@@ -31,8 +31,7 @@ pub struct GcReport {
 
 impl GcPolicy {
     pub(crate) fn is_overdue(&self, image: &Image) -> bool {
-        self.max_unused_age
-            .is_some_and(|age| self.unused_for(image) > age)
+        self.max_unused_age.is_some_and(|age| self.unused_for(image) > age)
     }
 
     /// A clock that jumped back makes images young, not old.
@@ -42,11 +41,7 @@ impl GcPolicy {
 }
 
 /// What may go, in the order in which it goes.
-pub(crate) fn candidates(
-    mut images: Vec<Image>,
-    policy: &GcPolicy,
-    held: &HashSet<String>,
-) -> Vec<Image> {
+pub(crate) fn candidates(mut images: Vec<Image>, policy: &GcPolicy, held: &HashSet<String>) -> Vec<Image> {
     images.retain(|image| {
         !image.pinned
             && !image.imported
@@ -93,13 +88,7 @@ mod tests {
             now,
         };
         let going = candidates(images, &policy, &HashSet::from(["held".to_string()]));
-        assert_eq!(
-            going
-                .iter()
-                .map(|image| image.id.as_str())
-                .collect::<Vec<_>>(),
-            ["a", "b"]
-        );
+        assert_eq!(going.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(policy.is_overdue(&going[0]) && !policy.is_overdue(&going[1]));
     }
 }

@@ -30,16 +30,9 @@ impl Image {
     /// The `imageID` of a container status for a pod that asked for `reference`: the digest name of that repository, else
     /// the first digest name, else the config digest.
     pub fn image_id_for(&self, reference: &str) -> String {
-        let repository = crate::Reference::parse(reference)
-            .map(|reference| reference.repository())
-            .ok();
+        let repository = crate::Reference::parse(reference).map(|reference| reference.repository()).ok();
         let same = |digest: &&String| digest.split('@').next() == repository.as_deref();
-        self.digests
-            .iter()
-            .find(same)
-            .or(self.digests.first())
-            .unwrap_or(&self.id)
-            .clone()
+        self.digests.iter().find(same).or(self.digests.first()).unwrap_or(&self.id).clone()
     }
 }
 
@@ -96,11 +89,7 @@ impl Platform {
             "loongarch64" => ("loong64", ""),
             other => (other, ""),
         };
-        Platform {
-            os: "linux".into(),
-            architecture: architecture.into(),
-            variant: variant.into(),
-        }
+        Platform { os: "linux".into(), architecture: architecture.into(), variant: variant.into() }
     }
 }
 

@@ -17,8 +17,7 @@ use crate::assemble::{self, LayerError};
 use crate::image::Image;
 use crate::index::ImageRecord;
 use crate::manifest::{
-    Config, DOCUMENT_LIMIT, Descriptor, Document, DocumentError, NESTING_LIMIT, chain_ids,
-    null_is_default, parse_config, parse_manifest,
+    Config, DOCUMENT_LIMIT, Descriptor, Document, DocumentError, NESTING_LIMIT, chain_ids, null_is_default, parse_config, parse_manifest,
 };
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Inner, LayerClaims, NewImage, blocking};
@@ -41,9 +40,7 @@ pub enum ImportError {
     #[error("image archive is damaged: {0}")]
     Damaged(String),
     /// A tar archive of something else.
-    #[error(
-        "archive is neither a docker-archive (no manifest.json) nor an OCI layout (no index.json)"
-    )]
+    #[error("archive is neither a docker-archive (no manifest.json) nor an OCI layout (no index.json)")]
     Unknown,
     /// A document or layer is missing or not what it should be.
     #[error("image archive is not usable: {0}")]
@@ -113,19 +110,14 @@ impl Drop for Spool {
     }
 }
 
-pub(crate) async fn import_stream(
-    inner: &Arc<Inner>,
-    mut tar: impl AsyncRead + Send + Unpin,
-) -> Result<Vec<Image>, ImportError> {
+pub(crate) async fn import_stream(inner: &Arc<Inner>, mut tar: impl AsyncRead + Send + Unpin) -> Result<Vec<Image>, ImportError> {
     let path = inner.fresh_ingest_path();
     let mut file = File::create_new(&path).map_err(ImportError::Write)?;
     let _spool = Spool(path.clone());
     let mut sum = 0;
     loop {
         let mut chunk = Vec::with_capacity(1 << 20);
-        while chunk.len() < 1 << 20
-            && tar.read_buf(&mut chunk).await.map_err(ImportError::Read)? > 0
-        {}
+        while chunk.len() < 1 << 20 && tar.read_buf(&mut chunk).await.map_err(ImportError::Read)? > 0 {}
         if chunk.is_empty() {
             break;
         }
@@ -139,10 +131,7 @@ pub(crate) async fn import_stream(
     import_file(inner, &path).await
 }
 
-pub(crate) async fn import_file(
-    inner: &Arc<Inner>,
-    path: &Path,
-) -> Result<Vec<Image>, ImportError> {
+pub(crate) async fn import_file(inner: &Arc<Inner>, path: &Path) -> Result<Vec<Image>, ImportError> {
     let (found, archive, _spool) = {
         let (inner, path) = (inner.clone(), path.to_path_buf());
         blocking(move || -> Result<_, ImportError> {
@@ -166,28 +155,18 @@ pub(crate) async fn import_file(
     committed.map_err(ImportError::Write)
 }
 
-async fn unpack_image(
-    inner: &Arc<Inner>,
-    archive: &Archive,
-    image: Found,
-) -> Result<(NewImage, LayerClaims), ImportError> {
+async fn unpack_image(inner: &Arc<Inner>, archive: &Archive, image: Found) -> Result<(NewImage, LayerClaims), ImportError> {
     let chain = chain_ids(&image.config.diff_ids);
     let mut claims = LayerClaims::new(inner);
     let mut staged = Vec::new();
     for ((diff_id, chain_id), path) in image.config.diff_ids.iter().zip(&chain).zip(&image.layers) {
         let _lock = inner.layer_locks.lock(diff_id).await;
-        staged.push(
-            match assemble::find(inner, diff_id, chain_id, &mut claims) {
-                Some(key) => assemble::Staged::Present(key),
-                None => assemble::stage(inner, diff_id, archive.open(path)?, &mut claims)
-                    .await
-                    .map_err(layer_error)?,
-            },
-        );
+        staged.push(match assemble::find(inner, diff_id, chain_id, &mut claims) {
+            Some(key) => assemble::Staged::Present(key),
+            None => assemble::stage(inner, diff_id, archive.open(path)?, &mut claims).await.map_err(layer_error)?,
+        });
     }
-    let (layers, claims) = assemble::settle(inner, staged, &chain, claims)
-        .await
-        .map_err(layer_error)?;
+    let (layers, claims) = assemble::settle(inner, staged, &chain, claims).await.map_err(layer_error)?;
     let record = ImageRecord {
         names: image.names,
         digests: image.digests,
@@ -197,13 +176,7 @@ async fn unpack_image(
         imported: true,
         last_used: 0,
     };
-    Ok((
-        NewImage {
-            id: image.config.id,
-            record,
-        },
-        claims,
-    ))
+    Ok((NewImage { id: image.config.id, record }, claims))
 }
 
 /// The archive itself, or its decompressed copy in the store.
@@ -215,12 +188,7 @@ fn plain_file(inner: &Inner, path: &Path) -> Result<(File, Option<Spool>), Impor
         return Ok((file, None));
     }
     let path = inner.fresh_ingest_path();
-    let mut plain = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(ImportError::Write)?;
+    let mut plain = File::options().read(true).write(true).create_new(true).open(&path).map_err(ImportError::Write)?;
     let spool = Spool(path);
     let input = decompress(file).map_err(ImportError::Read)?;
     let copied = io::copy(&mut input.take(ARCHIVE_LIMIT), &mut plain).map_err(ImportError::Read)?;
@@ -234,19 +202,13 @@ impl Archive {
     fn scan(file: File) -> Result<Archive, ImportError> {
         let damaged = |error: TarError| ImportError::Damaged(error.to_string());
         let mut members = HashMap::new();
-        let mut tar = TarReader::new(Seeking {
-            file: &file,
-            position: 0,
-        });
+        let mut tar = TarReader::new(Seeking { file: &file, position: 0 });
         while let Some(entry) = tar.next_entry().map_err(damaged)? {
             let Some(path) = clean(Path::new(""), &entry.path) else {
                 continue;
             };
             let member = match entry.kind {
-                Kind::File if entry.sparse.is_none() => Member::Data {
-                    position: tar.data_position(),
-                    size: tar.remaining(),
-                },
+                Kind::File if entry.sparse.is_none() => Member::Data { position: tar.data_position(), size: tar.remaining() },
                 Kind::HardLink => match clean(Path::new(""), &entry.link) {
                     Some(target) => Member::Link(target),
                     None => continue,
@@ -278,24 +240,15 @@ impl Archive {
     }
 
     fn open(&self, path: &Path) -> Result<MemberReader, ImportError> {
-        let (position, left) = self
-            .find(path)
-            .ok_or_else(|| ImportError::Content(format!("{} is missing", path.display())))?;
+        let (position, left) = self.find(path).ok_or_else(|| ImportError::Content(format!("{} is missing", path.display())))?;
         let file = self.file.try_clone().map_err(ImportError::Read)?;
-        Ok(MemberReader {
-            file,
-            position,
-            left,
-        })
+        Ok(MemberReader { file, position, left })
     }
 
     fn document(&self, path: &Path) -> Result<Vec<u8>, ImportError> {
         let mut reader = self.open(path)?;
         if reader.left > DOCUMENT_LIMIT {
-            return Err(ImportError::Content(format!(
-                "{} is too large",
-                path.display()
-            )));
+            return Err(ImportError::Content(format!("{} is too large", path.display())));
         }
         let mut bytes = Vec::with_capacity(reader.left as usize);
         reader.read_to_end(&mut bytes).map_err(ImportError::Read)?;
@@ -306,9 +259,7 @@ impl Archive {
         let bytes = self.document(&blob_path(digest))?;
         match Hasher::digest(&bytes) {
             got if got == digest => Ok(bytes),
-            got => Err(ImportError::Content(format!(
-                "blob {digest} has the digest {got}"
-            ))),
+            got => Err(ImportError::Content(format!("blob {digest} has the digest {got}"))),
         }
     }
 
@@ -332,8 +283,7 @@ impl Archive {
             }
         }
         if docker {
-            let entries: Vec<DockerEntry> =
-                json(&self.document(Path::new("manifest.json"))?, "manifest.json")?;
+            let entries: Vec<DockerEntry> = json(&self.document(Path::new("manifest.json"))?, "manifest.json")?;
             for entry in entries {
                 let image = self.docker_image(entry)?;
                 if inner.config.platform.accepts(&image.config) {
@@ -354,75 +304,42 @@ impl Archive {
 
     fn docker_image(&self, entry: DockerEntry) -> Result<Found, ImportError> {
         let path = |name: &str| {
-            clean(Path::new(""), name.as_bytes()).ok_or_else(|| {
-                ImportError::Content(format!(
-                    "manifest.json names the impossible member {name:?}"
-                ))
-            })
+            clean(Path::new(""), name.as_bytes())
+                .ok_or_else(|| ImportError::Content(format!("manifest.json names the impossible member {name:?}")))
         };
-        let config =
-            parse_config(&self.document(&path(&entry.config)?)?).map_err(document_error)?;
-        let layers = entry
-            .layers
-            .iter()
-            .map(|layer| path(layer))
-            .collect::<Result<Vec<_>, _>>()?;
-        let names = entry
-            .repo_tags
-            .iter()
-            .map(|name| tagged_name(name))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Found {
-            config,
-            layers,
-            names,
-            digests: Vec::new(),
-        })
+        let config = parse_config(&self.document(&path(&entry.config)?)?).map_err(document_error)?;
+        let layers = entry.layers.iter().map(|layer| path(layer)).collect::<Result<Vec<_>, _>>()?;
+        let names = entry.repo_tags.iter().map(|name| tagged_name(name)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Found { config, layers, names, digests: Vec::new() })
     }
 
     /// `None` if the descriptor's image is for other platforms or no image at all.
-    fn layout_image(
-        &self,
-        inner: &Inner,
-        named: &Descriptor,
-    ) -> Result<Option<Found>, ImportError> {
+    fn layout_image(&self, inner: &Inner, named: &Descriptor) -> Result<Option<Found>, ImportError> {
         let mut descriptor = named.clone();
         for _ in 0..NESTING_LIMIT {
             let bytes = self.blob(&descriptor.digest)?;
-            let manifest =
-                match parse_manifest(&bytes, &descriptor.media_type).map_err(document_error)? {
-                    Document::Manifest(manifest) => manifest,
-                    Document::Index(members) => match inner.config.platform.choose(&members) {
-                        // Archives of one platform may carry the index of all; absent members are not for us.
-                        Some(member) if self.find(&blob_path(&member.digest)).is_some() => {
-                            descriptor = member.clone();
-                            continue;
-                        }
-                        _ => return Ok(None),
-                    },
-                };
-            let config =
-                parse_config(&self.blob(&manifest.config.digest)?).map_err(document_error)?;
+            let manifest = match parse_manifest(&bytes, &descriptor.media_type).map_err(document_error)? {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(members) => match inner.config.platform.choose(&members) {
+                    // Archives of one platform may carry the index of all; absent members are not for us.
+                    Some(member) if self.find(&blob_path(&member.digest)).is_some() => {
+                        descriptor = member.clone();
+                        continue;
+                    }
+                    _ => return Ok(None),
+                },
+            };
+            let config = parse_config(&self.blob(&manifest.config.digest)?).map_err(document_error)?;
             if !inner.config.platform.accepts(&config) {
                 return Ok(None);
             }
             let name = layout_name(named)?;
-            let repository = name
-                .as_deref()
-                .and_then(|name| Reference::parse(name).ok())
-                .map(|name| name.repository());
+            let repository = name.as_deref().and_then(|name| Reference::parse(name).ok()).map(|name| name.repository());
             return Ok(Some(Found {
-                layers: manifest
-                    .layers
-                    .iter()
-                    .map(|layer| blob_path(&layer.digest))
-                    .collect(),
+                layers: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
                 config,
                 names: name.into_iter().collect(),
-                digests: repository
-                    .map(|repository| format!("{repository}@{}", named.digest))
-                    .into_iter()
-                    .collect(),
+                digests: repository.map(|repository| format!("{repository}@{}", named.digest)).into_iter().collect(),
             }));
         }
         Err(ImportError::Content("indexes are nested too deeply".into()))
@@ -431,12 +348,7 @@ impl Archive {
 
 /// The name that containerd and Docker write, or the reference name if it is more than a tag.
 fn layout_name(descriptor: &Descriptor) -> Result<Option<String>, ImportError> {
-    let annotation = |key: &str| {
-        descriptor
-            .annotations
-            .get(key)
-            .filter(|name| !name.is_empty())
-    };
+    let annotation = |key: &str| descriptor.annotations.get(key).filter(|name| !name.is_empty());
     if let Some(name) = annotation("io.containerd.image.name") {
         return tagged_name(name).map(Some);
     }
@@ -449,13 +361,7 @@ fn layout_name(descriptor: &Descriptor) -> Result<Option<String>, ImportError> {
 fn merge(images: &mut BTreeMap<String, Found>, image: Found) {
     match images.get_mut(&image.config.id) {
         Some(known) => {
-            known.names.extend(
-                image
-                    .names
-                    .into_iter()
-                    .filter(|name| !known.names.contains(name))
-                    .collect::<Vec<_>>(),
-            );
+            known.names.extend(image.names.into_iter().filter(|name| !known.names.contains(name)).collect::<Vec<_>>());
             known.digests.extend(image.digests);
         }
         None => drop(images.insert(image.config.id.clone(), image)),
@@ -465,29 +371,18 @@ fn merge(images: &mut BTreeMap<String, Found>, image: Found) {
 fn check_layers(inner: &Inner, image: &Found) -> Result<(), ImportError> {
     let (layers, diff_ids) = (image.layers.len(), image.config.diff_ids.len());
     if layers != diff_ids {
-        return Err(ImportError::Content(format!(
-            "image {} has {layers} layers and {diff_ids} diff ids",
-            image.config.id
-        )));
+        return Err(ImportError::Content(format!("image {} has {layers} layers and {diff_ids} diff ids", image.config.id)));
     }
     if layers > inner.config.limits.layers {
-        return Err(ImportError::Content(format!(
-            "image {} has too many layers",
-            image.config.id
-        )));
+        return Err(ImportError::Content(format!("image {} has too many layers", image.config.id)));
     }
     Ok(())
 }
 
 fn tagged_name(name: &str) -> Result<String, ImportError> {
-    let failed = |error| ImportError::Name {
-        name: name.to_string(),
-        error,
-    };
+    let failed = |error| ImportError::Name { name: name.to_string(), error };
     let reference = Reference::parse(name).map_err(failed)?;
-    reference
-        .tagged_name()
-        .ok_or_else(|| failed(ReferenceError::Format))
+    reference.tagged_name().ok_or_else(|| failed(ReferenceError::Format))
 }
 
 fn blob_path(digest: &str) -> PathBuf {
@@ -505,16 +400,11 @@ fn clean(base: &Path, name: &[u8]) -> Option<PathBuf> {
             _ => path.push(component),
         }
     }
-    if path.as_os_str().is_empty() {
-        None
-    } else {
-        Some(path)
-    }
+    if path.as_os_str().is_empty() { None } else { Some(path) }
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], name: &str) -> Result<T, ImportError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ImportError::Content(format!("{name} is invalid: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| ImportError::Content(format!("{name} is invalid: {error}")))
 }
 
 fn document_error(error: DocumentError) -> ImportError {
@@ -538,11 +428,7 @@ impl Read for MemberReader {
         let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
         self.position += got as u64;
         self.left -= got as u64;
-        if got == 0 && wanted > 0 {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        } else {
-            Ok(got)
-        }
+        if got == 0 && wanted > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(got) }
     }
 }
 

@@ -69,31 +69,18 @@ pub(crate) enum IndexError {
 impl Index {
     /// The image that has this name or digest name.
     pub(crate) fn named(&self, name: &str) -> Option<(&String, &Arc<ImageRecord>)> {
-        let has = |record: &ImageRecord| {
-            record
-                .names
-                .iter()
-                .chain(&record.digests)
-                .any(|known| known == name)
-        };
+        let has = |record: &ImageRecord| record.names.iter().chain(&record.digests).any(|known| known == name);
         self.images.iter().find(|(_, record)| has(record))
     }
 
     /// Bytes of all layers of an image.
     pub(crate) fn size(&self, record: &ImageRecord) -> u64 {
-        record
-            .layers
-            .iter()
-            .filter_map(|key| self.layers.get(key))
-            .map(|layer| layer.bytes)
-            .sum()
+        record.layers.iter().filter_map(|key| self.layers.get(key)).map(|layer| layer.bytes).sum()
     }
 
     /// Whether some image is made of the layer.
     pub(crate) fn uses(&self, key: &str) -> bool {
-        self.images
-            .values()
-            .any(|record| record.layers.iter().any(|used| used == key))
+        self.images.values().any(|record| record.layers.iter().any(|used| used == key))
     }
 }
 
@@ -104,21 +91,13 @@ pub(crate) fn read(directory: &Path) -> Result<Index, IndexError> {
         result => result.map_err(IndexError::Io)?,
     };
     let damaged = |reason: &str| IndexError::Damaged(reason.to_string());
-    let newline = bytes
-        .iter()
-        .take(256)
-        .position(|byte| *byte == b'\n')
-        .ok_or_else(|| damaged("no header line"))?;
-    let header =
-        std::str::from_utf8(&bytes[..newline]).map_err(|_| damaged("the header is no text"))?;
+    let newline = bytes.iter().take(256).position(|byte| *byte == b'\n').ok_or_else(|| damaged("no header line"))?;
+    let header = std::str::from_utf8(&bytes[..newline]).map_err(|_| damaged("the header is no text"))?;
     let mut fields = header.split(' ');
     if fields.next() != Some(MAGIC) {
         return Err(damaged("it is no image index"));
     }
-    let format: u32 = fields
-        .next()
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| damaged("no format number"))?;
+    let format: u32 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(|| damaged("no format number"))?;
     if format > FORMAT {
         return Err(IndexError::Newer(format));
     }
@@ -132,11 +111,7 @@ pub(crate) fn read(directory: &Path) -> Result<Index, IndexError> {
 /// Replaces the file. When this returns, the new index survives a loss of power.
 pub(crate) fn write(directory: &Path, index: &Index) -> io::Result<()> {
     let body = serde_json::to_vec(index).map_err(io::Error::other)?;
-    let header = format!(
-        "{MAGIC} {FORMAT} {} {}\n",
-        env!("CARGO_PKG_VERSION"),
-        Hasher::digest(&body)
-    );
+    let header = format!("{MAGIC} {FORMAT} {} {}\n", env!("CARGO_PKG_VERSION"), Hasher::digest(&body));
     let fresh = directory.join(FRESH);
     let mut file = File::create(&fresh)?;
     file.write_all(header.as_bytes())?;
@@ -160,46 +135,22 @@ mod tests {
         let index = read(directory.path()).expect("reads");
         let (id, record) = index.named("docker.io/library/app:1").expect("the image");
         assert_eq!(*id, format!("sha256:{}", "1".repeat(64)));
-        assert_eq!(
-            (
-                record.imported,
-                record.config.user.as_str(),
-                record.last_used
-            ),
-            (true, "1000:1000", 1_767_225_600)
-        );
+        assert_eq!((record.imported, record.config.user.as_str(), record.last_used), (true, "1000:1000", 1_767_225_600));
         assert_eq!(index.size(record), 1234);
     }
 
     #[test]
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(
-            read(directory.path())
-                .expect("none is empty")
-                .images
-                .is_empty()
-        );
+        assert!(read(directory.path()).expect("none is empty").images.is_empty());
         let mut index = Index::default();
-        let record = ImageRecord {
-            names: vec!["a/b:c".into()],
-            layers: vec!["k".into()],
-            ..ImageRecord::default()
-        };
+        let record = ImageRecord { names: vec!["a/b:c".into()], layers: vec!["k".into()], ..ImageRecord::default() };
         index.images.insert("sha256:x".into(), Arc::new(record));
-        let layer = LayerRecord {
-            id: "sha256:k".into(),
-            bytes: 7,
-            inodes: 1,
-            opaque_root: false,
-        };
+        let layer = LayerRecord { id: "sha256:k".into(), bytes: 7, inodes: 1, opaque_root: false };
         index.layers.insert("k".into(), Arc::new(layer));
         write(directory.path(), &index).expect("writes");
         let again = read(directory.path()).expect("reads");
-        assert_eq!(
-            again.named("a/b:c").map(|(id, _)| id.as_str()),
-            Some("sha256:x")
-        );
+        assert_eq!(again.named("a/b:c").map(|(id, _)| id.as_str()), Some("sha256:x"));
         assert_eq!(again.size(&again.images["sha256:x"]), 7);
     }
 
@@ -210,17 +161,8 @@ mod tests {
             std::fs::write(directory.path().join(FILE), text).expect("writes");
             read(directory.path()).expect_err(text)
         };
-        assert!(matches!(
-            refuse("knarr-images 2 9.9.9 sha256:x\n{}"),
-            IndexError::Newer(2)
-        ));
-        for text in [
-            "",
-            "\n",
-            "other 1 1 x\n{}",
-            "knarr-images x\n",
-            &format!("{FORMAT_1} "),
-        ] {
+        assert!(matches!(refuse("knarr-images 2 9.9.9 sha256:x\n{}"), IndexError::Newer(2)));
+        for text in ["", "\n", "other 1 1 x\n{}", "knarr-images x\n", &format!("{FORMAT_1} ")] {
             assert!(matches!(refuse(text), IndexError::Damaged(_)), "{text}");
         }
     }

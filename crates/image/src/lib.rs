@@ -40,6 +40,4 @@ pub use pull::{PullError, PullProgress};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Registries, RegistriesError};
 pub use registry::ProxySettings;
-pub use store::{
-    Hold, ImageConfig, ImageStore, Limits, OpenError, RemoveError, StoreUsage, TagError,
-};
+pub use store::{Hold, ImageConfig, ImageStore, Limits, OpenError, RemoveError, StoreUsage, TagError};

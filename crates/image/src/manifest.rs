@@ -73,10 +73,7 @@ pub(crate) struct Config {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
     #[error("invalid {what}: {error}")]
-    Json {
-        what: &'static str,
-        error: serde_json::Error,
-    },
+    Json { what: &'static str, error: serde_json::Error },
     #[error("invalid {what}: {reason}")]
     Form { what: &'static str, reason: String },
     #[error("unsupported media type {0:?}")]
@@ -98,17 +95,9 @@ struct ManifestForm {
 /// Reads a manifest or an index. `media_type` is what the registry or the referring descriptor said; it may be empty.
 pub(crate) fn parse_manifest(bytes: &[u8], media_type: &str) -> Result<Document, DocumentError> {
     let what = "image manifest";
-    let form: ManifestForm =
-        serde_json::from_slice(bytes).map_err(|error| DocumentError::Json { what, error })?;
-    let refuse = |reason: &str| DocumentError::Form {
-        what,
-        reason: reason.to_string(),
-    };
-    let said = if form.media_type.is_empty() {
-        media_type
-    } else {
-        &form.media_type
-    };
+    let form: ManifestForm = serde_json::from_slice(bytes).map_err(|error| DocumentError::Json { what, error })?;
+    let refuse = |reason: &str| DocumentError::Form { what, reason: reason.to_string() };
+    let said = if form.media_type.is_empty() { media_type } else { &form.media_type };
     let known = match said {
         OCI_MANIFEST | DOCKER_MANIFEST => Some(false),
         OCI_INDEX | DOCKER_LIST => Some(true),
@@ -124,24 +113,15 @@ pub(crate) fn parse_manifest(bytes: &[u8], media_type: &str) -> Result<Document,
             return Err(refuse("both manifest and index"));
         }
         (Some(true) | None, None, None, Some(manifests)) => Document::Index(manifests),
-        (Some(false) | None, Some(config), layers, None) => Document::Manifest(Manifest {
-            config,
-            layers: layers.unwrap_or_default(),
-        }),
+        (Some(false) | None, Some(config), layers, None) => Document::Manifest(Manifest { config, layers: layers.unwrap_or_default() }),
         _ => return Err(refuse("neither manifest nor index")),
     };
     let descriptors: Vec<&Descriptor> = match &document {
         Document::Index(manifests) => manifests.iter().collect(),
         Document::Manifest(manifest) => manifest.layers.iter().chain([&manifest.config]).collect(),
     };
-    match descriptors
-        .iter()
-        .find(|descriptor| check_digest(&descriptor.digest).is_err())
-    {
-        Some(descriptor) => Err(refuse(&format!(
-            "unsupported digest {:?}",
-            descriptor.digest
-        ))),
+    match descriptors.iter().find(|descriptor| check_digest(&descriptor.digest).is_err()) {
+        Some(descriptor) => Err(refuse(&format!("unsupported digest {:?}", descriptor.digest))),
         None => Ok(document),
     }
 }
@@ -195,18 +175,9 @@ struct ExecutionForm {
 /// Reads an image config.
 pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, DocumentError> {
     let what = "image config";
-    let form: ConfigForm =
-        serde_json::from_slice(bytes).map_err(|error| DocumentError::Json { what, error })?;
-    if let Some(wrong) = form
-        .rootfs
-        .diff_ids
-        .iter()
-        .find(|diff_id| check_digest(diff_id).is_err())
-    {
-        return Err(DocumentError::Form {
-            what,
-            reason: format!("unsupported digest {wrong:?}"),
-        });
+    let form: ConfigForm = serde_json::from_slice(bytes).map_err(|error| DocumentError::Json { what, error })?;
+    if let Some(wrong) = form.rootfs.diff_ids.iter().find(|diff_id| check_digest(diff_id).is_err()) {
+        return Err(DocumentError::Form { what, reason: format!("unsupported digest {wrong:?}") });
     }
     let view = ImageConfigView {
         entrypoint: form.config.entrypoint,
@@ -222,12 +193,7 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, DocumentError> {
         os: form.os,
         created: form.created,
     };
-    Ok(Config {
-        id: Hasher::digest(bytes),
-        view,
-        variant: form.variant,
-        diff_ids: form.rootfs.diff_ids,
-    })
+    Ok(Config { id: Hasher::digest(bytes), view, variant: form.variant, diff_ids: form.rootfs.diff_ids })
 }
 
 /// Ids of the stacks that layers form: the first is its diff id, every further one covers all below it.
@@ -266,41 +232,28 @@ impl Platform {
 
     /// Whether an image with this config runs here.
     pub(crate) fn accepts(&self, config: &Config) -> bool {
-        self.distance(&config.view.os, &config.view.architecture, &config.variant)
-            .is_some()
+        self.distance(&config.view.os, &config.view.architecture, &config.variant).is_some()
     }
 
     /// The member of an index that fits best. The first of equals wins. Members without platform come last.
     pub(crate) fn choose<'a>(&self, members: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let distance = |member: &Descriptor| match &member.platform {
-            Some(platform) => {
-                self.distance(&platform.os, &platform.architecture, &platform.variant)
-            }
+            Some(platform) => self.distance(&platform.os, &platform.architecture, &platform.variant),
             None => Some(1000),
         };
-        let rated = members
-            .iter()
-            .filter_map(|member| distance(member).map(|distance| (distance, member)));
-        rated
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, member)| member)
+        let rated = members.iter().filter_map(|member| distance(member).map(|distance| (distance, member)));
+        rated.min_by_key(|(distance, _)| *distance).map(|(_, member)| member)
     }
 }
 
 impl std::fmt::Display for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "/{}", self.variant)
-        }
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
     }
 }
 
-pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -311,54 +264,27 @@ mod tests {
     fn member(platform: &str) -> Descriptor {
         let mut parts = platform.split('/').map(str::to_string);
         let mut next = || parts.next().unwrap_or_default();
-        let platform = DescriptorPlatform {
-            os: next(),
-            architecture: next(),
-            variant: next(),
-        };
-        Descriptor {
-            platform: Some(platform),
-            ..Descriptor::default()
-        }
+        let platform = DescriptorPlatform { os: next(), architecture: next(), variant: next() };
+        Descriptor { platform: Some(platform), ..Descriptor::default() }
     }
 
     #[test]
     fn the_best_member_is_chosen() {
         let cases = [
-            (
-                "linux/amd64",
-                "linux/arm64 linux/386 unknown/unknown linux/amd64/v3 linux/amd64",
-                Some(4),
-            ),
+            ("linux/amd64", "linux/arm64 linux/386 unknown/unknown linux/amd64/v3 linux/amd64", Some(4)),
             ("linux/amd64", "linux/arm64 linux/386", Some(1)),
             ("linux/amd64", "windows/amd64 linux/arm64", None),
-            (
-                "linux/arm64/v8",
-                "linux/amd64 linux/arm/v6 linux/arm/v7 linux/arm64/v8",
-                Some(3),
-            ),
+            ("linux/arm64/v8", "linux/amd64 linux/arm/v6 linux/arm/v7 linux/arm64/v8", Some(3)),
             ("linux/arm64/v8", "linux/arm/v6 linux/arm/v7", Some(1)),
-            (
-                "linux/arm/v7",
-                "linux/arm/v8 linux/arm/v6 linux/arm/v7",
-                Some(2),
-            ),
+            ("linux/arm/v7", "linux/arm/v8 linux/arm/v6 linux/arm/v7", Some(2)),
             ("linux/riscv64", "linux/amd64 linux/riscv64", Some(1)),
         ];
         for (own, members, expected) in cases {
             let own = member(own).platform.expect("just set");
-            let platform = Platform {
-                os: own.os,
-                architecture: own.architecture,
-                variant: own.variant,
-            };
+            let platform = Platform { os: own.os, architecture: own.architecture, variant: own.variant };
             let members: Vec<Descriptor> = members.split(' ').map(member).collect();
-            let chosen = platform.choose(&members).map(|chosen| {
-                members
-                    .iter()
-                    .position(|member| std::ptr::eq(member, chosen))
-                    .expect("a member")
-            });
+            let chosen =
+                platform.choose(&members).map(|chosen| members.iter().position(|member| std::ptr::eq(member, chosen)).expect("a member"));
             assert_eq!(chosen, expected, "{platform}");
         }
     }
@@ -369,18 +295,9 @@ mod tests {
         let blob = format!(r#"{{"mediaType":null,"digest":"{digest}","size":1}}"#);
         let manifest = format!(r#"{{"schemaVersion":2,"config":{blob},"layers":[{blob}]}}"#);
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{blob}]}}"#);
-        assert!(matches!(
-            parse_manifest(manifest.as_bytes(), ""),
-            Ok(Document::Manifest(_))
-        ));
-        assert!(matches!(
-            parse_manifest(manifest.as_bytes(), DOCKER_MANIFEST),
-            Ok(Document::Manifest(_))
-        ));
-        assert!(matches!(
-            parse_manifest(index.as_bytes(), OCI_INDEX),
-            Ok(Document::Index(_))
-        ));
+        assert!(matches!(parse_manifest(manifest.as_bytes(), ""), Ok(Document::Manifest(_))));
+        assert!(matches!(parse_manifest(manifest.as_bytes(), DOCKER_MANIFEST), Ok(Document::Manifest(_))));
+        assert!(matches!(parse_manifest(index.as_bytes(), OCI_INDEX), Ok(Document::Index(_))));
         let both = format!(r#"{{"schemaVersion":2,"config":{blob},"manifests":[{blob}]}}"#);
         let short = manifest.replace(&digest, "sha256:00");
         let cases = [
@@ -389,22 +306,12 @@ mod tests {
             (&manifest, OCI_INDEX, "neither"),
             (&short, "", "unsupported digest"),
             (r#"{"schemaVersion":1,"fsLayers":[]}"#, "", "schema version"),
-            (
-                &manifest,
-                "application/vnd.docker.distribution.manifest.v1+prettyjws",
-                "unsupported media type",
-            ),
+            (&manifest, "application/vnd.docker.distribution.manifest.v1+prettyjws", "unsupported media type"),
             ("[]", "", "invalid image manifest"),
-            (
-                &format!("{}1", "[".repeat(100_000)),
-                "",
-                "invalid image manifest",
-            ),
+            (&format!("{}1", "[".repeat(100_000)), "", "invalid image manifest"),
         ];
         for (text, media_type, part) in cases {
-            let error = parse_manifest(text.as_bytes(), media_type)
-                .expect_err(part)
-                .to_string();
+            let error = parse_manifest(text.as_bytes(), media_type).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
         }
     }
@@ -416,10 +323,7 @@ mod tests {
             "rootfs":{"type":"layers","diff_ids":null}}"#,
         )
         .expect("parses");
-        assert_eq!(
-            (config.view.entrypoint, config.view.exposed_ports),
-            (vec!["/a".into()], vec!["80/tcp".into()])
-        );
+        assert_eq!((config.view.entrypoint, config.view.exposed_ports), (vec!["/a".into()], vec!["80/tcp".into()]));
         assert!(parse_config(br#"{"rootfs":{"diff_ids":["sha512:00"]}}"#).is_err());
     }
 
@@ -427,9 +331,6 @@ mod tests {
     fn chain_ids_cover_what_is_below() {
         let ids = ["sha256:a".to_string(), "sha256:b".to_string()];
         let chain = chain_ids(&ids);
-        assert_eq!(
-            chain,
-            ["sha256:a".to_string(), Hasher::digest(b"sha256:a sha256:b")]
-        );
+        assert_eq!(chain, ["sha256:a".to_string(), Hasher::digest(b"sha256:a sha256:b")]);
     }
 }

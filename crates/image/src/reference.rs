@@ -51,21 +51,14 @@ impl Reference {
             check_digest(digest)?;
         }
         if text.is_empty() || rest.is_empty() {
-            return Err(if text.is_empty() {
-                ReferenceError::Empty
-            } else {
-                ReferenceError::Format
-            });
+            return Err(if text.is_empty() { ReferenceError::Empty } else { ReferenceError::Format });
         }
         if digest.is_none() && text.len() == 64 && text.bytes().all(is_lower_hex) {
             return Err(ReferenceError::LooksLikeId);
         }
         let last_slash = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest[last_slash..].rfind(':') {
-            Some(colon) => (
-                &rest[..last_slash + colon],
-                Some(&rest[last_slash + colon + 1..]),
-            ),
+            Some(colon) => (&rest[..last_slash + colon], Some(&rest[last_slash + colon + 1..])),
             None => (rest, None),
         };
         if let Some(tag) = tag {
@@ -73,27 +66,14 @@ impl Reference {
         }
         let (registry, path) = split_registry(name);
         check_registry(registry)?;
-        let registry = if registry == "index.docker.io" {
-            DOCKER_HUB
-        } else {
-            registry
-        };
-        let path = if registry == DOCKER_HUB && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path.to_string()
-        };
+        let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
+        let path = if registry == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_string() };
         check_path(&path)?;
         let tag = match (tag, digest) {
             (None, None) => Some("latest"),
             (tag, _) => tag,
         };
-        Ok(Reference {
-            registry: registry.to_string(),
-            path,
-            tag: tag.map(str::to_string),
-            digest: digest.map(str::to_string),
-        })
+        Ok(Reference { registry: registry.to_string(), path, tag: tag.map(str::to_string), digest: digest.map(str::to_string) })
     }
 
     /// Registry and path without tag and digest: `docker.io/library/nginx`.
@@ -103,10 +83,7 @@ impl Reference {
 
     /// What stands behind `/manifests/` in a request: the digest if there is one, else the tag.
     pub fn manifest_name(&self) -> &str {
-        self.digest
-            .as_deref()
-            .or(self.tag.as_deref())
-            .unwrap_or("latest")
+        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
     /// `repository:tag`, unless a digest was given: then the tag says nothing.
@@ -137,9 +114,7 @@ pub(crate) const DOCKER_HUB: &str = "docker.io";
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
+            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
         {
             (first, rest)
         }
@@ -148,15 +123,9 @@ fn split_registry(name: &str) -> (&str, &str) {
 }
 
 fn check_registry(registry: &str) -> Result<(), ReferenceError> {
-    let (host, port) = match registry
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
+    let (host, port) = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, "")) => (Err(address), None),
-        Some((address, rest)) => (
-            Err(address),
-            Some(rest.strip_prefix(':').ok_or(ReferenceError::Format)?),
-        ),
+        Some((address, rest)) => (Err(address), Some(rest.strip_prefix(':').ok_or(ReferenceError::Format)?)),
         None => match registry.split_once(':') {
             Some((host, port)) => (Ok(host), Some(port)),
             None => (Ok(registry), None),
@@ -166,21 +135,13 @@ fn check_registry(registry: &str) -> Result<(), ReferenceError> {
         Err(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         Ok(host) => host.split('.').all(|label| {
             !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         }),
     };
-    let port_fits = port.is_none_or(|port| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
-    });
-    if host_fits && port_fits {
-        Ok(())
-    } else {
-        Err(ReferenceError::Format)
-    }
+    let port_fits = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    if host_fits && port_fits { Ok(()) } else { Err(ReferenceError::Format) }
 }
 
 fn check_path(path: &str) -> Result<(), ReferenceError> {
@@ -190,11 +151,7 @@ fn check_path(path: &str) -> Result<(), ReferenceError> {
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(ReferenceError::Uppercase);
     }
-    if path.split('/').all(is_path_component) {
-        Ok(())
-    } else {
-        Err(ReferenceError::Format)
-    }
+    if path.split('/').all(is_path_component) { Ok(()) } else { Err(ReferenceError::Format) }
 }
 
 /// Runs of lower case letters and digits, joined by one dot, one or two underscores, or any number of dashes.
@@ -207,23 +164,15 @@ fn is_path_component(component: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    bytes
-        .split(alphanumeric)
-        .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|b| *b == b'-'))
+    bytes.split(alphanumeric).all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|b| *b == b'-'))
 }
 
 fn check_tag(tag: &str) -> Result<(), ReferenceError> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let fits = (1..=128).contains(&tag.len())
         && tag.bytes().next().is_some_and(word)
-        && tag
-            .bytes()
-            .all(|byte| word(byte) || byte == b'.' || byte == b'-');
-    if fits {
-        Ok(())
-    } else {
-        Err(ReferenceError::Format)
-    }
+        && tag.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
+    if fits { Ok(()) } else { Err(ReferenceError::Format) }
 }
 
 /// Checks for `sha256:` and 64 lower case hexadecimal digits, the one algorithm that we verify.
@@ -251,32 +200,19 @@ mod tests {
             ("nginx:1.27", "docker.io/library/nginx:1.27"),
             ("grafana/grafana", "docker.io/grafana/grafana:latest"),
             ("docker.io/nginx", "docker.io/library/nginx:latest"),
-            (
-                "index.docker.io/library/nginx",
-                "docker.io/library/nginx:latest",
-            ),
+            ("index.docker.io/library/nginx", "docker.io/library/nginx:latest"),
             ("localhost/a", "localhost/a:latest"),
             ("localhost:5000/a/b:c", "localhost:5000/a/b:c"),
             ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest"),
-            (
-                "registry.k8s.io/e2e-test-images/agnhost:2.53",
-                "registry.k8s.io/e2e-test-images/agnhost:2.53",
-            ),
+            ("registry.k8s.io/e2e-test-images/agnhost:2.53", "registry.k8s.io/e2e-test-images/agnhost:2.53"),
             ("a/b__c/d---e.f:V_1.0-x", "docker.io/a/b__c/d---e.f:V_1.0-x"),
             ("UPPER/a", "UPPER/a:latest"),
         ];
         for (text, normal) in cases {
-            assert_eq!(
-                Reference::parse(text).map(|r| r.to_string()).as_deref(),
-                Ok(normal),
-                "{text}"
-            );
+            assert_eq!(Reference::parse(text).map(|r| r.to_string()).as_deref(), Ok(normal), "{text}");
         }
-        for (text, normal) in [
-            ("nginx", "docker.io/library/nginx"),
-            ("q.io/x:1", "q.io/x:1"),
-        ] {
+        for (text, normal) in [("nginx", "docker.io/library/nginx"), ("q.io/x:1", "q.io/x:1")] {
             let parsed = Reference::parse(&format!("{text}@{digest}")).expect("parses");
             assert_eq!(parsed.to_string(), format!("{normal}@{digest}"));
             assert_eq!(parsed.manifest_name(), digest);

@@ -48,9 +48,7 @@ pub enum RegistriesError {
     #[error("registries file is not of the known form: {0}")]
     Form(String),
     /// An endpoint that is no http or https URL.
-    #[error(
-        "registries file: mirror {mirror:?} has the endpoint {endpoint:?}, which is no http or https URL"
-    )]
+    #[error("registries file: mirror {mirror:?} has the endpoint {endpoint:?}, which is no http or https URL")]
     Endpoint {
         /// Key below `mirrors`.
         mirror: String,
@@ -58,9 +56,7 @@ pub enum RegistriesError {
         endpoint: String,
     },
     /// A rewrite whose pattern is no regular expression.
-    #[error(
-        "registries file: mirror {mirror:?} has a rewrite that is no regular expression: {error}"
-    )]
+    #[error("registries file: mirror {mirror:?} has a rewrite that is no regular expression: {error}")]
     Rewrite {
         /// Key below `mirrors`.
         mirror: String,
@@ -146,8 +142,7 @@ impl Registries {
         let form: Option<FileForm> = if text.trim().is_empty() {
             None
         } else {
-            serde_saphyr::from_str(text)
-                .map_err(|error| RegistriesError::Form(error.to_string()))?
+            serde_saphyr::from_str(text).map_err(|error| RegistriesError::Form(error.to_string()))?
         };
         let form = form.unwrap_or_default();
         let mut mirrors = BTreeMap::new();
@@ -158,23 +153,10 @@ impl Registries {
         let mut configs = BTreeMap::new();
         for (name, config) in form.configs.unwrap_or_default() {
             let config = config.unwrap_or_default();
-            let auth = config
-                .auth
-                .map(|auth| parse_auth(&name, auth))
-                .transpose()?;
-            configs.insert(
-                host_of(&name).to_string(),
-                HostConfig {
-                    auth,
-                    tls: config.tls,
-                },
-            );
+            let auth = config.auth.map(|auth| parse_auth(&name, auth)).transpose()?;
+            configs.insert(host_of(&name).to_string(), HostConfig { auth, tls: config.tls });
         }
-        Ok(Registries {
-            mirrors: Arc::new(mirrors),
-            configs: Arc::new(configs),
-            mirrors_only: false,
-        })
+        Ok(Registries { mirrors: Arc::new(mirrors), configs: Arc::new(configs), mirrors_only: false })
     }
 
     /// Reads the file; a missing file means no settings.
@@ -182,10 +164,7 @@ impl Registries {
         match std::fs::read_to_string(path) {
             Ok(text) => Registries::parse(&text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Registries::default()),
-            Err(error) => Err(RegistriesError::Read {
-                path: path.to_path_buf(),
-                error,
-            }),
+            Err(error) => Err(RegistriesError::Read { path: path.to_path_buf(), error }),
         }
     }
 
@@ -197,10 +176,7 @@ impl Registries {
 
     /// Where to ask for the reference, in this order.
     pub(crate) fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
-        let mirror = self
-            .mirrors
-            .get(&reference.registry)
-            .or_else(|| self.mirrors.get("*"));
+        let mirror = self.mirrors.get(&reference.registry).or_else(|| self.mirrors.get("*"));
         let mut endpoints = Vec::new();
         if let Some(mirror) = mirror {
             let repository = mirror.rewrite(&reference.path);
@@ -211,8 +187,7 @@ impl Registries {
                     authority: authority.clone(),
                     prefix: prefix.clone(),
                     repository: repository.clone(),
-                    namespace: (*authority != reference.registry)
-                        .then(|| reference.registry.clone()),
+                    namespace: (*authority != reference.registry).then(|| reference.registry.clone()),
                     settings: config.tls.unwrap_or_default(),
                     auth: config.auth,
                 });
@@ -221,8 +196,7 @@ impl Registries {
         if !(self.mirrors_only && mirror.is_some_and(|mirror| !mirror.endpoints.is_empty())) {
             let own = self.own_endpoint(reference);
             let known = |endpoint: &Endpoint| {
-                (endpoint.tls, &endpoint.authority, &endpoint.repository)
-                    == (own.tls, &own.authority, &own.repository)
+                (endpoint.tls, &endpoint.authority, &endpoint.repository) == (own.tls, &own.authority, &own.repository)
             };
             if !endpoints.iter().any(known) {
                 endpoints.push(own);
@@ -233,11 +207,7 @@ impl Registries {
 
     fn own_endpoint(&self, reference: &Reference) -> Endpoint {
         let hub = reference.registry == DOCKER_HUB;
-        let authority = if hub {
-            "registry-1.docker.io"
-        } else {
-            &reference.registry
-        };
+        let authority = if hub { "registry-1.docker.io" } else { &reference.registry };
         let config = self.config(&[&reference.registry, authority]);
         let tls = config.tls.is_some() || !is_loopback(authority) || authority.ends_with(":443");
         Endpoint {
@@ -253,24 +223,16 @@ impl Registries {
 
     fn config(&self, hosts: &[&str]) -> HostConfig {
         let found = hosts.iter().find_map(|host| self.configs.get(*host));
-        found
-            .or_else(|| self.configs.get("*"))
-            .cloned()
-            .unwrap_or_default()
+        found.or_else(|| self.configs.get("*")).cloned().unwrap_or_default()
     }
 }
 
 impl Mirror {
     /// The first pattern that matches decides.
     fn rewrite(&self, repository: &str) -> String {
-        let rewrite = self
-            .rewrites
-            .iter()
-            .find(|(pattern, _)| pattern.is_match(repository));
+        let rewrite = self.rewrites.iter().find(|(pattern, _)| pattern.is_match(repository));
         match rewrite {
-            Some((pattern, replacement)) => pattern
-                .replace_all(repository, replacement.as_str())
-                .into_owned(),
+            Some((pattern, replacement)) => pattern.replace_all(repository, replacement.as_str()).into_owned(),
             None => repository.to_string(),
         }
     }
@@ -280,23 +242,14 @@ fn parse_mirror(name: &str, form: MirrorForm) -> Result<Mirror, RegistriesError>
     let mut endpoints = Vec::new();
     for endpoint in form.endpoint.unwrap_or_default() {
         let parsed = parse_endpoint(&endpoint);
-        endpoints.push(parsed.ok_or(RegistriesError::Endpoint {
-            mirror: name.to_string(),
-            endpoint,
-        })?);
+        endpoints.push(parsed.ok_or(RegistriesError::Endpoint { mirror: name.to_string(), endpoint })?);
     }
     let mut rewrites = Vec::new();
     for (pattern, replacement) in form.rewrite.unwrap_or_default() {
-        let pattern = Regex::new(&pattern).map_err(|error| RegistriesError::Rewrite {
-            mirror: name.to_string(),
-            error,
-        })?;
+        let pattern = Regex::new(&pattern).map_err(|error| RegistriesError::Rewrite { mirror: name.to_string(), error })?;
         rewrites.push((pattern, replacement));
     }
-    Ok(Mirror {
-        endpoints,
-        rewrites,
-    })
+    Ok(Mirror { endpoints, rewrites })
 }
 
 /// Scheme (true for https), authority and path prefix. Without a scheme loopback means http, as with containerd.
@@ -304,14 +257,7 @@ fn parse_endpoint(text: &str) -> Option<(bool, String, String)> {
     let with_scheme = if text.contains("://") {
         text.to_string()
     } else {
-        format!(
-            "{}://{text}",
-            if is_loopback(text.split('/').next()?) {
-                "http"
-            } else {
-                "https"
-            }
-        )
+        format!("{}://{text}", if is_loopback(text.split('/').next()?) { "http" } else { "https" })
     };
     let uri: Uri = with_scheme.parse().ok()?;
     let tls = match uri.scheme_str()? {
@@ -324,15 +270,7 @@ fn parse_endpoint(text: &str) -> Option<(bool, String, String)> {
         return None;
     }
     let path = uri.path().trim_end_matches('/');
-    Some((
-        tls,
-        authority.to_string(),
-        if path.is_empty() {
-            "/v2".into()
-        } else {
-            path.to_string()
-        },
-    ))
+    Some((tls, authority.to_string(), if path.is_empty() { "/v2".into() } else { path.to_string() }))
 }
 
 fn parse_auth(name: &str, form: AuthForm) -> Result<RegistryAuth, RegistriesError> {
@@ -341,20 +279,12 @@ fn parse_auth(name: &str, form: AuthForm) -> Result<RegistryAuth, RegistriesErro
     } else {
         (form.username, form.password)
     };
-    Ok(RegistryAuth {
-        username,
-        password,
-        identity_token: form.identity_token,
-        ..RegistryAuth::default()
-    })
+    Ok(RegistryAuth { username, password, identity_token: form.identity_token, ..RegistryAuth::default() })
 }
 
 /// Keys are hosts; people write URLs too.
 fn host_of(key: &str) -> &str {
-    let rest = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     rest.split('/').next().unwrap_or(rest)
 }
 
@@ -363,10 +293,7 @@ fn is_loopback(authority: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => authority.split(':').next().unwrap_or(authority),
     };
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -377,10 +304,7 @@ mod tests {
         let endpoints = registries.endpoints(&Reference::parse(image).expect("a reference"));
         let url = |endpoint: Endpoint| {
             let scheme = if endpoint.tls { "https" } else { "http" };
-            format!(
-                "{scheme}://{}{}/{}",
-                endpoint.authority, endpoint.prefix, endpoint.repository
-            )
+            format!("{scheme}://{}{}/{}", endpoint.authority, endpoint.prefix, endpoint.repository)
         };
         endpoints.into_iter().map(url).collect()
     }
@@ -415,30 +339,16 @@ configs:
                     "https://registry-1.docker.io/v2/library/nginx",
                 ],
             ),
-            (
-                "registry.k8s.io/pause:3",
-                &["https://registry.k8s.io/v2/pause"],
-            ),
+            ("registry.k8s.io/pause:3", &["https://registry.k8s.io/v2/pause"]),
             ("own.example.com/a", &["https://own.example.com/v2/a"]),
-            (
-                "q.io/a/b",
-                &["http://any:5000/v2/a/b", "https://q.io/v2/a/b"],
-            ),
+            ("q.io/a/b", &["http://any:5000/v2/a/b", "https://q.io/v2/a/b"]),
         ];
         for (image, urls) in cases {
             assert_eq!(asked(&registries, image), urls, "{image}");
         }
-        assert_eq!(
-            asked(&registries.clone().mirrors_only(), "q.io/a"),
-            ["http://any:5000/v2/a"]
-        );
+        assert_eq!(asked(&registries.clone().mirrors_only(), "q.io/a"), ["http://any:5000/v2/a"]);
         let endpoints = registries.endpoints(&Reference::parse("nginx").expect("a reference"));
-        let user = |index: usize| {
-            endpoints[index]
-                .auth
-                .as_ref()
-                .map(|auth| auth.username.as_str())
-        };
+        let user = |index: usize| endpoints[index].auth.as_ref().map(|auth| auth.username.as_str());
         assert_eq!((user(0), user(1), user(3)), (Some("u"), None, Some("hub")));
         assert_eq!(endpoints[0].namespace.as_deref(), Some("docker.io"));
         assert_eq!(endpoints[3].namespace, None);
@@ -449,38 +359,21 @@ configs:
     #[test]
     fn without_a_file_registries_are_asked_directly() {
         let none = Registries::parse("").expect("an empty file is fine");
-        assert_eq!(
-            asked(&none, "nginx"),
-            ["https://registry-1.docker.io/v2/library/nginx"]
-        );
-        assert_eq!(
-            asked(&none, "localhost:5000/a"),
-            ["http://localhost:5000/v2/a"]
-        );
+        assert_eq!(asked(&none, "nginx"), ["https://registry-1.docker.io/v2/library/nginx"]);
+        assert_eq!(asked(&none, "localhost:5000/a"), ["http://localhost:5000/v2/a"]);
         assert_eq!(asked(&none, "[::1]:5000/a"), ["http://[::1]:5000/v2/a"]);
-        let missing =
-            Registries::load(Path::new("/nonexistent/registries.yaml")).expect("missing is fine");
+        let missing = Registries::load(Path::new("/nonexistent/registries.yaml")).expect("missing is fine");
         assert_eq!(asked(&missing, "q.io/a"), ["https://q.io/v2/a"]);
-        let loopback_tls =
-            Registries::parse("configs: {'localhost:5000': {tls: {ca_file: /x}}}").expect("parses");
-        assert_eq!(
-            asked(&loopback_tls, "localhost:5000/a"),
-            ["https://localhost:5000/v2/a"]
-        );
+        let loopback_tls = Registries::parse("configs: {'localhost:5000': {tls: {ca_file: /x}}}").expect("parses");
+        assert_eq!(asked(&loopback_tls, "localhost:5000/a"), ["https://localhost:5000/v2/a"]);
     }
 
     #[test]
     fn wrong_files_are_refused() {
         let cases = [
             ("mirrors: [1]", "known form"),
-            (
-                "mirrors: {a: {endpoint: ['ftp://x']}}",
-                "no http or https URL",
-            ),
-            (
-                "mirrors: {a: {endpoint: ['http://u:p@x']}}",
-                "no http or https URL",
-            ),
+            ("mirrors: {a: {endpoint: ['ftp://x']}}", "no http or https URL"),
+            ("mirrors: {a: {endpoint: ['http://u:p@x']}}", "no http or https URL"),
             ("mirrors: {a: {rewrite: {'(': x}}}", "no regular expression"),
             ("configs: {a: {auth: {auth: '!!'}}}", "not base64"),
         ];

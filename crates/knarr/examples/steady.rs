@@ -101,7 +101,9 @@ async fn write(client: Client, number: usize, file: PathBuf) -> Result<(usize, A
             }
             outcome
         } else {
-            let outcome = client.patch(&config_maps, "default", &counter, "", &PatchKind::Merge, &json!({"data": {"value": value.to_string()}})).await;
+            let outcome = client
+                .patch(&config_maps, "default", &counter, "", &PatchKind::Merge, &json!({"data": {"value": value.to_string()}}))
+                .await;
             if outcome.is_ok() {
                 done.last.insert(number, value);
                 done.patches += 1;

@@ -138,7 +138,9 @@ async fn status(state: &State) -> Value {
 /// Each configuration file and why it could not be used, if so.
 fn files(state: &State) -> Value {
     let states = state.files.states().into_iter();
-    states.map(|(path, file)| json!({"file": path, "what": file.what, "error": file.error, "taken": file.taken, "refused": file.refused})).collect()
+    states
+        .map(|(path, file)| json!({"file": path, "what": file.what, "error": file.error, "taken": file.taken, "refused": file.refused}))
+        .collect()
 }
 
 async fn log_level(state: &State, request: Request<Incoming>) -> Answer {

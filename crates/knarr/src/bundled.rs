@@ -24,7 +24,8 @@ pub async fn dns(client: &Client, address: IpAddr, nodes: &[IpAddr]) -> Result<(
         "spec": {"clusterIP": address, "ports": ports},
     });
     ensure(client, "/api/v1/namespaces/kube-system/services", &service).await?;
-    let endpoints: Vec<Value> = nodes.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true, "serving": true, "terminating": false}})).collect();
+    let endpoints: Vec<Value> =
+        nodes.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true, "serving": true, "terminating": false}})).collect();
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {

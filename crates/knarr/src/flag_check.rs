@@ -84,7 +84,21 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        check(&["--node-label", "a=b", "--node-taint", "a=b:NoExecute", "--node-taint", "a:NoSchedule", "--disable", "dns,traefik", "--node-cpu", "500m"], "");
+        check(
+            &[
+                "--node-label",
+                "a=b",
+                "--node-taint",
+                "a=b:NoExecute",
+                "--node-taint",
+                "a:NoSchedule",
+                "--disable",
+                "dns,traefik",
+                "--node-cpu",
+                "500m",
+            ],
+            "",
+        );
         check(&["--node-label", "a"], "--node-label \"a\"");
         check(&["--node-taint", "a=b"], "--node-taint \"a=b\"");
         check(&["--node-taint", "a=b:Never"], "--node-taint");

@@ -13,7 +13,9 @@ use crate::security_flags::SecurityFlags;
 /// Kubernetes as one small, fast program.
 #[derive(Parser)]
 #[command(name = "knarr", version = api::VERSION, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  knarr server                         # a one-node cluster\n  knarr status --wait                  # until node and DNS are ready\n  knarr agent --server https://10.0.0.1:6443 --token K10...")]
+#[command(
+    after_help = "Examples:\n  knarr server                         # a one-node cluster\n  knarr status --wait                  # until node and DNS are ready\n  knarr agent --server https://10.0.0.1:6443 --token K10..."
+)]
 pub struct Flags {
     #[command(subcommand)]
     command: Command,
@@ -142,7 +144,14 @@ pub struct ServerFlags {
     #[arg(long, default_value_t = 8472, help_heading = "Networking")]
     pub overlay_port: u16,
     /// Where the kubeconfig of the administrator is written.
-    #[arg(long, short = 'o', default_value = "/etc/knarr/knarr.yaml", env = "KNARR_KUBECONFIG_OUTPUT", value_name = "FILE", help_heading = "Client")]
+    #[arg(
+        long,
+        short = 'o',
+        default_value = "/etc/knarr/knarr.yaml",
+        env = "KNARR_KUBECONFIG_OUTPUT",
+        value_name = "FILE",
+        help_heading = "Client"
+    )]
     pub write_kubeconfig: PathBuf,
     /// Mode of that file, in octal.
     #[arg(long, default_value = "600", env = "KNARR_KUBECONFIG_MODE", help_heading = "Client")]

@@ -62,7 +62,9 @@ async fn rules(client: &Client) -> Result<()> {
         "rules": [{"nonResourceURLs": ["/cacerts"], "verbs": ["get"]}],
     });
     ensure(client, &format!("{RBAC}/clusterroles"), &authority).await?;
-    for (name, group) in [("knarr:server-authority", "system:authenticated"), ("knarr:server-authority-anonymous", "system:unauthenticated")] {
+    for (name, group) in
+        [("knarr:server-authority", "system:authenticated"), ("knarr:server-authority-anonymous", "system:unauthenticated")]
+    {
         ensure(client, &format!("{RBAC}/clusterrolebindings"), &binding(name, "knarr:server-authority", group)).await?;
     }
     let facts = json!({

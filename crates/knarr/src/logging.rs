@@ -66,7 +66,16 @@ mod tests {
 
     #[test]
     fn levels_are_levels() {
-        for (text, good) in [("info", true), ("info,scheduler=debug", true), ("off", true), ("kubelet=trace", true), ("verbose", false), ("info,loud", false), ("", false), ("x=loud", false)] {
+        for (text, good) in [
+            ("info", true),
+            ("info,scheduler=debug", true),
+            ("off", true),
+            ("kubelet=trace", true),
+            ("verbose", false),
+            ("info,loud", false),
+            ("", false),
+            ("x=loud", false),
+        ] {
             assert_eq!(parse(text).is_ok(), good, "{text:?}");
         }
     }

@@ -39,10 +39,23 @@ fn ticks_per_second() -> f64 {
 fn process(ticks: f64, out: &mut String) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name of the program, in brackets, may hold anything.
-    let fields: Vec<f64> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
+    let fields: Vec<f64> =
+        stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0.0);
-    single(out, "process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", (field(14) + field(15)) / ticks);
-    single(out, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", kib("/proc/self/status", "VmRSS:").unwrap_or(0));
+    single(
+        out,
+        "process_cpu_seconds_total",
+        "counter",
+        "Total user and system CPU time spent in seconds.",
+        (field(14) + field(15)) / ticks,
+    );
+    single(
+        out,
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory size in bytes.",
+        kib("/proc/self/status", "VmRSS:").unwrap_or(0),
+    );
     single(out, "process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", field(23));
     // Reading the directory takes a descriptor of its own.
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
@@ -51,7 +64,13 @@ fn process(ticks: f64, out: &mut String) {
         single(out, "process_max_fds", "gauge", "Maximum number of open file descriptors.", most);
     }
     let booted = line("/proc/stat", "btime ").and_then(|text| text.trim().parse::<f64>().ok()).unwrap_or(0.0);
-    single(out, "process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", booted + field(22) / ticks);
+    single(
+        out,
+        "process_start_time_seconds",
+        "gauge",
+        "Start time of the process since unix epoch in seconds.",
+        booted + field(22) / ticks,
+    );
 }
 
 fn pss(pid: i32) -> Option<u64> {

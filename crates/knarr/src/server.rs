@@ -35,7 +35,8 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let stop = CancellationToken::new();
     flags.check()?;
     let cluster = cluster(&flags)?;
-    let listener = TcpListener::bind(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
+    let listener =
+        TcpListener::bind(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
     let with_node = !flags.disabled("node");
     let data = &flags.node.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;
@@ -55,7 +56,8 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let certificates = Certificates::make(&pki, &flags, &cluster, advertise, &ips)?;
     let supervisor = Supervisor::new(stop.clone());
     certificates.keep_renewed(&supervisor);
-    let server = Server::new(server_config(&flags, advertise, security)?, certificates.deps(store, &pki)).await.context("start the API server")?;
+    let server =
+        Server::new(server_config(&flags, advertise, security)?, certificates.deps(store, &pki)).await.context("start the API server")?;
     process::show(&server.metric_sources(), "server", machine.as_ref().map(|machine| machine.runtime.cgroup_root()));
     let serving = tokio::spawn({
         let server = server.clone();
@@ -78,11 +80,23 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     if !flags.disabled("dns") {
         bundled::dns(&admin_client, cluster.dns, &ips).await.context("make the Service of the cluster DNS")?;
     }
-    let state = admin::State { levels, supervisor: supervisor.clone(), images: machine.as_ref().map(|machine| machine.images.clone()), ready: ready.map(Arc::new), client: admin_client, files: server.reloads(), node: machine.as_ref().map(|machine| machine.name.clone()) };
+    let state = admin::State {
+        levels,
+        supervisor: supervisor.clone(),
+        images: machine.as_ref().map(|machine| machine.images.clone()),
+        ready: ready.map(Arc::new),
+        client: admin_client,
+        files: server.reloads(),
+        node: machine.as_ref().map(|machine| machine.name.clone()),
+    };
     let socket = flags.node.run_dir.join("knarr.sock");
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, address = %flags.listen(), kubeconfig = %flags.write_kubeconfig.display(), "knarr server is running");
-    tracing::info!("further nodes join with: knarr agent --server https://{} --token-file FILE (a copy of {})", SocketAddr::new(advertise, flags.https_listen_port), token_file.display());
+    tracing::info!(
+        "further nodes join with: knarr agent --server https://{} --token-file FILE (a copy of {})",
+        SocketAddr::new(advertise, flags.https_listen_port),
+        token_file.display()
+    );
     let ended = wait_for_end(serving).await;
     server.stop();
     supervisor.shut_down().await;
@@ -176,13 +190,18 @@ impl Certificates {
         sans.extend(flags.tls_san.iter().map(|san| San::parse(san)));
         Ok(Certificates {
             serving: pki.serving_cert("kube-apiserver", "kube-apiserver", &sans)?,
-            kubelet_client: pki.client_cert("kube-apiserver-kubelet-client", &Subject::new("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"]))?,
+            kubelet_client: pki.client_cert(
+                "kube-apiserver-kubelet-client",
+                &Subject::new("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"]),
+            )?,
             front_proxy: pki.front_proxy_cert("front-proxy-client")?,
         })
     }
 
     fn keep_renewed(&self, supervisor: &Supervisor) {
-        for (name, certificate) in [("serving", &self.serving), ("kubelet-client", &self.kubelet_client), ("front-proxy", &self.front_proxy)] {
+        for (name, certificate) in
+            [("serving", &self.serving), ("kubelet-client", &self.kubelet_client), ("front-proxy", &self.front_proxy)]
+        {
             let certificate = certificate.clone();
             supervisor.run(&format!("certificate {name}"), move || {
                 let certificate = certificate.clone();
@@ -211,20 +230,31 @@ fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) ->
     let issued = pki.client_cert("admin", &Subject::new("system:admin", &["system:masters"]))?.current();
     let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { advertise.to_string() };
     let address = format!("https://{host}:{}", flags.https_listen_port);
-    let config = Kubeconfig::single("knarr", &address, pki.server_ca.cert_pem(), "knarr-admin", AuthInfo::client_cert(&issued.cert_pem, &issued.key_pem));
+    let config = Kubeconfig::single(
+        "knarr",
+        &address,
+        pki.server_ca.cert_pem(),
+        "knarr-admin",
+        AuthInfo::client_cert(&issued.cert_pem, &issued.key_pem),
+    );
     if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
     config.write(path)?;
     let mode = kubeconfig_mode(flags)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(|| format!("set the mode of {}", path.display()))
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .with_context(|| format!("set the mode of {}", path.display()))
 }
 
 fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) {
     if !flags.disabled("controllers") {
         let config = controllers::Config {
             cluster_cidr: Some(cluster.pods),
-            node_cidr_mask: if cluster.pods.addr().is_ipv4() { 24.max(cluster.pods.prefix_len()) } else { 64.max(cluster.pods.prefix_len()) },
+            node_cidr_mask: if cluster.pods.addr().is_ipv4() {
+                24.max(cluster.pods.prefix_len())
+            } else {
+                64.max(cluster.pods.prefix_len())
+            },
             disabled: Vec::new(),
             root_ca: pki.server_ca.cert_pem().to_owned(),
             signer: Some(Arc::new(ClusterSigner::new(pki.clone()))),
@@ -234,7 +264,8 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
         let server = server.clone();
         supervisor.run("controllers", move || {
             let as_account = server.clone();
-            let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> = Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
+            let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> =
+                Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
             let client = server.client(User::new("system:kube-controller-manager", &[]));
             Box::pin(controllers::run(config.clone(), controllers::Deps { client, client_as, metrics: server.metric_sources() }))
         });
@@ -243,7 +274,10 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
         let server = server.clone();
         supervisor.run("scheduler", move || {
             let client = server.client(User::new("system:kube-scheduler", &[]));
-            Box::pin(scheduler::run(scheduler::Config { name: "default-scheduler".into() }, scheduler::Deps { client, metrics: server.metric_sources() }))
+            Box::pin(scheduler::run(
+                scheduler::Config { name: "default-scheduler".into() },
+                scheduler::Deps { client, metrics: server.metric_sources() },
+            ))
         });
     }
 }
@@ -258,7 +292,14 @@ fn start_approver(cluster: &Cluster, server: &Arc<Server>, advertise: IpAddr, ip
     });
 }
 
-fn start_node(flags: &ServerFlags, cluster: &Cluster, machine: &Machine, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) -> Result<node::Ready> {
+fn start_node(
+    flags: &ServerFlags,
+    cluster: &Cluster,
+    machine: &Machine,
+    server: &Arc<Server>,
+    pki: &Arc<ClusterPki>,
+    supervisor: &Supervisor,
+) -> Result<node::Ready> {
     let mut sans: Vec<San> = machine.ips.iter().copied().map(San::Ip).collect();
     sans.push(San::Dns(machine.name.clone()));
     let serving = pki.serving_cert("kubelet", &format!("system:node:{}", machine.name), &sans)?;

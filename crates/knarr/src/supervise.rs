@@ -68,7 +68,11 @@ impl Supervisor {
     /// Every component with its restarts and its last error.
     pub fn status(&self) -> Value {
         let states = self.states.lock();
-        states.iter().map(|(name, state)| (name.clone(), json!({"restarts": state.restarts, "lastError": state.error}))).collect::<serde_json::Map<_, _>>().into()
+        states
+            .iter()
+            .map(|(name, state)| (name.clone(), json!({"restarts": state.restarts, "lastError": state.error})))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 
     /// Ends everything and waits for it.

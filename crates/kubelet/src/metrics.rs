@@ -50,7 +50,8 @@ pub enum Turn {
 }
 
 const TURNS: [(&str, Turn); 3] = [("create", Turn::Create), ("sync", Turn::Sync), ("kill", Turn::Kill)];
-const STATES: [(&str, ContainerState); 3] = [("created", ContainerState::Created), ("running", ContainerState::Running), ("exited", ContainerState::Exited)];
+const STATES: [(&str, ContainerState); 3] =
+    [("created", ContainerState::Created), ("running", ContainerState::Running), ("exited", ContainerState::Exited)];
 const RESULTS: [&str; 3] = ["successful", "failed", "unknown"];
 
 /// A pod that has a worker.
@@ -158,7 +159,12 @@ impl Metrics {
             histogram(out, name, &format!("operation_type=\"{operation}\""), &self.turns[turn as usize], Unit::Micros);
         }
         let name = "knarr_pod_start_phase_seconds";
-        head(out, name, "histogram", "Steps of starting pods that went well: volumes, sandbox and network by pod, the others by container.");
+        head(
+            out,
+            name,
+            "histogram",
+            "Steps of starting pods that went well: volumes, sandbox and network by pod, the others by container.",
+        );
         for (word, phase) in PHASES {
             histogram(out, name, &format!("phase=\"{word}\""), &self.phases[phase as usize], Unit::Micros);
         }
@@ -171,7 +177,9 @@ impl Metrics {
             for ((container, kind), counts) in &pod.probes {
                 for (result, count) in RESULTS.iter().zip(counts).filter(|(_, count)| **count > 0) {
                     let (container, namespace, name, uid) = (escape(container), escape(&pod.namespace), escape(&pod.name), escape(uid));
-                    let labels = format!("container=\"{container}\",namespace=\"{namespace}\",pod=\"{name}\",pod_uid=\"{uid}\",probe_type=\"{kind}\",result=\"{result}\"");
+                    let labels = format!(
+                        "container=\"{container}\",namespace=\"{namespace}\",pod=\"{name}\",pod_uid=\"{uid}\",probe_type=\"{kind}\",result=\"{result}\""
+                    );
                     sample(out, "prober_probe_total", &labels, count);
                 }
             }
@@ -195,8 +203,14 @@ mod tests {
         let good = Outcome::Success(String::new());
         metrics.note("u", "default", "p", true, [ContainerState::Running, ContainerState::Running, ContainerState::Exited].into_iter());
         metrics.probed("u", "c", ProbeKind::Liveness, &good);
-        let probe = r#"prober_probe_total{container="c",namespace="default",pod="p",pod_uid="u",probe_type="Liveness",result="successful"} 1"#;
-        for line in ["kubelet_running_pods 1", r#"kubelet_running_containers{container_state="running"} 2"#, r#"kubelet_running_containers{container_state="exited"} 1"#, probe] {
+        let probe =
+            r#"prober_probe_total{container="c",namespace="default",pod="p",pod_uid="u",probe_type="Liveness",result="successful"} 1"#;
+        for line in [
+            "kubelet_running_pods 1",
+            r#"kubelet_running_containers{container_state="running"} 2"#,
+            r#"kubelet_running_containers{container_state="exited"} 1"#,
+            probe,
+        ] {
             assert!(text().lines().any(|one| one == line), "{line}");
         }
         metrics.forget("u");

@@ -25,7 +25,11 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
     let policy = order.member.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (policy, local) {
         ("IfNotPresent" | "Never", Some(image)) => {
-            event(EventKind::Normal, "Pulled", &format!("Container image {asked:?} already present on machine and can be accessed by the pod"));
+            event(
+                EventKind::Normal,
+                "Pulled",
+                &format!("Container image {asked:?} already present on machine and can be accessed by the pod"),
+            );
             images.mark_used(&image.id);
             return Ok(image);
         }
@@ -39,10 +43,15 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
     if let Some(wait) = order.kubelet.pull_wait(&asked, model::uid(&order.pod)) {
         let text = format!("Back-off pulling image {asked:?}");
         event(EventKind::Normal, "BackOff", &text);
-        let _ = order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text.clone()) });
+        let _ =
+            order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text.clone()) });
         tokio::time::sleep(wait).await;
         if let Some(image) = images.resolve(&asked).filter(|_| policy != "Always") {
-            event(EventKind::Normal, "Pulled", &format!("Container image {asked:?} already present on machine and can be accessed by the pod"));
+            event(
+                EventKind::Normal,
+                "Pulled",
+                &format!("Container image {asked:?} already present on machine and can be accessed by the pod"),
+            );
             return Ok(image);
         }
     }
@@ -53,7 +62,11 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         Ok(image) => {
             order.kubelet.pull_succeeded(&asked, model::uid(&order.pod));
             let took = began.elapsed().as_millis();
-            event(EventKind::Normal, "Pulled", &format!("Successfully pulled image {asked:?} in {took}ms ({took}ms including waiting). Image size: {} bytes.", image.size));
+            event(
+                EventKind::Normal,
+                "Pulled",
+                &format!("Successfully pulled image {asked:?} in {took}ms ({took}ms including waiting). Image size: {} bytes.", image.size),
+            );
             Ok(image)
         }
         Err(error) => {
@@ -70,9 +83,11 @@ async fn secrets(order: &Order) -> Vec<RegistryAuth> {
     let mut auths = Vec::new();
     let named = order.pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
     for reference in named {
-        let found = order.kubelet.objects.get(model::uid(&order.pod), ObjectKind::Secret, model::namespace(&order.pod), &reference.name).await;
+        let found =
+            order.kubelet.objects.get(model::uid(&order.pod), ObjectKind::Secret, model::namespace(&order.pod), &reference.name).await;
         let Ok(Some(entry)) = found else {
-            let text = format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
+            let text =
+                format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
             order.kubelet.event(&order.pod, "", EventKind::Warning, "FailedToRetrieveImagePullSecret", &text);
             continue;
         };

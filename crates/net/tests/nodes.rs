@@ -2,56 +2,30 @@
 
 mod world;
 
-use net::{
-    AddressWatch, HostJournal, Overlay, OverlayConfig, Peer, PodRules, PodRulesConfig, addresses,
-    overlay,
-};
+use net::{AddressWatch, HostJournal, Overlay, OverlayConfig, Peer, PodRules, PodRulesConfig, addresses, overlay};
 use world::{Node, Space, World, wire};
 
 fn peer(node_ip: &str, pod_cidr: &str, overlay: &Overlay) -> Peer {
-    Peer {
-        node_ip: node_ip.parse().unwrap(),
-        pod_cidr: pod_cidr.parse().unwrap(),
-        vtep_mac: overlay.vtep().mac,
-    }
+    Peer { node_ip: node_ip.parse().unwrap(), pod_cidr: pod_cidr.parse().unwrap(), vtep_mac: overlay.vtep().mac }
 }
 
 fn ensure(space: &Space, journal: &HostJournal, node_ip: &str, pod_cidr: &str) -> Overlay {
     let cidrs = [pod_cidr.parse().unwrap()];
-    space.run(|| {
-        Overlay::ensure(
-            OverlayConfig::STANDARD,
-            node_ip.parse().unwrap(),
-            &cidrs,
-            journal,
-        )
-        .unwrap()
-    })
+    space.run(|| Overlay::ensure(OverlayConfig::STANDARD, node_ip.parse().unwrap(), &cidrs, journal).unwrap())
 }
 
 #[test]
 fn pods_of_two_nodes_reach_each_other() {
     let mut world = World::new();
-    let (one, two) = (
-        Node::new(&mut world, "node1"),
-        Node::new(&mut world, "node2"),
-    );
-    wire(
-        &one.space,
-        "192.0.2.1/24",
-        &two.space,
-        "192.0.2.2/24",
-        "wire0",
-    );
+    let (one, two) = (Node::new(&mut world, "node1"), Node::new(&mut world, "node2"));
+    wire(&one.space, "192.0.2.1/24", &two.space, "192.0.2.2/24", "wire0");
     let mut first = ensure(&one.space, &one.journal, "192.0.2.1", "10.42.1.0/24");
     let mut second = ensure(&two.space, &two.journal, "192.0.2.2", "10.42.2.0/24");
     assert_eq!(first.vtep().mtu, 1450);
     assert_ne!(first.vtep().mac, second.vtep().mac);
     let to_second = [peer("192.0.2.2", "10.42.2.0/24", &second)];
     first.set_peers(&to_second).unwrap();
-    second
-        .set_peers(&[peer("192.0.2.1", "10.42.1.0/24", &first)])
-        .unwrap();
+    second.set_peers(&[peer("192.0.2.1", "10.42.1.0/24", &first)]).unwrap();
     let here = one.pod(&mut world, "here", "10.42.1.2");
     let there = two.pod(&mut world, "there", "10.42.2.2");
     let rules = PodRulesConfig {
@@ -59,35 +33,16 @@ fn pods_of_two_nodes_reach_each_other() {
         non_masquerade_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
         ..Default::default()
     };
-    let _rules = one
-        .space
-        .run(|| PodRules::open(rules, &[], &one.journal).unwrap());
+    let _rules = one.space.run(|| PodRules::open(rules, &[], &one.journal).unwrap());
     two.space.serve(9000, "host2");
 
-    assert_eq!(
-        here.ask("10.42.2.2:8080").unwrap(),
-        ("there".into(), "10.42.1.2".parse().unwrap())
-    );
-    assert_eq!(
-        there.ask("10.42.1.2:8080").unwrap(),
-        ("here".into(), "10.42.2.2".parse().unwrap())
-    );
-    assert_eq!(
-        one.space.ask("10.42.2.2:8080").unwrap(),
-        ("there".into(), "10.42.1.0".parse().unwrap()),
-        "host to pod"
-    );
-    assert_eq!(
-        here.ask("192.0.2.2:9000").unwrap(),
-        ("host2".into(), "192.0.2.1".parse().unwrap()),
-        "pod to other host"
-    );
+    assert_eq!(here.ask("10.42.2.2:8080").unwrap(), ("there".into(), "10.42.1.2".parse().unwrap()));
+    assert_eq!(there.ask("10.42.1.2:8080").unwrap(), ("here".into(), "10.42.2.2".parse().unwrap()));
+    assert_eq!(one.space.ask("10.42.2.2:8080").unwrap(), ("there".into(), "10.42.1.0".parse().unwrap()), "host to pod");
+    assert_eq!(here.ask("192.0.2.2:9000").unwrap(), ("host2".into(), "192.0.2.1".parse().unwrap()), "pod to other host");
 
     // A restart takes over the device, its index and what hangs on it.
-    let look = || {
-        one.space
-            .command("ip -d link show knarr.vxlan; ip route; bridge fdb show dev knarr.vxlan")
-    };
+    let look = || one.space.command("ip -d link show knarr.vxlan; ip route; bridge fdb show dev knarr.vxlan");
     let before = look();
     drop(first);
     let mut first = ensure(&one.space, &one.journal, "192.0.2.1", "10.42.1.0/24");
@@ -103,28 +58,16 @@ fn pods_of_two_nodes_reach_each_other() {
     first.set_peers(&to_second).unwrap();
     assert_eq!(here.ask("10.42.2.2:8080").unwrap().0, "there");
     first.set_peers(&[]).unwrap();
-    assert!(
-        !one.space
-            .command("ip route; ip neigh; bridge fdb show dev knarr.vxlan")
-            .contains("10.42.2")
-    );
+    assert!(!one.space.command("ip route; ip neigh; bridge fdb show dev knarr.vxlan").contains("10.42.2"));
     let many: Vec<Peer> = (0..300)
         .map(|n| Peer {
             node_ip: format!("192.0.2.{}", 3 + n % 200).parse().unwrap(),
-            pod_cidr: format!("10.{}.{}.0/24", 50 + n / 250, n % 250)
-                .parse()
-                .unwrap(),
+            pod_cidr: format!("10.{}.{}.0/24", 50 + n / 250, n % 250).parse().unwrap(),
             vtep_mac: [2, 0, 0, 0, (n / 250) as u8, (n % 250) as u8],
         })
         .collect();
     first.set_peers(&many).unwrap();
-    assert_eq!(
-        one.space
-            .command("ip route show dev knarr.vxlan")
-            .lines()
-            .count(),
-        300
-    );
+    assert_eq!(one.space.command("ip route show dev knarr.vxlan").lines().count(), 300);
     first.remove().unwrap();
     assert!(!one.space.command("ip link").contains("knarr.vxlan"));
 }
@@ -133,12 +76,7 @@ fn pods_of_two_nodes_reach_each_other() {
 fn macs_as_text() {
     let mac = [2, 0xab, 0, 0x10, 0xff, 9];
     assert_eq!(overlay::parse_mac(&overlay::format_mac(mac)), Some(mac));
-    for wrong in [
-        "",
-        "02:ab:00:10:ff",
-        "02:ab:00:10:ff:09:00",
-        "02:ab:00:10:ff:zz",
-    ] {
+    for wrong in ["", "02:ab:00:10:ff", "02:ab:00:10:ff:09:00", "02:ab:00:10:ff:zz"] {
         assert_eq!(overlay::parse_mac(wrong), None, "{wrong}");
     }
 }

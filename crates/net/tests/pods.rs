@@ -12,29 +12,14 @@ fn pods_reach_each_other_and_the_host() {
     let mut world = World::new();
     let node = Node::new(&mut world, "node");
     let outside = world.space("outside");
-    wire(
-        &node.space,
-        "192.0.2.1/24",
-        &outside,
-        "192.0.2.9/24",
-        "wire0",
-    );
+    wire(&node.space, "192.0.2.1/24", &outside, "192.0.2.9/24", "wire0");
     let one = node.pod(&mut world, "one", "10.42.0.2");
     let two = node.pod(&mut world, "two", "10.42.0.3");
     node.space.serve(9000, "host");
 
-    assert_eq!(
-        one.ask("10.42.0.3:8080").unwrap(),
-        ("two".into(), "10.42.0.2".parse().unwrap())
-    );
-    assert_eq!(
-        two.ask("10.42.0.2:8080").unwrap(),
-        ("one".into(), "10.42.0.3".parse().unwrap())
-    );
-    assert_eq!(
-        one.ask("192.0.2.1:9000").unwrap(),
-        ("host".into(), "10.42.0.2".parse().unwrap())
-    );
+    assert_eq!(one.ask("10.42.0.3:8080").unwrap(), ("two".into(), "10.42.0.2".parse().unwrap()));
+    assert_eq!(two.ask("10.42.0.2:8080").unwrap(), ("one".into(), "10.42.0.3".parse().unwrap()));
+    assert_eq!(one.ask("192.0.2.1:9000").unwrap(), ("host".into(), "10.42.0.2".parse().unwrap()));
     assert_eq!(node.space.ask("10.42.0.2:8080").unwrap().0, "one");
     assert_eq!(one.ask("127.0.0.1:8080").unwrap().0, "one");
 }
@@ -44,12 +29,8 @@ fn attaching_and_detaching_twice_is_fine() {
     let mut world = World::new();
     let node = Node::new(&mut world, "node");
     let pod = world.space("pod");
-    let attachment = PodAttachment {
-        uid: "5f0c".into(),
-        addresses: vec!["10.42.0.2".parse().unwrap(), "fd00:42::2".parse().unwrap()],
-    };
-    node.space
-        .run(|| node.pods.enable_v6(&node.journal).unwrap());
+    let attachment = PodAttachment { uid: "5f0c".into(), addresses: vec!["10.42.0.2".parse().unwrap(), "fd00:42::2".parse().unwrap()] };
+    node.space.run(|| node.pods.enable_v6(&node.journal).unwrap());
     let first = node.pods.attach(pod.netns(), &attachment).unwrap();
     assert_eq!(node.pods.attach(pod.netns(), &attachment).unwrap(), first);
     assert_eq!(first.host_interface, PodNetwork::host_interface("5f0c"));
@@ -64,13 +45,9 @@ fn attaching_and_detaching_twice_is_fine() {
     let again = world.space("again");
     node.pods.attach(again.netns(), &attachment).unwrap();
     again.serve(8080, "again");
-    node.space
-        .command("ip addr add 192.0.2.1/32 dev lo; ip -6 addr add fd00:1::1/128 dev lo");
+    node.space.command("ip addr add 192.0.2.1/32 dev lo; ip -6 addr add fd00:1::1/128 dev lo");
     assert_eq!(node.space.ask("10.42.0.2:8080").unwrap().0, "again");
-    assert_eq!(
-        node.space.ask("[fd00:42::2]:8080").unwrap(),
-        ("again".into(), "fd00:1::1".parse().unwrap())
-    );
+    assert_eq!(node.space.ask("[fd00:42::2]:8080").unwrap(), ("again".into(), "fd00:1::1".parse().unwrap()));
 
     node.pods.detach("5f0c").unwrap();
     node.pods.detach("5f0c").unwrap();
@@ -81,18 +58,12 @@ fn attaching_and_detaching_twice_is_fine() {
 fn the_journal_takes_everything_back() {
     let mut world = World::new();
     let space = world.space("node");
-    let look = || {
-        space.command("ip link; ip route; ip addr; sysctl -a 2>/dev/null | grep -E 'ip_forward|ipv4.conf.*forwarding'")
-    };
+    let look = || space.command("ip link; ip route; ip addr; sysctl -a 2>/dev/null | grep -E 'ip_forward|ipv4.conf.*forwarding'");
     let before = look();
     let journal = world.journal("j");
-    let pods =
-        space.run(|| PodNetwork::open(net::PodNetworkConfig { mtu: 1400 }, &journal).unwrap());
+    let pods = space.run(|| PodNetwork::open(net::PodNetworkConfig { mtu: 1400 }, &journal).unwrap());
     let pod = world.space("pod");
-    let attachment = PodAttachment {
-        uid: "x".into(),
-        addresses: vec!["10.42.0.2".parse().unwrap()],
-    };
+    let attachment = PodAttachment { uid: "x".into(), addresses: vec!["10.42.0.2".parse().unwrap()] };
     pods.attach(pod.netns(), &attachment).unwrap();
     assert_ne!(look(), before);
     let failures = space.run(|| journal.replay_backwards());
@@ -110,10 +81,7 @@ fn attaching_is_quick() {
         .enumerate()
         .map(|(n, space)| {
             let addresses = vec![format!("10.42.0.{}", n + 2).parse().unwrap()];
-            let attachment = PodAttachment {
-                uid: format!("pod-{n}"),
-                addresses,
-            };
+            let attachment = PodAttachment { uid: format!("pod-{n}"), addresses };
             let start = Instant::now();
             node.pods.attach(space.netns(), &attachment).unwrap();
             start.elapsed()

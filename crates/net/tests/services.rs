@@ -6,10 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use net::{
-    Dataplane, DataplaneConfig, Endpoint, HostPort, LoopbackAddress, PodRules, PodRulesConfig,
-    Protocol, ServicePort, TableWatch,
-};
+use net::{Dataplane, DataplaneConfig, Endpoint, HostPort, LoopbackAddress, PodRules, PodRulesConfig, Protocol, ServicePort, TableWatch};
 use world::{Node, Space, World, wire};
 
 const CLIENT: &str = "192.0.2.9";
@@ -28,28 +25,14 @@ impl Scene {
         let mut world = World::new();
         let node = Node::new(&mut world, "node");
         let outside = world.space("outside");
-        wire(
-            &node.space,
-            "192.0.2.1/24",
-            &outside,
-            &format!("{CLIENT}/24"),
-            "wire0",
-        );
+        wire(&node.space, "192.0.2.1/24", &outside, &format!("{CLIENT}/24"), "wire0");
         let one = node.pod(&mut world, "one", "10.42.0.2");
         let two = node.pod(&mut world, "two", "10.42.0.3");
-        Self {
-            world,
-            node,
-            one,
-            two,
-            outside,
-        }
+        Self { world, node, one, two, outside }
     }
 
     fn open(&self, services: &[ServicePort]) -> Dataplane {
-        self.node
-            .space
-            .run(|| Dataplane::open(config(), &by_key(services), &self.node.journal).unwrap())
+        self.node.space.run(|| Dataplane::open(config(), &by_key(services), &self.node.journal).unwrap())
     }
 
     fn listing(&self) -> String {
@@ -67,23 +50,13 @@ fn config() -> DataplaneConfig {
 }
 
 fn by_key(services: &[ServicePort]) -> BTreeMap<String, ServicePort> {
-    services
-        .iter()
-        .map(|service| (service.key.clone(), service.clone()))
-        .collect()
+    services.iter().map(|service| (service.key.clone(), service.clone())).collect()
 }
 
 fn ends(addresses: &[&str]) -> Vec<Endpoint> {
     let local = |ip: &std::net::IpAddr| ip.to_string().starts_with("10.42.0.");
     let parsed = addresses.iter().map(|address| address.parse().unwrap());
-    parsed
-        .map(|ip| Endpoint {
-            ip,
-            port: 8080,
-            local: local(&ip),
-            only_local: false,
-        })
-        .collect()
+    parsed.map(|ip| Endpoint { ip, port: 8080, local: local(&ip), only_local: false }).collect()
 }
 
 fn service(protocol: Protocol, address: &str, endpoints: &[&str]) -> ServicePort {
@@ -124,46 +97,16 @@ fn cluster_addresses() {
     ]);
     println!("{}", scene.listing());
 
-    assert_eq!(
-        answerers(&scene.one, "10.43.0.10:80"),
-        names(&["one", "two"]),
-        "from a pod, itself included"
-    );
-    assert_eq!(
-        answerers(&scene.node.space, "10.43.0.10:80"),
-        names(&["one", "two"]),
-        "from the host"
-    );
-    assert_eq!(
-        scene.one.ask("10.43.0.12:80").unwrap(),
-        ("two".into(), "10.42.0.2".parse().unwrap())
-    );
+    assert_eq!(answerers(&scene.one, "10.43.0.10:80"), names(&["one", "two"]), "from a pod, itself included");
+    assert_eq!(answerers(&scene.node.space, "10.43.0.10:80"), names(&["one", "two"]), "from the host");
+    assert_eq!(scene.one.ask("10.43.0.12:80").unwrap(), ("two".into(), "10.42.0.2".parse().unwrap()));
     assert_eq!(scene.one.ask("10.43.0.11:80").unwrap().0, "one", "hairpin");
-    let by_udp: BTreeSet<_> = (0..40)
-        .map(|_| {
-            scene
-                .two
-                .ask_udp(&scene.two.udp(world::PATIENCE), "10.43.0.10:80")
-                .unwrap()
-                .0
-        })
-        .collect();
+    let by_udp: BTreeSet<_> = (0..40).map(|_| scene.two.ask_udp(&scene.two.udp(world::PATIENCE), "10.43.0.10:80").unwrap().0).collect();
     assert_eq!(by_udp, names(&["one", "two"]));
     let from_host = scene.node.space.udp(world::PATIENCE);
-    scene
-        .node
-        .space
-        .ask_udp(&from_host, "10.43.0.10:80")
-        .unwrap();
-    for (client, address) in [
-        (&scene.one, "10.43.0.99:80"),
-        (&scene.node.space, "10.43.0.99:80"),
-    ] {
-        assert_eq!(
-            client.ask(address).unwrap_err().kind(),
-            ErrorKind::ConnectionRefused,
-            "unused service address"
-        );
+    scene.node.space.ask_udp(&from_host, "10.43.0.10:80").unwrap();
+    for (client, address) in [(&scene.one, "10.43.0.99:80"), (&scene.node.space, "10.43.0.99:80")] {
+        assert_eq!(client.ask(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "unused service address");
     }
 }
 
@@ -171,33 +114,16 @@ fn cluster_addresses() {
 fn services_come_change_and_go() {
     let scene = Scene::new();
     let mut dataplane = scene.open(&[]);
-    let mut set = |services: &[ServicePort]| {
-        scene
-            .node
-            .space
-            .run(|| dataplane.apply(&by_key(services)).unwrap())
-    };
-    let refused = |client: &Space| {
-        client.ask("10.43.0.10:80").unwrap_err().kind() == ErrorKind::ConnectionRefused
-    };
+    let mut set = |services: &[ServicePort]| scene.node.space.run(|| dataplane.apply(&by_key(services)).unwrap());
+    let refused = |client: &Space| client.ask("10.43.0.10:80").unwrap_err().kind() == ErrorKind::ConnectionRefused;
 
     assert!(refused(&scene.one));
     set(&[service(Protocol::Tcp, "10.43.0.10", &[])]);
-    assert!(
-        refused(&scene.one) && refused(&scene.node.space),
-        "no endpoints"
-    );
+    assert!(refused(&scene.one) && refused(&scene.node.space), "no endpoints");
     set(&[service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2"])]);
     assert_eq!(scene.two.ask("10.43.0.10:80").unwrap().0, "one");
-    set(&[service(
-        Protocol::Tcp,
-        "10.43.0.10",
-        &["10.42.0.2", "10.42.0.3"],
-    )]);
-    assert_eq!(
-        answerers(&scene.two, "10.43.0.10:80"),
-        names(&["one", "two"])
-    );
+    set(&[service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2", "10.42.0.3"])]);
+    assert_eq!(answerers(&scene.two, "10.43.0.10:80"), names(&["one", "two"]));
     set(&[service(Protocol::Tcp, "10.43.0.10", &["10.42.0.3"])]);
     assert_eq!(answerers(&scene.two, "10.43.0.10:80"), names(&["two"]));
     // Another service takes the address over in the same step.
@@ -225,10 +151,7 @@ fn node_ports_and_external_addresses() {
     spread.external_ips = vec!["198.51.100.7".parse().unwrap()];
     let mut guarded = service(Protocol::Tcp, "10.43.0.11", &["10.42.0.2"]);
     guarded.load_balancer_ips = vec!["198.51.100.8".parse().unwrap()];
-    guarded.source_ranges = vec![
-        "192.0.2.8/29".parse().unwrap(),
-        "203.0.113.5/32".parse().unwrap(),
-    ];
+    guarded.source_ranges = vec!["192.0.2.8/29".parse().unwrap(), "203.0.113.5/32".parse().unwrap()];
     let mut closed = service(Protocol::Tcp, "10.43.0.12", &["10.42.0.2"]);
     closed.load_balancer_ips = vec!["198.51.100.9".parse().unwrap()];
     closed.source_ranges = vec!["203.0.113.5/32".parse().unwrap()];
@@ -236,61 +159,23 @@ fn node_ports_and_external_addresses() {
     empty.node_port = Some(30081);
     let _dataplane = scene.open(&[spread, guarded, closed, empty]);
     println!("{}", scene.listing());
-    scene.outside.command(
-        "ip route add 198.51.100.0/24 via 192.0.2.1; ip route add 10.43.0.0/16 via 192.0.2.1",
-    );
+    scene.outside.command("ip route add 198.51.100.0/24 via 192.0.2.1; ip route add 10.43.0.0/16 via 192.0.2.1");
 
-    assert_eq!(
-        answerers(&scene.outside, "192.0.2.1:30080"),
-        names(&["one", "two"])
-    );
-    assert_ne!(
-        scene.outside.ask("192.0.2.1:30080").unwrap().1.to_string(),
-        CLIENT,
-        "masqueraded"
-    );
-    assert_eq!(
-        answerers(&scene.one, "192.0.2.1:30080"),
-        names(&["one", "two"]),
-        "from a pod"
-    );
-    assert_eq!(
-        answerers(&scene.node.space, "192.0.2.1:30080"),
-        names(&["one", "two"]),
-        "from the host"
-    );
-    assert_eq!(
-        answerers(&scene.node.space, "127.0.0.1:30080"),
-        names(&["one", "two"]),
-        "from the host by loopback"
-    );
-    assert_eq!(
-        answerers(&scene.outside, "198.51.100.7:80"),
-        names(&["one", "two"])
-    );
-    assert_eq!(
-        answerers(&scene.outside, "10.43.0.10:80"),
-        names(&["one", "two"]),
-        "a cluster address from outside"
-    );
-    assert_eq!(
-        scene.outside.ask("198.51.100.8:80").unwrap().0,
-        "one",
-        "a client in range"
-    );
+    assert_eq!(answerers(&scene.outside, "192.0.2.1:30080"), names(&["one", "two"]));
+    assert_ne!(scene.outside.ask("192.0.2.1:30080").unwrap().1.to_string(), CLIENT, "masqueraded");
+    assert_eq!(answerers(&scene.one, "192.0.2.1:30080"), names(&["one", "two"]), "from a pod");
+    assert_eq!(answerers(&scene.node.space, "192.0.2.1:30080"), names(&["one", "two"]), "from the host");
+    assert_eq!(answerers(&scene.node.space, "127.0.0.1:30080"), names(&["one", "two"]), "from the host by loopback");
+    assert_eq!(answerers(&scene.outside, "198.51.100.7:80"), names(&["one", "two"]));
+    assert_eq!(answerers(&scene.outside, "10.43.0.10:80"), names(&["one", "two"]), "a cluster address from outside");
+    assert_eq!(scene.outside.ask("198.51.100.8:80").unwrap().0, "one", "a client in range");
     let quick = Duration::from_millis(300);
-    let closed = scene.outside.run(|| {
-        std::net::TcpStream::connect_timeout(&"198.51.100.9:80".parse().unwrap(), quick)
-            .map(drop)
-            .map_err(|e| e.kind())
-    });
+    let closed = scene
+        .outside
+        .run(|| std::net::TcpStream::connect_timeout(&"198.51.100.9:80".parse().unwrap(), quick).map(drop).map_err(|e| e.kind()));
     assert_eq!(closed, Err(ErrorKind::TimedOut), "a client out of range");
     for client in [&scene.outside, &scene.node.space, &scene.one] {
-        assert_eq!(
-            client.ask("192.0.2.1:30081").unwrap_err().kind(),
-            ErrorKind::ConnectionRefused,
-            "no endpoints"
-        );
+        assert_eq!(client.ask("192.0.2.1:30081").unwrap_err().kind(), ErrorKind::ConnectionRefused, "no endpoints");
     }
 }
 
@@ -308,47 +193,20 @@ fn local_policies() {
     elsewhere.node_port = Some(30082);
     let _dataplane = scene.open(&[here, inside, elsewhere]);
     scene.outside.serve(8080, "far");
-    scene
-        .outside
-        .command("ip route add 10.42.0.0/16 via 192.0.2.1");
+    scene.outside.command("ip route add 10.42.0.0/16 via 192.0.2.1");
 
     for _ in 0..10 {
         let (name, client) = scene.outside.ask("192.0.2.1:30080").unwrap();
-        assert_eq!(
-            (name.as_str(), client.to_string().as_str()),
-            ("one", CLIENT),
-            "local only, address kept"
-        );
+        assert_eq!((name.as_str(), client.to_string().as_str()), ("one", CLIENT), "local only, address kept");
     }
-    assert_eq!(
-        answerers(&scene.two, "192.0.2.1:30080"),
-        names(&["one", "far"]),
-        "clients in the cluster get all"
-    );
-    assert_eq!(
-        answerers(&scene.node.space, "192.0.2.1:30080"),
-        names(&["one", "far"])
-    );
+    assert_eq!(answerers(&scene.two, "192.0.2.1:30080"), names(&["one", "far"]), "clients in the cluster get all");
+    assert_eq!(answerers(&scene.node.space, "192.0.2.1:30080"), names(&["one", "far"]));
     assert_eq!(answerers(&scene.one, "10.43.0.11:80"), names(&["two"]));
-    assert_eq!(
-        answerers(&scene.one, "10.43.0.10:80"),
-        names(&["one", "far"])
-    );
+    assert_eq!(answerers(&scene.one, "10.43.0.10:80"), names(&["one", "far"]));
     let quick = Duration::from_millis(300);
-    for (client, to) in [
-        (&scene.one, "10.43.0.12:80"),
-        (&scene.outside, "192.0.2.1:30082"),
-    ] {
-        let result = client.run(|| {
-            std::net::TcpStream::connect_timeout(&to.parse().unwrap(), quick)
-                .map(drop)
-                .map_err(|e| e.kind())
-        });
-        assert_eq!(
-            result,
-            Err(ErrorKind::TimedOut),
-            "dropped: nothing here, something elsewhere"
-        );
+    for (client, to) in [(&scene.one, "10.43.0.12:80"), (&scene.outside, "192.0.2.1:30082")] {
+        let result = client.run(|| std::net::TcpStream::connect_timeout(&to.parse().unwrap(), quick).map(drop).map_err(|e| e.kind()));
+        assert_eq!(result, Err(ErrorKind::TimedOut), "dropped: nothing here, something elsewhere");
     }
 }
 
@@ -364,40 +222,17 @@ fn affinity() {
     let mut dataplane = scene.open(&[sticky.clone(), brief]);
     println!("{}", scene.listing());
 
-    for (client, to) in [
-        (&scene.one, "10.43.0.10:80"),
-        (&scene.outside, "192.0.2.1:30080"),
-    ] {
+    for (client, to) in [(&scene.one, "10.43.0.10:80"), (&scene.outside, "192.0.2.1:30080")] {
         assert_eq!(answerers(client, to).len(), 1, "one answerer each");
     }
     let kept = scene.one.ask("10.43.0.10:80").unwrap().0;
-    let (gone, left) = if kept == "one" {
-        (0, "two")
-    } else {
-        (1, "one")
-    };
+    let (gone, left) = if kept == "one" { (0, "two") } else { (1, "one") };
     sticky.endpoints.remove(gone);
-    scene.node.space.run(|| {
-        dataplane
-            .apply_changes(vec![(sticky.key.clone(), Some(sticky.clone()))])
-            .unwrap()
-    });
-    assert_eq!(
-        answerers(&scene.one, "10.43.0.10:80"),
-        names(&[left]),
-        "the remembered endpoint is gone"
-    );
+    scene.node.space.run(|| dataplane.apply_changes(vec![(sticky.key.clone(), Some(sticky.clone()))]).unwrap());
+    assert_eq!(answerers(&scene.one, "10.43.0.10:80"), names(&[left]), "the remembered endpoint is gone");
     sticky.endpoints = ends(&both);
-    scene.node.space.run(|| {
-        dataplane
-            .apply_changes(vec![(sticky.key.clone(), Some(sticky))])
-            .unwrap()
-    });
-    assert_eq!(
-        answerers(&scene.one, "10.43.0.10:80"),
-        names(&[left]),
-        "the new one is remembered"
-    );
+    scene.node.space.run(|| dataplane.apply_changes(vec![(sticky.key.clone(), Some(sticky))]).unwrap());
+    assert_eq!(answerers(&scene.one, "10.43.0.10:80"), names(&[left]), "the new one is remembered");
 
     let start = Instant::now();
     let mut seen = BTreeSet::new();
@@ -415,24 +250,11 @@ fn stale_udp_flows_are_cut() {
     let udp = |ends: &[&str]| by_key(&[service(Protocol::Udp, "10.43.0.10", ends)]);
     let mut dataplane = scene.open(&[service(Protocol::Udp, "10.43.0.10", &["10.42.0.2"])]);
     let socket = scene.two.udp(Duration::from_millis(300));
-    assert_eq!(
-        scene.two.ask_udp(&socket, "10.43.0.10:80").unwrap().0,
-        "one"
-    );
-    let applied = scene
-        .node
-        .space
-        .run(|| dataplane.apply(&udp(&["10.42.0.3"])).unwrap());
+    assert_eq!(scene.two.ask_udp(&socket, "10.43.0.10:80").unwrap().0, "one");
+    let applied = scene.node.space.run(|| dataplane.apply(&udp(&["10.42.0.3"])).unwrap());
     assert_eq!(applied.flows, 1);
-    assert_eq!(
-        scene.two.ask_udp(&socket, "10.43.0.10:80").unwrap().0,
-        "two",
-        "the same socket goes elsewhere"
-    );
-    let applied = scene
-        .node
-        .space
-        .run(|| dataplane.apply(&udp(&["10.42.0.2", "10.42.0.3"])).unwrap());
+    assert_eq!(scene.two.ask_udp(&socket, "10.43.0.10:80").unwrap().0, "two", "the same socket goes elsewhere");
+    let applied = scene.node.space.run(|| dataplane.apply(&udp(&["10.42.0.2", "10.42.0.3"])).unwrap());
     assert_eq!(applied.flows, 0, "nobody lost an endpoint");
     scene.node.space.run(|| dataplane.apply(&udp(&[])).unwrap());
     assert!(scene.two.ask_udp(&socket, "10.43.0.10:80").is_err());
@@ -443,10 +265,7 @@ fn host_ports_and_leaving_the_cluster() {
     let scene = Scene::new();
     let config = PodRulesConfig {
         pod_cidrs: vec!["10.42.0.0/24".parse().unwrap()],
-        non_masquerade_cidrs: vec![
-            "10.42.0.0/16".parse().unwrap(),
-            "10.43.0.0/16".parse().unwrap(),
-        ],
+        non_masquerade_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "10.43.0.0/16".parse().unwrap()],
         ..Default::default()
     };
     let port = |host_ip: Option<&str>, host_port, pod_ip: &str| HostPort {
@@ -456,49 +275,21 @@ fn host_ports_and_leaving_the_cluster() {
         pod_ip: pod_ip.parse().unwrap(),
         pod_port: 8080,
     };
-    let ports = [
-        port(None, 7001, "10.42.0.2"),
-        port(Some("192.0.2.1"), 7002, "10.42.0.3"),
-        port(Some("127.0.0.1"), 7002, "10.42.0.2"),
-    ];
-    let mut rules = scene
-        .node
-        .space
-        .run(|| PodRules::open(config, &ports, &scene.node.journal).unwrap());
+    let ports = [port(None, 7001, "10.42.0.2"), port(Some("192.0.2.1"), 7002, "10.42.0.3"), port(Some("127.0.0.1"), 7002, "10.42.0.2")];
+    let mut rules = scene.node.space.run(|| PodRules::open(config, &ports, &scene.node.journal).unwrap());
     println!("{}", scene.listing());
     scene.outside.serve(9000, "far");
 
-    assert_eq!(
-        scene.outside.ask("192.0.2.1:7001").unwrap(),
-        ("one".into(), CLIENT.parse().unwrap())
-    );
+    assert_eq!(scene.outside.ask("192.0.2.1:7001").unwrap(), ("one".into(), CLIENT.parse().unwrap()));
     assert_eq!(scene.outside.ask("192.0.2.1:7002").unwrap().0, "two");
-    assert_eq!(
-        scene.node.space.ask("127.0.0.1:7002").unwrap().0,
-        "one",
-        "another pod on another address"
-    );
+    assert_eq!(scene.node.space.ask("127.0.0.1:7002").unwrap().0, "one", "another pod on another address");
     assert_eq!(scene.node.space.ask("127.0.0.1:7001").unwrap().0, "one");
     assert_eq!(scene.one.ask("192.0.2.1:7001").unwrap().0, "one", "hairpin");
-    assert_eq!(
-        scene.one.ask("192.0.2.9:9000").unwrap(),
-        ("far".into(), "192.0.2.1".parse().unwrap()),
-        "masqueraded"
-    );
-    assert_eq!(
-        scene.one.ask("10.42.0.3:8080").unwrap().1.to_string(),
-        "10.42.0.2",
-        "not masqueraded"
-    );
-    let applied = scene
-        .node
-        .space
-        .run(|| rules.set_host_ports(&ports[1..]).unwrap());
+    assert_eq!(scene.one.ask("192.0.2.9:9000").unwrap(), ("far".into(), "192.0.2.1".parse().unwrap()), "masqueraded");
+    assert_eq!(scene.one.ask("10.42.0.3:8080").unwrap().1.to_string(), "10.42.0.2", "not masqueraded");
+    let applied = scene.node.space.run(|| rules.set_host_ports(&ports[1..]).unwrap());
     assert_eq!(applied.elements, 1);
-    assert_eq!(
-        scene.outside.ask("192.0.2.1:7001").unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(scene.outside.ask("192.0.2.1:7001").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     scene.node.space.run(|| rules.remove().unwrap());
     assert_eq!(scene.listing(), "");
 }
@@ -518,10 +309,7 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
 
     // Somebody removes all rules: the next change brings ours back.
     node.command("nft delete table inet knarr");
-    let mut services = vec![
-        service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2"]),
-        service(Protocol::Tcp, "10.43.0.11", &["10.42.0.3"]),
-    ];
+    let mut services = vec![service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2"]), service(Protocol::Tcp, "10.43.0.11", &["10.42.0.3"])];
     node.run(|| dataplane.apply(&by_key(&services)).unwrap());
     assert_eq!(scene.two.ask("10.43.0.10:80").unwrap().0, "one");
     assert_eq!(scene.one.ask("10.43.0.11:80").unwrap().0, "two");
@@ -531,18 +319,10 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
     drop(dataplane);
     let dataplane = scene.open(&services);
     assert_eq!(scene.one.ask("10.43.0.11:80").unwrap().0, "two");
-    assert_eq!(
-        scene.two.ask("10.43.0.10:80").unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(scene.two.ask("10.43.0.10:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
 
     node.run(|| dataplane.remove().unwrap());
-    let counters = |text: String| {
-        text.lines()
-            .filter(|line| !line.contains("counter"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
+    let counters = |text: String| text.lines().filter(|line| !line.contains("counter")).collect::<Vec<_>>().join("\n");
     assert_eq!(counters(scene.listing()), counters(others));
     assert_eq!(node.command("ip route"), routes);
 }
@@ -555,28 +335,15 @@ fn the_node_answers_on_its_own_service_address() {
     let dns = "10.43.0.53".parse().unwrap();
     let own = node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
     node.run(|| LoopbackAddress::ensure(dns, &scene.node.journal).unwrap());
-    let config = DataplaneConfig {
-        own_addresses: vec![dns],
-        ..config()
-    };
+    let config = DataplaneConfig { own_addresses: vec![dns], ..config() };
     let services = by_key(&[service(Protocol::Tcp, "10.43.0.53", &["10.42.0.2"])]);
     let _dataplane = node.run(|| Dataplane::open(config, &services, &scene.node.journal).unwrap());
     node.serve(80, "node");
 
-    assert_eq!(
-        scene.one.ask("10.43.0.53:80").unwrap(),
-        ("node".into(), "10.42.0.2".parse().unwrap())
-    );
+    assert_eq!(scene.one.ask("10.43.0.53:80").unwrap(), ("node".into(), "10.42.0.2".parse().unwrap()));
     assert_eq!(node.ask("10.43.0.53:80").unwrap().0, "node");
-    assert_eq!(
-        node.ask("10.42.0.2:8080").unwrap().1.to_string(),
-        "192.0.2.1",
-        "it is no source address"
-    );
-    assert_eq!(
-        scene.one.ask("10.43.0.53:81").unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(node.ask("10.42.0.2:8080").unwrap().1.to_string(), "192.0.2.1", "it is no source address");
+    assert_eq!(scene.one.ask("10.43.0.53:81").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     node.run(|| own.remove().unwrap());
     assert_eq!(node.command("ip -4 -o addr"), before);
 }
@@ -592,21 +359,14 @@ fn changes_and_restarts_leave_no_gap() {
         let client = scope.spawn(|| {
             let mut asked = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                scene
-                    .one
-                    .ask("10.43.0.10:80")
-                    .unwrap_or_else(|error| panic!("after {asked}: {error}"));
+                scene.one.ask("10.43.0.10:80").unwrap_or_else(|error| panic!("after {asked}: {error}"));
                 asked += 1;
             }
             asked
         });
         for round in 0..300 {
             scene.node.space.run(|| match round % 30 {
-                29 => {
-                    dataplane =
-                        Dataplane::open(config(), &with(ends[round % 3]), &scene.node.journal)
-                            .unwrap()
-                }
+                29 => dataplane = Dataplane::open(config(), &with(ends[round % 3]), &scene.node.journal).unwrap(),
                 _ => drop(dataplane.apply(&with(ends[round % 3])).unwrap()),
             });
         }
@@ -621,24 +381,14 @@ fn a_removed_table_is_noticed() {
     let node = &scene.node.space;
     let mut dataplane = scene.open(&[service(Protocol::Tcp, "10.43.0.10", &["10.42.0.2"])]);
     node.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let mut watch = runtime
-            .block_on(async { TableWatch::open(Dataplane::TABLE) })
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut watch = runtime.block_on(async { TableWatch::open(Dataplane::TABLE) }).unwrap();
         // Our own changes are no loss.
         dataplane.restore().unwrap();
-        let lost = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_millis(100), watch.lost()).await
-        });
+        let lost = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(100), watch.lost()).await });
         assert!(lost.is_err());
         node.command("nft add table inet other; nft flush ruleset");
-        runtime
-            .block_on(async { tokio::time::timeout(world::PATIENCE, watch.lost()).await })
-            .unwrap()
-            .unwrap();
+        runtime.block_on(async { tokio::time::timeout(world::PATIENCE, watch.lost()).await }).unwrap().unwrap();
         dataplane.restore().unwrap();
     });
     assert_eq!(scene.two.ask("10.43.0.10:80").unwrap().0, "one");
@@ -652,21 +402,8 @@ fn both_families() {
     node.command("ip -6 addr add fd00:1::1/64 dev wire0 nodad");
     let mut world = World::new();
     let space = world.space("dual");
-    let addresses: Vec<_> = ["10.42.0.9", "fd00:42::9"]
-        .iter()
-        .map(|a| a.parse().unwrap())
-        .collect();
-    scene
-        .node
-        .pods
-        .attach(
-            space.netns(),
-            &net::PodAttachment {
-                uid: "dual".into(),
-                addresses,
-            },
-        )
-        .unwrap();
+    let addresses: Vec<_> = ["10.42.0.9", "fd00:42::9"].iter().map(|a| a.parse().unwrap()).collect();
+    scene.node.pods.attach(space.netns(), &net::PodAttachment { uid: "dual".into(), addresses }).unwrap();
     space.serve(8080, "dual");
     let mut dual = service(Protocol::Tcp, "10.43.0.10", &["10.42.0.9", "fd00:42::9"]);
     dual.cluster_ips.push("fd00:43::10".parse().unwrap());
@@ -681,37 +418,17 @@ fn both_families() {
     config.cluster_cidrs.push("fd00:42::/64".parse().unwrap());
     config.service_cidrs.push("fd00:43::/112".parse().unwrap());
     config.node_ips.push("fd00:1::1".parse().unwrap());
-    let _dataplane =
-        node.run(|| Dataplane::open(config, &by_key(&[dual, empty]), &scene.node.journal).unwrap());
+    let _dataplane = node.run(|| Dataplane::open(config, &by_key(&[dual, empty]), &scene.node.journal).unwrap());
     println!("{}", scene.listing());
 
-    for to in [
-        "10.43.0.10:80",
-        "[fd00:43::10]:80",
-        "[fd00:1::1]:30080",
-        "192.0.2.1:30080",
-    ] {
+    for to in ["10.43.0.10:80", "[fd00:43::10]:80", "[fd00:1::1]:30080", "192.0.2.1:30080"] {
         for (client, name) in [(&space, "itself"), (node, "the host")] {
-            assert_eq!(
-                client
-                    .ask(to)
-                    .unwrap_or_else(|e| panic!("{name} {to}: {e}"))
-                    .0,
-                "dual"
-            );
+            assert_eq!(client.ask(to).unwrap_or_else(|e| panic!("{name} {to}: {e}")).0, "dual");
         }
     }
-    assert_eq!(
-        node.ask("[fd00:43::11]:80").unwrap_err().kind(),
-        ErrorKind::ConnectionRefused,
-        "no endpoint of the family"
-    );
+    assert_eq!(node.ask("[fd00:43::11]:80").unwrap_err().kind(), ErrorKind::ConnectionRefused, "no endpoint of the family");
     // The kernel takes v6 routes through the loopback interface for refusals.
-    assert_eq!(
-        space.ask("[fd00:43::99]:80").unwrap_err().kind(),
-        ErrorKind::NetworkUnreachable,
-        "unused"
-    );
+    assert_eq!(space.ask("[fd00:43::99]:80").unwrap_err().kind(), ErrorKind::NetworkUnreachable, "unused");
     let _ = &world;
 }
 
@@ -723,16 +440,11 @@ fn many_services_are_quick() {
     let end = |n: u32| format!("10.42.{}.{}", 1 + n / 250, 1 + n % 250);
     let make = |n: u32, count: u32| {
         let ends: Vec<_> = (0..count).map(|e| end(n * 3 + e)).collect();
-        service(
-            Protocol::Tcp,
-            &address(n),
-            &ends.iter().map(String::as_str).collect::<Vec<_>>(),
-        )
+        service(Protocol::Tcp, &address(n), &ends.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let mut services = by_key(&(0..5000).map(|n| make(n, 1 + n % 5)).collect::<Vec<_>>());
     let start = Instant::now();
-    let mut dataplane =
-        node.run(|| Dataplane::open(config(), &services, &scene.node.journal).unwrap());
+    let mut dataplane = node.run(|| Dataplane::open(config(), &services, &scene.node.journal).unwrap());
     println!("5,000 services made in {:?}", start.elapsed());
     let mut times: Vec<_> = (0..50)
         .map(|n| {
@@ -746,10 +458,7 @@ fn many_services_are_quick() {
         })
         .collect();
     times.sort();
-    println!(
-        "one service changed: median {:?}, longest {:?}",
-        times[25], times[49]
-    );
+    println!("one service changed: median {:?}, longest {:?}", times[25], times[49]);
     let start = Instant::now();
     let applied = node.run(|| dataplane.apply(&services).unwrap());
     println!("nothing changed: {:?}", start.elapsed());
@@ -760,14 +469,7 @@ fn many_services_are_quick() {
     let start = Instant::now();
     node.run(|| dataplane.apply(&services).unwrap());
     println!("one of all changed: {:?}", start.elapsed());
-    assert_eq!(
-        scene.two.ask(&format!("{}:80", address(7))).unwrap().0,
-        "one"
-    );
-    assert!(
-        times[25] < Duration::from_millis(10),
-        "an endpoint change takes {:?}",
-        times[25]
-    );
+    assert_eq!(scene.two.ask(&format!("{}:80", address(7))).unwrap().0, "one");
+    assert!(times[25] < Duration::from_millis(10), "an endpoint change takes {:?}", times[25]);
     let _ = &scene.world;
 }

@@ -36,9 +36,7 @@ impl PatchError {
                 status
             }
             PatchError::Failed(text) => Status::new(Reason::Unknown, text.clone()),
-            PatchError::TooManyOperations { .. } => {
-                Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {self}"))
-            }
+            PatchError::TooManyOperations { .. } => Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {self}")),
         }
     }
 }

@@ -72,7 +72,9 @@ fn step(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(
             let value = find_mut(document, &from()?).ok_or_else(|| missing("copy", text("from").unwrap_or("")))?.clone();
             *copied += serde_json::to_vec(&value).map_or(0, |bytes| bytes.len());
             if *copied > MAX_COPIED {
-                return Err(refused(format!("unable to complete the copy, the accumulated size increase is {copied}, exceeding the limit {MAX_COPIED}")));
+                return Err(refused(format!(
+                    "unable to complete the copy, the accumulated size increase is {copied}, exceeding the limit {MAX_COPIED}"
+                )));
             }
             add(document, &path, value)
         }
@@ -191,11 +193,19 @@ mod tests {
     #[test]
     fn operations() {
         let cases = [
-            (json!({"a": 1}), json!([{"op": "add", "path": "/b", "value": [1]}, {"op": "add", "path": "/b/-", "value": 2}]), Some(json!({"a": 1, "b": [1, 2]}))),
+            (
+                json!({"a": 1}),
+                json!([{"op": "add", "path": "/b", "value": [1]}, {"op": "add", "path": "/b/-", "value": 2}]),
+                Some(json!({"a": 1, "b": [1, 2]})),
+            ),
             (json!({"a": [1, 2]}), json!([{"op": "add", "path": "/a/1", "value": 9}]), Some(json!({"a": [1, 9, 2]}))),
             (json!({"a": [1, 2]}), json!([{"op": "add", "path": "/a/3", "value": 9}]), None),
             (json!({"a": [1, 2]}), json!([{"op": "remove", "path": "/a/-1"}]), Some(json!({"a": [1]}))),
-            (json!({"a/b": 1, "c~d": 2}), json!([{"op": "remove", "path": "/a~1b"}, {"op": "replace", "path": "/c~0d", "value": 3}]), Some(json!({"c~d": 3}))),
+            (
+                json!({"a/b": 1, "c~d": 2}),
+                json!([{"op": "remove", "path": "/a~1b"}, {"op": "replace", "path": "/c~0d", "value": 3}]),
+                Some(json!({"c~d": 3})),
+            ),
             (json!({}), json!([{"op": "remove", "path": "/a"}]), None),
             (json!({}), json!([{"op": "replace", "path": "/a", "value": 1}]), None),
             (json!({}), json!([{"op": "add", "path": "/a/b", "value": 1}]), None),

@@ -106,7 +106,8 @@ fn merge_map(mut original: Map<String, Value>, mut patch: Map<String, Value>, le
                 *current = Value::Object(if rule.replace { value } else { merge_map(std::mem::take(map), value, rule.level)? });
             }
             (Value::Array(items), Value::Array(value)) => {
-                *current = Value::Array(if rule.merge || is_delete { merge_list(std::mem::take(items), value, rule, is_delete)? } else { value });
+                *current =
+                    Value::Array(if rule.merge || is_delete { merge_list(std::mem::take(items), value, rule, is_delete)? } else { value });
             }
             (Value::Object(_) | Value::Array(_), value) | (_, value @ (Value::Object(_) | Value::Array(_))) => {
                 if !is_delete {
@@ -128,7 +129,8 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
         return Err(PatchError::Malformed("invalid patch format of retainKeys".into()));
     };
     let kept = |name: &str| keys.iter().any(|key| key == name);
-    let stray = patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with(DELETE_FROM) && !name.starts_with(SET_ORDER) && !kept(name));
+    let stray =
+        patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with(DELETE_FROM) && !name.starts_with(SET_ORDER) && !kept(name));
     if stray {
         return Err(PatchError::Malformed("invalid patch format of retainKeys".into()));
     }

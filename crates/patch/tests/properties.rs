@@ -32,8 +32,13 @@ fn by<'a>(manager: &'a str, time: &'a str) -> ManagedBy<'a> {
 
 /// Configurations that overlap in many ways: replicas, labels, containers with ports and environment, finalizers.
 fn config() -> impl Strategy<Value = Object> {
-    let container = ("[a-c]", proptest::option::of("[x-z]"), proptest::collection::btree_set(80..83i64, 0..3), proptest::collection::btree_map("[A-C]", "[0-2]", 0..3)).prop_map(
-        |(name, image, ports, env)| {
+    let container = (
+        "[a-c]",
+        proptest::option::of("[x-z]"),
+        proptest::collection::btree_set(80..83i64, 0..3),
+        proptest::collection::btree_map("[A-C]", "[0-2]", 0..3),
+    )
+        .prop_map(|(name, image, ports, env)| {
             let mut container = json!({"name": name});
             if let Some(image) = image {
                 container["image"] = image.into();
@@ -45,8 +50,7 @@ fn config() -> impl Strategy<Value = Object> {
                 container["env"] = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
             }
             container
-        },
-    );
+        });
     let containers = proptest::collection::vec(container, 0..4).prop_map(|mut list| {
         let mut seen = std::collections::HashSet::new();
         list.retain(|item| seen.insert(item["name"].to_string()));
@@ -75,7 +79,9 @@ fn config() -> impl Strategy<Value = Object> {
 /// Everything that `part` says is in `whole`; lists of the configuration are compared by name, value or port.
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => part.iter().all(|(name, part)| whole.get(name).is_some_and(|whole| contains(whole, part))),
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(name, part)| whole.get(name).is_some_and(|whole| contains(whole, part)))
+        }
         (Value::Array(whole), Value::Array(part)) => part.iter().all(|part| whole.iter().any(|whole| contains(whole, part))),
         (whole, part) => whole == part,
     }

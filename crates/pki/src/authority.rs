@@ -15,9 +15,7 @@ use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::certificate::TbsCertificate;
 use x509_cert::der::asn1::OctetString;
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier,
-};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -49,11 +47,7 @@ impl Authority {
     pub fn create(common_name: &str, lifetime: Duration) -> Result<Self, IssueError> {
         let key = PrivateKey::generate()?;
         let subject = names::subject_name(&Subject::new(common_name, &[]))?;
-        let usages = [
-            Usage::DigitalSignature,
-            Usage::KeyEncipherment,
-            Usage::CertSign,
-        ];
+        let usages = [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::CertSign];
         let profile = Profile {
             issuer: subject.clone(),
             subject,
@@ -62,22 +56,14 @@ impl Authority {
             alt_names: Vec::new(),
             usages: usages.to_vec(),
         };
-        let der = build(
-            profile,
-            &key.public(),
-            &key,
-            Timestamp::now(),
-            lifetime,
-            None,
-        )?;
+        let der = build(profile, &key.public(), &key, Timestamp::now(), lifetime, None)?;
         Self::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
     }
 
     /// Takes an existing authority from PEM.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
         let key = PrivateKey::from_pem(key_pem)?;
-        let cert_der = CertificateDer::from_pem_slice(cert_pem.as_bytes())
-            .map_err(|error| IssueError::Parse(error.to_string()))?;
+        let cert_der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|error| IssueError::Parse(error.to_string()))?;
         let certificate = parse(&cert_der)?;
         let tbs = certificate.tbs_certificate();
         if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
@@ -96,9 +82,7 @@ impl Authority {
             cert_der,
             key,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The authority's certificate as PEM.
@@ -132,11 +116,7 @@ impl Authority {
         let Some(signature) = certificate.signature().as_bytes() else {
             return false;
         };
-        self.inner.key.public().verify_x509(
-            certificate.signature_algorithm().oid,
-            &signed,
-            signature,
-        )
+        self.inner.key.public().verify_x509(certificate.signature_algorithm().oid, &signed, signature)
     }
 
     /// Issues a certificate for a new key.
@@ -150,25 +130,13 @@ impl Authority {
             alt_names: names::general_names(&request.sans)?,
             usages: request.usages.clone(),
         };
-        let der = build(
-            profile,
-            &key.public(),
-            &self.inner.key,
-            Timestamp::now(),
-            request.lifetime,
-            Some(self.not_after()),
-        )?;
+        let der = build(profile, &key.public(), &self.inner.key, Timestamp::now(), request.lifetime, Some(self.not_after()))?;
         Issued::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
     }
 
     /// Signs a request: subject and SANs are the request's, usages and lifetime are the signer's choice.
     /// Returns the certificate as PEM. The lifetime is cut at the authority's own end.
-    pub fn sign_csr(
-        &self,
-        csr: &ParsedCsr,
-        usages: &[Usage],
-        lifetime: Duration,
-    ) -> Result<String, IssueError> {
+    pub fn sign_csr(&self, csr: &ParsedCsr, usages: &[Usage], lifetime: Duration) -> Result<String, IssueError> {
         let profile = Profile {
             issuer: self.inner.subject.clone(),
             subject: csr.raw_subject.clone(),
@@ -177,14 +145,7 @@ impl Authority {
             alt_names: csr.general_names.clone(),
             usages: usages.to_vec(),
         };
-        let der = build(
-            profile,
-            &csr.public_key,
-            &self.inner.key,
-            Timestamp::now(),
-            lifetime,
-            Some(self.not_after()),
-        )?;
+        let der = build(profile, &csr.public_key, &self.inner.key, Timestamp::now(), lifetime, Some(self.not_after()))?;
         Ok(crate::keys::pem_block("CERTIFICATE", &der))
     }
 }
@@ -214,14 +175,10 @@ impl BuilderProfile for Profile {
         tbs: &TbsCertificate,
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         let mut extensions = usage_extensions(&self.usages, tbs.subject())?;
-        let constraints = BasicConstraints {
-            ca: self.is_ca,
-            path_len_constraint: None,
-        };
+        let constraints = BasicConstraints { ca: self.is_ca, path_len_constraint: None };
         extensions.push((true, &constraints).to_extension(tbs.subject(), &extensions)?);
         if self.is_ca {
-            let key = crate::PublicKey::from_der(&tbs.subject_public_key_info().to_der()?)
-                .expect("the key came out of an encoder");
+            let key = crate::PublicKey::from_der(&tbs.subject_public_key_info().to_der()?).expect("the key came out of an encoder");
             let id = SubjectKeyIdentifier(OctetString::new(key_identifier(&key))?);
             extensions.push((false, &id).to_extension(tbs.subject(), &extensions)?);
         }
@@ -258,11 +215,9 @@ fn build(
     let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX);
     let end = latest.map_or(end, |latest| end.min(latest));
     let validity = Validity::new(time(now - BACKDATE.min(lifetime / 10))?, time(end)?);
-    let key_info =
-        SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
+    let key_info = SubjectPublicKeyInfo::from_der(public.to_public_key_der().map_err(encode)?.as_bytes());
     let serial = SerialNumber::new(&serial).map_err(encode)?;
-    let builder = CertificateBuilder::new(profile, serial, validity, key_info.map_err(encode)?)
-        .map_err(encode)?;
+    let builder = CertificateBuilder::new(profile, serial, validity, key_info.map_err(encode)?).map_err(encode)?;
     let certificate = builder.build::<_, SignatureBytes>(signer).map_err(encode)?;
     certificate.to_der().map_err(encode)
 }

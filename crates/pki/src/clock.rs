@@ -4,10 +4,7 @@
 //! boot, it would renew certificates after they expired.
 
 use jiff::Timestamp;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use tokio::net::unix::pipe::Receiver;
 
 /// Why `sleep_until` came back.
@@ -24,25 +21,12 @@ pub async fn sleep_until(moment: Timestamp) -> std::io::Result<WallWake> {
     if moment <= Timestamp::now() {
         return Ok(WallWake::Reached);
     }
-    let timer = timerfd_create(
-        TimerfdClockId::Realtime,
-        TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-    )?;
+    let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let setting = Itimerspec {
-        it_interval: Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        },
-        it_value: Timespec {
-            tv_sec: moment.as_second(),
-            tv_nsec: moment.subsec_nanosecond().into(),
-        },
+        it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: Timespec { tv_sec: moment.as_second(), tv_nsec: moment.subsec_nanosecond().into() },
     };
-    timerfd_settime(
-        &timer,
-        TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
-        &setting,
-    )?;
+    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &setting)?;
     // A timer is read as a pipe is: this is the one way to wait for a foreign descriptor that needs no unsafe code.
     let timer = Receiver::from_owned_fd_unchecked(timer)?;
     loop {
@@ -50,9 +34,7 @@ pub async fn sleep_until(moment: Timestamp) -> std::io::Result<WallWake> {
         let mut count = [0u8; 8];
         match timer.try_read(&mut count) {
             Ok(_) => return Ok(WallWake::Reached),
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
-            {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
                 return Ok(WallWake::ClockJumped);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -10,10 +10,7 @@
 //! ```
 
 use crate::hot::RenewError;
-use crate::{
-    Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, Subject,
-    Usage, WriteError, files,
-};
+use crate::{Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, Subject, Usage, WriteError, files};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -58,15 +55,9 @@ impl ClusterPki {
             Some(pem) => PrivateKey::from_pem(&pem),
             None => PrivateKey::generate(),
         }
-        .map_err(|source| PkiError::Key {
-            name: "service-account".into(),
-            source,
-        })?;
+        .map_err(|source| PkiError::Key { name: "service-account".into(), source })?;
         if !key_path.exists() {
-            files::write_public(
-                &dir.join("service-account.pub"),
-                service_account_key.public().to_pem().as_bytes(),
-            )?;
+            files::write_public(&dir.join("service-account.pub"), service_account_key.public().to_pem().as_bytes())?;
             files::write_private(&key_path, service_account_key.to_pem().as_bytes())?;
         }
         Ok(Self {
@@ -91,54 +82,25 @@ impl ClusterPki {
 
     /// The serving certificate kept as `<name>.crt`, issued again when expired, due or when the SANs differ.
     /// Run `HotCert::keep_renewed` on it.
-    pub fn serving_cert(
-        &self,
-        name: &str,
-        common_name: &str,
-        sans: &[San],
-    ) -> Result<Arc<HotCert>, PkiError> {
+    pub fn serving_cert(&self, name: &str, common_name: &str, sans: &[San]) -> Result<Arc<HotCert>, PkiError> {
         let mut sans = sans.to_vec();
         sans.sort();
         sans.dedup();
-        let usages = vec![
-            Usage::DigitalSignature,
-            Usage::KeyEncipherment,
-            Usage::ServerAuth,
-        ];
-        self.leaf(
-            &self.server_ca,
-            name,
-            Subject::new(common_name, &[]),
-            sans,
-            usages,
-        )
+        let usages = vec![Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth];
+        self.leaf(&self.server_ca, name, Subject::new(common_name, &[]), sans, usages)
     }
 
     /// The client certificate kept as `<name>.crt`, issued by the client CA.
     pub fn client_cert(&self, name: &str, subject: &Subject) -> Result<Arc<HotCert>, PkiError> {
-        let usages = vec![
-            Usage::DigitalSignature,
-            Usage::KeyEncipherment,
-            Usage::ClientAuth,
-        ];
+        let usages = vec![Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth];
         self.leaf(&self.client_ca, name, subject.clone(), Vec::new(), usages)
     }
 
     /// The front proxy's client certificate (`front-proxy-client`), issued by the request-header CA.
     pub fn front_proxy_cert(&self, common_name: &str) -> Result<Arc<HotCert>, PkiError> {
-        let usages = vec![
-            Usage::DigitalSignature,
-            Usage::KeyEncipherment,
-            Usage::ClientAuth,
-        ];
+        let usages = vec![Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth];
         let subject = Subject::new(common_name, &[]);
-        self.leaf(
-            &self.request_header_ca,
-            "front-proxy-client",
-            subject,
-            Vec::new(),
-            usages,
-        )
+        self.leaf(&self.request_header_ca, "front-proxy-client", subject, Vec::new(), usages)
     }
 
     fn leaf(
@@ -149,36 +111,21 @@ impl ClusterPki {
         sans: Vec<San>,
         usages: Vec<Usage>,
     ) -> Result<Arc<HotCert>, PkiError> {
-        let request = IssueRequest {
-            subject,
-            sans,
-            usages,
-            lifetime: self.leaf_lifetime,
-        };
-        let leaf = Leaf {
-            authority: authority.clone(),
-            request,
-            files: PairFiles::new(&self.dir, name),
-        };
+        let request = IssueRequest { subject, sans, usages, lifetime: self.leaf_lifetime };
+        let leaf = Leaf { authority: authority.clone(), request, files: PairFiles::new(&self.dir, name) };
         let issued = match leaf.load()? {
             Some(issued) => issued,
             None => leaf.issue()?,
         };
         let renew = Box::new(move || leaf.issue().map_err(|error| RenewError(chain(&error))));
-        HotCert::with_renewal(issued, Some(renew)).map_err(|source| PkiError::Issue {
-            name: name.to_owned(),
-            source,
-        })
+        HotCert::with_renewal(issued, Some(renew)).map_err(|source| PkiError::Issue { name: name.to_owned(), source })
     }
 }
 
 /// An error with its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A leaf and how to make it again.
@@ -199,9 +146,7 @@ impl Leaf {
         };
         let mut sans = issued.sans().unwrap_or_default();
         sans.sort();
-        let good = issued
-            .subject()
-            .is_ok_and(|subject| subject == self.request.subject)
+        let good = issued.subject().is_ok_and(|subject| subject == self.request.subject)
             && sans == self.request.sans
             && issued.renew_at() > Timestamp::now()
             && issued.not_before <= Timestamp::now()
@@ -211,10 +156,7 @@ impl Leaf {
 
     fn issue(&self) -> Result<Issued, PkiError> {
         let issued = self.authority.issue(&self.request);
-        let issued = issued.map_err(|source| PkiError::Issue {
-            name: self.files.name.clone(),
-            source,
-        })?;
+        let issued = issued.map_err(|source| PkiError::Issue { name: self.files.name.clone(), source })?;
         self.files.write(&issued.cert_pem, &issued.key_pem)?;
         Ok(issued)
     }
@@ -229,11 +171,7 @@ struct PairFiles {
 
 impl PairFiles {
     fn new(dir: &Path, name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            cert: dir.join(format!("{name}.crt")),
-            key: dir.join(format!("{name}.key")),
-        }
+        Self { name: name.to_owned(), cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) }
     }
 
     /// Both files, or nothing when the certificate is missing.
@@ -243,10 +181,7 @@ impl PairFiles {
         };
         match read(&self.key)? {
             Some(key) => Ok(Some((cert, key))),
-            None => Err(PkiError::Read {
-                path: self.key.clone(),
-                source: std::io::ErrorKind::NotFound.into(),
-            }),
+            None => Err(PkiError::Read { path: self.key.clone(), source: std::io::ErrorKind::NotFound.into() }),
         }
     }
 
@@ -260,10 +195,7 @@ impl PairFiles {
 
 fn authority(dir: &Path, name: &str, common_name: &str) -> Result<Authority, PkiError> {
     let files = PairFiles::new(dir, name);
-    let issue = |source| PkiError::Issue {
-        name: name.to_owned(),
-        source,
-    };
+    let issue = |source| PkiError::Issue { name: name.to_owned(), source };
     if let Some((cert, key)) = files.read()? {
         return Authority::from_pem(&cert, &key).map_err(issue);
     }
@@ -278,21 +210,13 @@ fn check_format(dir: &Path) -> Result<(), PkiError> {
     let path = dir.join("format.json");
     let Some(text) = read(&path)? else {
         let writer = format!("v{}", env!("CARGO_PKG_VERSION"));
-        let format = Format {
-            magic: MAGIC.into(),
-            format: FORMAT,
-            writer,
-        };
+        let format = Format { magic: MAGIC.into(), format: FORMAT, writer };
         let text = serde_json::to_vec(&format).expect("a struct of strings and numbers");
         return Ok(files::write_public(&path, &text)?);
     };
     match serde_json::from_str::<Format>(&text) {
         Ok(format) if format.magic == MAGIC && format.format <= FORMAT => Ok(()),
-        Ok(format) if format.magic == MAGIC => Err(PkiError::TooNew {
-            path,
-            found: format.format,
-            known: FORMAT,
-        }),
+        Ok(format) if format.magic == MAGIC => Err(PkiError::TooNew { path, found: format.format, known: FORMAT }),
         _ => Err(PkiError::Foreign { path }),
     }
 }
@@ -301,10 +225,7 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(PkiError::Read { path: path.to_owned(), source }),
     }
 }
 

@@ -53,15 +53,14 @@ pub enum KeyKind {
 impl ParsedCsr {
     /// Parses `spec.request`: a PEM block `CERTIFICATE REQUEST`.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CsrError> {
-        let der =
-            CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| CsrError::NotPem)?;
+        let der = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| CsrError::NotPem)?;
         Self::from_der(der.as_ref())
     }
 
     fn from_der(der: &[u8]) -> Result<Self, CsrError> {
         let request = CertReq::from_der(der).map_err(parse)?;
-        let public_key = PublicKey::from_der(&request.info.public_key.to_der().map_err(parse)?)
-            .map_err(|error| CsrError::Parse(error.to_string()))?;
+        let public_key =
+            PublicKey::from_der(&request.info.public_key.to_der().map_err(parse)?).map_err(|error| CsrError::Parse(error.to_string()))?;
         let key = key_kind(&public_key)?;
         let signature = request.signature.as_bytes().ok_or(CsrError::Signature)?;
         if !public_key.verify_x509(request.algorithm.oid, signed_part(der)?, signature) {
@@ -87,9 +86,7 @@ impl ParsedCsr {
                 GeneralName::UniformResourceIdentifier(text) => parsed.uris.push(text.to_string()),
                 GeneralName::IpAddress(bytes) => {
                     let address = names::read_ip(bytes.as_bytes());
-                    parsed
-                        .ip_addresses
-                        .push(address.ok_or_else(|| CsrError::Parse("bad address".into()))?);
+                    parsed.ip_addresses.push(address.ok_or_else(|| CsrError::Parse("bad address".into()))?);
                 }
                 _ => continue,
             }
@@ -101,18 +98,9 @@ impl ParsedCsr {
     /// The reason why the signer `kubernetes.io/kube-apiserver-client-kubelet` must refuse it, if any.
     pub fn check_kubelet_client(&self, usages: &[Usage]) -> Result<(), CsrError> {
         self.check_node_organization()?;
-        refuse(
-            !self.dns_names.is_empty(),
-            "DNS subjectAltNames are not allowed",
-        )?;
-        refuse(
-            !self.email_addresses.is_empty(),
-            "Email subjectAltNames are not allowed",
-        )?;
-        refuse(
-            !self.ip_addresses.is_empty(),
-            "IP subjectAltNames are not allowed",
-        )?;
+        refuse(!self.dns_names.is_empty(), "DNS subjectAltNames are not allowed")?;
+        refuse(!self.email_addresses.is_empty(), "Email subjectAltNames are not allowed")?;
+        refuse(!self.ip_addresses.is_empty(), "IP subjectAltNames are not allowed")?;
         refuse(!self.uris.is_empty(), "URI subjectAltNames are not allowed")?;
         self.check_node_name()?;
         check_usages(usages, Usage::ClientAuth)
@@ -123,10 +111,7 @@ impl ParsedCsr {
         self.check_node_organization()?;
         let nameless = self.dns_names.is_empty() && self.ip_addresses.is_empty();
         refuse(nameless, "DNS or IP subjectAltName is required")?;
-        refuse(
-            !self.email_addresses.is_empty(),
-            "Email subjectAltNames are not allowed",
-        )?;
+        refuse(!self.email_addresses.is_empty(), "Email subjectAltNames are not allowed")?;
         refuse(!self.uris.is_empty(), "URI subjectAltNames are not allowed")?;
         check_usages(usages, Usage::ServerAuth)?;
         self.check_node_name()
@@ -134,36 +119,18 @@ impl ParsedCsr {
 
     /// The reason why the signer `kubernetes.io/kube-apiserver-client` must refuse it, if any.
     pub fn check_client(&self, usages: &[Usage]) -> Result<(), CsrError> {
-        let allowed = [
-            Usage::DigitalSignature,
-            Usage::KeyEncipherment,
-            Usage::ClientAuth,
-        ];
-        let wrong = !usages.contains(&Usage::ClientAuth)
-            || usages.iter().any(|usage| !allowed.contains(usage));
-        refuse(
-            wrong,
-            "invalid usages for client certificate: must include \"client auth\"",
-        )
+        let allowed = [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth];
+        let wrong = !usages.contains(&Usage::ClientAuth) || usages.iter().any(|usage| !allowed.contains(usage));
+        refuse(wrong, "invalid usages for client certificate: must include \"client auth\"")
     }
 
     fn check_node_organization(&self) -> Result<(), CsrError> {
-        refuse(
-            self.subject.organizations != ["system:nodes"],
-            "subject organization is not system:nodes",
-        )
+        refuse(self.subject.organizations != ["system:nodes"], "subject organization is not system:nodes")
     }
 
     fn check_node_name(&self) -> Result<(), CsrError> {
-        let named = self
-            .subject
-            .common_name
-            .strip_prefix("system:node:")
-            .is_some_and(|name| !name.is_empty());
-        refuse(
-            !named,
-            "subject common name does not begin with system:node: ",
-        )
+        let named = self.subject.common_name.strip_prefix("system:node:").is_some_and(|name| !name.is_empty());
+        refuse(!named, "subject common name does not begin with system:node: ")
     }
 }
 
@@ -171,26 +138,17 @@ fn check_usages(usages: &[Usage], purpose: Usage) -> Result<(), CsrError> {
     let usages: BTreeSet<Usage> = usages.iter().copied().collect();
     let short = BTreeSet::from([Usage::DigitalSignature, purpose]);
     let long = BTreeSet::from([Usage::DigitalSignature, Usage::KeyEncipherment, purpose]);
-    refuse(
-        usages != short && usages != long,
-        "usages did not match those of the signer",
-    )
+    refuse(usages != short && usages != long, "usages did not match those of the signer")
 }
 
 fn refuse(condition: bool, text: &'static str) -> Result<(), CsrError> {
-    if condition {
-        Err(CsrError::Refused(text))
-    } else {
-        Ok(())
-    }
+    if condition { Err(CsrError::Refused(text)) } else { Ok(()) }
 }
 
 /// The bytes that the signature covers, as they stand in the request: encoding them again might change them.
 fn signed_part(der: &[u8]) -> Result<&[u8], CsrError> {
     let content = AnyRef::from_der(der).map_err(parse)?.value();
-    SliceReader::new(content)
-        .and_then(|mut reader| reader.tlv_bytes())
-        .map_err(parse)
+    SliceReader::new(content).and_then(|mut reader| reader.tlv_bytes()).map_err(parse)
 }
 
 fn requested_names(request: &CertReq) -> Result<Vec<GeneralName>, CsrError> {
@@ -204,8 +162,7 @@ fn requested_names(request: &CertReq) -> Result<Vec<GeneralName>, CsrError> {
         };
         for extension in value.decode_as::<ExtensionReq>().map_err(parse)?.0 {
             if extension.extn_id == SubjectAltName::OID {
-                let decoded =
-                    SubjectAltName::from_der(extension.extn_value.as_bytes()).map_err(parse)?;
+                let decoded = SubjectAltName::from_der(extension.extn_value.as_bytes()).map_err(parse)?;
                 names.extend(decoded.0);
             }
         }
@@ -221,12 +178,8 @@ fn key_kind(key: &PublicKey) -> Result<KeyKind, CsrError> {
         (OID_EC_PUBLIC_KEY, Some(P384)) => Ok(KeyKind::Ecdsa(384)),
         (OID_EC_PUBLIC_KEY, Some(P521)) => Ok(KeyKind::Ecdsa(521)),
         (OID_RSA, _) => {
-            let modulus = rsa_parts(&bits)
-                .ok_or_else(|| CsrError::Parse("bad RSA key".into()))?
-                .0;
-            Ok(KeyKind::Rsa(
-                u32::try_from(modulus.len() * 8).unwrap_or(u32::MAX),
-            ))
+            let modulus = rsa_parts(&bits).ok_or_else(|| CsrError::Parse("bad RSA key".into()))?.0;
+            Ok(KeyKind::Rsa(u32::try_from(modulus.len() * 8).unwrap_or(u32::MAX)))
         }
         _ => Err(CsrError::Parse("unknown kind of public key".into())),
     }
@@ -245,23 +198,14 @@ fn parse(error: impl std::fmt::Display) -> CsrError {
 }
 
 /// Builds a PEM request for our own key.
-pub fn build_csr(
-    key: &PrivateKey,
-    subject: &Subject,
-    sans: &[San],
-) -> Result<String, CsrBuildError> {
+pub fn build_csr(key: &PrivateKey, subject: &Subject, sans: &[San]) -> Result<String, CsrBuildError> {
     let build = || -> Result<String, IssueError> {
-        let mut builder =
-            RequestBuilder::new(names::subject_name(subject)?).map_err(crate::authority::encode)?;
+        let mut builder = RequestBuilder::new(names::subject_name(subject)?).map_err(crate::authority::encode)?;
         if !sans.is_empty() {
             let names = SubjectAltName(names::general_names(sans)?);
-            builder
-                .add_extension((false, &names))
-                .map_err(crate::authority::encode)?;
+            builder.add_extension((false, &names)).map_err(crate::authority::encode)?;
         }
-        let request = builder
-            .build::<_, SignatureBytes>(key)
-            .map_err(crate::authority::encode)?;
+        let request = builder.build::<_, SignatureBytes>(key).map_err(crate::authority::encode)?;
         let der = request.to_der().map_err(crate::authority::encode)?;
         Ok(crate::keys::pem_block("CERTIFICATE REQUEST", &der))
     };

@@ -36,10 +36,7 @@ impl Pair {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let certified = CertifiedKey::from_der(issued.chain.clone(), issued.key_der(), &provider)
             .map_err(|error| IssueError::Parse(error.to_string()))?;
-        Ok(Self {
-            issued: Arc::new(issued),
-            certified: Arc::new(certified),
-        })
+        Ok(Self { issued: Arc::new(issued), certified: Arc::new(certified) })
     }
 }
 
@@ -49,16 +46,9 @@ impl HotCert {
         Self::with_renewal(issued, None)
     }
 
-    pub(crate) fn with_renewal(
-        issued: Issued,
-        renew: Option<Renew>,
-    ) -> Result<Arc<Self>, IssueError> {
+    pub(crate) fn with_renewal(issued: Issued, renew: Option<Renew>) -> Result<Arc<Self>, IssueError> {
         let current = ArcSwap::from_pointee(Pair::new(issued)?);
-        Ok(Arc::new(Self {
-            current,
-            replaced: watch::Sender::new(0),
-            renew,
-        }))
+        Ok(Arc::new(Self { current, replaced: watch::Sender::new(0), renew }))
     }
 
     /// The current pair.
@@ -121,9 +111,7 @@ impl HotCert {
             self.renewal_due().await;
             let outcome = renew().and_then(|issued| {
                 let until = issued.not_after;
-                self.replace(issued)
-                    .map_err(|error| RenewError(error.to_string()))
-                    .map(|()| until)
+                self.replace(issued).map_err(|error| RenewError(error.to_string())).map(|()| until)
             });
             match outcome {
                 Ok(until) => {
@@ -157,17 +145,9 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl ResolvesClientCert for Resolver {
-    fn resolve(
-        &self,
-        _issuers: &[&[u8]],
-        schemes: &[rustls::SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _issuers: &[&[u8]], schemes: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let certified = self.0.current.load().certified.clone();
-        certified
-            .key
-            .choose_scheme(schemes)
-            .is_some()
-            .then_some(certified)
+        certified.key.choose_scheme(schemes).is_some().then_some(certified)
     }
 
     fn has_certs(&self) -> bool {

@@ -92,14 +92,11 @@ impl ClientAuthorities {
         for bundle in bundles {
             for cert in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
                 let cert = cert.map_err(|error| ClientCertError::NoAuthority(error.to_string()))?;
-                roots
-                    .add(cert)
-                    .map_err(|error| ClientCertError::NoAuthority(error.to_string()))?;
+                roots.add(cert).map_err(|error| ClientCertError::NoAuthority(error.to_string()))?;
             }
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
         let verifier = verifier.map_err(|error| ClientCertError::NoAuthority(error.to_string()))?;
         Ok(Self { verifier })
     }
@@ -110,24 +107,13 @@ impl ClientAuthorities {
         self.verifier
             .verify_client_cert(leaf, intermediates, UnixTime::now())
             .map_err(|error| ClientCertError::Untrusted(error.to_string()))?;
-        let certificate = crate::authority::parse(leaf)
-            .map_err(|error| ClientCertError::Unusable(error.to_string()))?;
+        let certificate = crate::authority::parse(leaf).map_err(|error| ClientCertError::Unusable(error.to_string()))?;
         let (subject, uid, _) = names::read_subject(certificate.tbs_certificate().subject());
         if subject.common_name.is_empty() {
-            return Err(ClientCertError::Unusable(
-                "the subject has no common name".into(),
-            ));
+            return Err(ClientCertError::Unusable("the subject has no common name".into()));
         }
-        let hash: String = Sha256::digest(leaf)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Identity {
-            user: subject.common_name,
-            groups: subject.organizations,
-            uid,
-            credential_id: format!("X509SHA256={hash}"),
-        })
+        let hash: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Identity { user: subject.common_name, groups: subject.organizations, uid, credential_id: format!("X509SHA256={hash}") })
     }
 }
 

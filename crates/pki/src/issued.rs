@@ -27,13 +27,10 @@ impl Issued {
     /// Reads chain and key from PEM and checks that they belong together.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IssueError> {
         let key = PrivateKey::from_pem(key_pem)?;
-        let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(cert_pem.as_bytes())
-                .collect::<Result<_, _>>()
-                .map_err(|error| IssueError::Parse(error.to_string()))?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| IssueError::Parse(error.to_string()))?;
+        let leaf = chain.first().ok_or_else(|| IssueError::Parse("no certificate in the text".into()))?;
         let certificate = parse(leaf)?;
         let tbs = certificate.tbs_certificate();
         if tbs.subject_public_key_info().to_der().map_err(encode)? != key.public().der() {
@@ -50,8 +47,7 @@ impl Issued {
 
     /// The key for rustls.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
-            .expect("the key was parsed when the pair was made")
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key was parsed when the pair was made")
     }
 
     /// When renewal is due: at two thirds of the lifetime.
@@ -68,12 +64,7 @@ impl Issued {
     /// The SANs of the leaf.
     pub fn sans(&self) -> Result<Vec<San>, IssueError> {
         let certificate = parse(&self.chain[0])?;
-        let extension = certificate
-            .tbs_certificate()
-            .get_extension::<SubjectAltName>()
-            .map_err(encode)?;
-        Ok(extension
-            .map(|(_, names)| names::read_sans(&names.0))
-            .unwrap_or_default())
+        let extension = certificate.tbs_certificate().get_extension::<SubjectAltName>().map_err(encode)?;
+        Ok(extension.map(|(_, names)| names::read_sans(&names.0)).unwrap_or_default())
     }
 }

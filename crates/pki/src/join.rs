@@ -18,26 +18,18 @@ pub struct BootstrapToken {
 impl BootstrapToken {
     /// A new random token.
     pub fn generate() -> Self {
-        Self {
-            id: random_text(6),
-            secret: random_text(16),
-        }
+        Self { id: random_text(6), secret: random_text(16) }
     }
 
     /// Parses `id.secret`.
     pub fn parse(text: &str) -> Result<Self, TokenParseError> {
         let error = TokenParseError("a bootstrap token is [a-z0-9]{6}.[a-z0-9]{16}");
         let (id, secret) = text.split_once('.').ok_or(error.clone())?;
-        let good = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|b| ALPHABET.contains(&b))
-        };
+        let good = |part: &str, length: usize| part.len() == length && part.bytes().all(|b| ALPHABET.contains(&b));
         if !good(id, 6) || !good(secret, 16) {
             return Err(error);
         }
-        Ok(Self {
-            id: id.to_owned(),
-            secret: secret.to_owned(),
-        })
+        Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
     }
 
     /// `id.secret`.
@@ -55,9 +47,7 @@ impl fmt::Debug for BootstrapToken {
 fn random_text(length: usize) -> String {
     // `rand::rng()` is a cryptographic generator seeded by the system.
     let mut rng = rand::rng();
-    (0..length)
-        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
-        .collect()
+    (0..length).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
 /// What a joining node is given: who to trust and how to show itself.
@@ -76,11 +66,7 @@ pub struct ServerToken {
 impl ServerToken {
     /// The long form for a bootstrap token, pinning the given CA bundle.
     pub fn pinned(ca_pem: &str, token: &BootstrapToken) -> Self {
-        Self {
-            ca_hash: Some(ca_hash(ca_pem)),
-            credential: token.to_text(),
-            user: None,
-        }
+        Self { ca_hash: Some(ca_hash(ca_pem)), credential: token.to_text(), user: None }
     }
 
     /// Parses any form.
@@ -90,19 +76,11 @@ impl ServerToken {
             return Err(TokenParseError("the token is empty"));
         }
         let Some(long) = text.strip_prefix("K10") else {
-            return Ok(Self {
-                ca_hash: None,
-                credential: text.to_owned(),
-                user: None,
-            });
+            return Ok(Self { ca_hash: None, credential: text.to_owned(), user: None });
         };
-        let (hash, rest) = long
-            .split_once("::")
-            .ok_or(TokenParseError("after K10<hash> comes :: and a credential"))?;
+        let (hash, rest) = long.split_once("::").ok_or(TokenParseError("after K10<hash> comes :: and a credential"))?;
         if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(TokenParseError(
-                "after K10 come the 64 hexadecimal digits of the CA's SHA-256",
-            ));
+            return Err(TokenParseError("after K10 come the 64 hexadecimal digits of the CA's SHA-256"));
         }
         let (user, credential) = match rest.split_once(':') {
             Some((user, password)) => (Some(user.to_owned()), password),
@@ -111,11 +89,7 @@ impl ServerToken {
         if credential.is_empty() {
             return Err(TokenParseError("the token has no credential"));
         }
-        Ok(Self {
-            ca_hash: Some(hash.to_ascii_lowercase()),
-            credential: credential.to_owned(),
-            user,
-        })
+        Ok(Self { ca_hash: Some(hash.to_ascii_lowercase()), credential: credential.to_owned(), user })
     }
 
     /// Writes the token in its long form if it pins a CA, else the short one.
@@ -134,28 +108,19 @@ impl ServerToken {
 
     /// Whether the bundle fetched from `/cacerts` is the pinned one; true when nothing is pinned.
     pub fn accepts(&self, ca_pem: &str) -> bool {
-        self.ca_hash
-            .as_ref()
-            .is_none_or(|hash| *hash == ca_hash(ca_pem))
+        self.ca_hash.as_ref().is_none_or(|hash| *hash == ca_hash(ca_pem))
     }
 }
 
 impl fmt::Debug for ServerToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ServerToken")
-            .field("ca_hash", &self.ca_hash)
-            .field("user", &self.user)
-            .finish()
+        formatter.debug_struct("ServerToken").field("ca_hash", &self.ca_hash).field("user", &self.user).finish()
     }
 }
 
 /// Hex SHA-256 of a CA bundle as it is served.
 pub fn ca_hash(ca_pem: &str) -> String {
-    Sha256::digest(ca_pem.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(ca_pem.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Why a token is no token.
@@ -182,14 +147,8 @@ mod tests {
     fn forms_of_tokens() {
         let hash = "0".repeat(64);
         let cases = [
-            (
-                format!("K10{hash}::server:secret"),
-                Ok((true, Some("server"), "secret")),
-            ),
-            (
-                format!("K10{hash}::abcdef.0123456789abcdef\n"),
-                Ok((true, None, "abcdef.0123456789abcdef")),
-            ),
+            (format!("K10{hash}::server:secret"), Ok((true, Some("server"), "secret"))),
+            (format!("K10{hash}::abcdef.0123456789abcdef\n"), Ok((true, None, "abcdef.0123456789abcdef"))),
             ("plain".to_owned(), Ok((false, None, "plain"))),
             ("K10beef::x".to_owned(), Err(())),
             (format!("K10{hash}"), Err(())),
@@ -198,21 +157,10 @@ mod tests {
         ];
         for (text, expected) in cases {
             let parsed = ServerToken::parse(&text).map_err(|_| ());
-            let found = parsed.as_ref().map(|t| {
-                (
-                    t.ca_hash.is_some(),
-                    t.user.as_deref(),
-                    t.credential.as_str(),
-                )
-            });
+            let found = parsed.as_ref().map(|t| (t.ca_hash.is_some(), t.user.as_deref(), t.credential.as_str()));
             assert_eq!(found.map_err(|_| ()), expected, "{text}");
         }
-        for bad in [
-            "abcdef",
-            "ABCDEF.0123456789abcdef",
-            "abcdef.0123456789abcde",
-            "abcdef.0123456789abcdef0",
-        ] {
+        for bad in ["abcdef", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcde", "abcdef.0123456789abcdef0"] {
             assert!(BootstrapToken::parse(bad).is_err(), "{bad}");
         }
     }

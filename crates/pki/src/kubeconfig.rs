@@ -71,10 +71,7 @@ pub struct NamedAuthInfo {
 #[serde(default)]
 pub struct AuthInfo {
     /// Base64 of a PEM certificate.
-    #[serde(
-        rename = "client-certificate-data",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "client-certificate-data", skip_serializing_if = "Option::is_none")]
     pub client_certificate_data: Option<String>,
     /// Base64 of a PEM key.
     #[serde(rename = "client-key-data", skip_serializing_if = "Option::is_none")]
@@ -162,32 +159,16 @@ pub struct ClientSource {
 impl Kubeconfig {
     /// One cluster, one user, one context.
     pub fn single(cluster: &str, server: &str, ca_pem: &str, user: &str, auth: AuthInfo) -> Self {
-        let content = Cluster {
-            server: server.to_owned(),
-            certificate_authority_data: Some(STANDARD.encode(ca_pem)),
-            ..Cluster::default()
-        };
-        let context = Context {
-            cluster: cluster.to_owned(),
-            user: user.to_owned(),
-            namespace: None,
-        };
+        let content =
+            Cluster { server: server.to_owned(), certificate_authority_data: Some(STANDARD.encode(ca_pem)), ..Cluster::default() };
+        let context = Context { cluster: cluster.to_owned(), user: user.to_owned(), namespace: None };
         Self {
             api_version: "v1".into(),
             kind: "Config".into(),
-            clusters: vec![NamedCluster {
-                name: cluster.to_owned(),
-                cluster: content,
-            }],
-            contexts: vec![NamedContext {
-                name: cluster.to_owned(),
-                context,
-            }],
+            clusters: vec![NamedCluster { name: cluster.to_owned(), cluster: content }],
+            contexts: vec![NamedContext { name: cluster.to_owned(), context }],
             current_context: cluster.to_owned(),
-            users: vec![NamedAuthInfo {
-                name: user.to_owned(),
-                user: auth,
-            }],
+            users: vec![NamedAuthInfo { name: user.to_owned(), user: auth }],
         }
     }
 
@@ -196,17 +177,10 @@ impl Kubeconfig {
         let text = read_text(path)?;
         let mut config = Self::parse(&text)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let clusters = config
-            .clusters
-            .iter_mut()
-            .map(|entry| &mut entry.cluster.certificate_authority);
+        let clusters = config.clusters.iter_mut().map(|entry| &mut entry.cluster.certificate_authority);
         let users = config.users.iter_mut().flat_map(|entry| {
             let user = &mut entry.user;
-            [
-                &mut user.client_certificate,
-                &mut user.client_key,
-                &mut user.token_file,
-            ]
+            [&mut user.client_certificate, &mut user.client_key, &mut user.token_file]
         });
         for file in clusters.chain(users).flatten() {
             *file = folder.join(&*file).to_string_lossy().into_owned();
@@ -231,34 +205,19 @@ impl Kubeconfig {
 
     /// Follows a context (`None`: the current one) and loads the files it names.
     pub fn resolve(&self, context: Option<&str>) -> Result<Resolved, KubeconfigError> {
-        let missing = |what, name: &str| KubeconfigError::Missing {
-            what,
-            name: name.to_owned(),
-        };
+        let missing = |what, name: &str| KubeconfigError::Missing { what, name: name.to_owned() };
         let name = context.unwrap_or(&self.current_context);
-        let context = self
-            .contexts
-            .iter()
-            .find(|entry| entry.name == name)
-            .ok_or_else(|| missing("context", name))?;
+        let context = self.contexts.iter().find(|entry| entry.name == name).ok_or_else(|| missing("context", name))?;
         let context = &context.context;
-        let cluster = self
-            .clusters
-            .iter()
-            .find(|entry| entry.name == context.cluster);
-        let cluster = &cluster
-            .ok_or_else(|| missing("cluster", &context.cluster))?
-            .cluster;
+        let cluster = self.clusters.iter().find(|entry| entry.name == context.cluster);
+        let cluster = &cluster.ok_or_else(|| missing("cluster", &context.cluster))?.cluster;
         let no_user = AuthInfo::default();
         let user = match self.users.iter().find(|entry| entry.name == context.user) {
             Some(entry) => &entry.user,
             None if context.user.is_empty() => &no_user,
             None => return Err(missing("user", &context.user)),
         };
-        let unsupported = |what| KubeconfigError::Unsupported {
-            user: context.user.clone(),
-            what,
-        };
+        let unsupported = |what| KubeconfigError::Unsupported { user: context.user.clone(), what };
         if user.exec.is_some() {
             return Err(unsupported("an exec credential plugin"));
         }
@@ -274,17 +233,12 @@ impl Kubeconfig {
             (Some(cert_pem), Some(key_pem)) => Some(ClientSource { cert_pem, key_pem }),
             (None, None) => None,
             _ => {
-                return Err(unsupported(
-                    "a client certificate without its key, or the reverse",
-                ));
+                return Err(unsupported("a client certificate without its key, or the reverse"));
             }
         };
         Ok(Resolved {
             server: cluster.server.clone(),
-            ca_pem: data_or_file(
-                &cluster.certificate_authority_data,
-                &cluster.certificate_authority,
-            )?,
+            ca_pem: data_or_file(&cluster.certificate_authority_data, &cluster.certificate_authority)?,
             insecure: cluster.insecure_skip_tls_verify.unwrap_or(false),
             tls_server_name: cluster.tls_server_name.clone(),
             client,
@@ -297,16 +251,10 @@ impl Kubeconfig {
 }
 
 /// Embedded data wins over a file, as in every client.
-fn data_or_file(
-    data: &Option<String>,
-    file: &Option<String>,
-) -> Result<Option<String>, KubeconfigError> {
+fn data_or_file(data: &Option<String>, file: &Option<String>) -> Result<Option<String>, KubeconfigError> {
     if let Some(data) = data.as_ref().filter(|data| !data.is_empty()) {
-        let bytes = STANDARD
-            .decode(data.trim())
-            .map_err(|error| KubeconfigError::Parse(error.to_string()))?;
-        let text =
-            String::from_utf8(bytes).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
+        let bytes = STANDARD.decode(data.trim()).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
         return Ok(Some(text));
     }
     let file = file.as_ref().filter(|file| !file.is_empty());
@@ -314,10 +262,7 @@ fn data_or_file(
 }
 
 fn read_text(path: &Path) -> Result<String, KubeconfigError> {
-    std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read { path: path.to_owned(), source })
 }
 
 impl AuthInfo {
@@ -332,10 +277,7 @@ impl AuthInfo {
 
     /// A bearer token.
     pub fn bearer(token: &str) -> Self {
-        Self {
-            token: Some(token.to_owned()),
-            ..Self::default()
-        }
+        Self { token: Some(token.to_owned()), ..Self::default() }
     }
 }
 

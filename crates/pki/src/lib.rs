@@ -31,11 +31,8 @@ pub use issued::Issued;
 pub use join::{BootstrapToken, ServerToken, TokenParseError, ca_hash};
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub use kubeconfig::{
-    AuthInfo, ClientSource, Cluster, Context, Kubeconfig, KubeconfigError, NamedAuthInfo,
-    NamedCluster, NamedContext, Resolved,
+    AuthInfo, ClientSource, Cluster, Context, Kubeconfig, KubeconfigError, NamedAuthInfo, NamedCluster, NamedContext, Resolved,
 };
-pub use service_account::{
-    BoundObject, LegacyToken, MintError, TokenAuthority, TokenRequest, VerifiedToken, VerifyError,
-};
+pub use service_account::{BoundObject, LegacyToken, MintError, TokenAuthority, TokenRequest, VerifiedToken, VerifyError};
 pub use subject::{IssueRequest, San, Subject, Usage};
 pub use tls::{ServerTrust, TlsError, anybody, client_config, install_provider, server_config};

@@ -23,10 +23,7 @@ pub(crate) fn subject_name(subject: &Subject) -> Result<Name, IssueError> {
     let common_name = Some((OID_CN, &subject.common_name)).filter(|(_, name)| !name.is_empty());
     for (oid, text) in organizations.chain(common_name) {
         let text = Utf8StringRef::new(text).map_err(encode)?;
-        let attribute = AttributeTypeAndValue {
-            oid,
-            value: Any::from(text),
-        };
+        let attribute = AttributeTypeAndValue { oid, value: Any::from(text) };
         elements.push(RelativeDistinguishedName::try_from(vec![attribute]).map_err(encode)?);
     }
     let der = RdnSequence::from(elements).to_der().map_err(encode)?;
@@ -54,9 +51,7 @@ pub(crate) fn read_subject(name: &Name) -> (Subject, Option<String>, bool) {
 fn attribute_text(value: &Any) -> Option<String> {
     use x509_cert::der::Tag;
     match value.tag() {
-        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::TeletexString => {
-            String::from_utf8(value.value().to_vec()).ok()
-        }
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::TeletexString => String::from_utf8(value.value().to_vec()).ok(),
         _ => None,
     }
 }
@@ -89,10 +84,7 @@ pub(crate) fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// Key usage (critical) and extended key usage.
-pub(crate) fn usage_extensions(
-    usages: &[Usage],
-    subject: &Name,
-) -> x509_cert::builder::Result<Vec<Extension>> {
+pub(crate) fn usage_extensions(usages: &[Usage], subject: &Name) -> x509_cert::builder::Result<Vec<Extension>> {
     let mut extensions: Vec<Extension> = Vec::new();
     let mut flags = KeyUsage(Default::default());
     for usage in usages {
@@ -103,8 +95,7 @@ pub(crate) fn usage_extensions(
     if !flags.0.is_empty() {
         extensions.push((true, &flags).to_extension(subject, &extensions)?);
     }
-    let extended: Vec<ObjectIdentifier> =
-        usages.iter().filter_map(|usage| usage.extended()).collect();
+    let extended: Vec<ObjectIdentifier> = usages.iter().filter_map(|usage| usage.extended()).collect();
     if !extended.is_empty() {
         extensions.push((false, &ExtendedKeyUsage(extended)).to_extension(subject, &extensions)?);
     }
@@ -136,17 +127,12 @@ const API_NAMES: &[(&str, Usage)] = &[
 impl Usage {
     /// By its name in the API; `None` for a name that has no meaning to us.
     pub fn from_api(name: &str) -> Option<Self> {
-        API_NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, usage)| *usage)
+        API_NAMES.iter().find(|(known, _)| *known == name).map(|(_, usage)| *usage)
     }
 
     /// Its name in the API (the longer one where there are two).
     pub fn api_name(self) -> &'static str {
-        let mut names = API_NAMES
-            .iter()
-            .filter(|(name, usage)| *usage == self && *name != "signing");
+        let mut names = API_NAMES.iter().filter(|(name, usage)| *usage == self && *name != "signing");
         names.next().expect("every usage has a name").0
     }
 

@@ -28,13 +28,7 @@ pub struct Subject {
 impl Subject {
     /// A subject with groups.
     pub fn new(common_name: impl Into<String>, organizations: &[&str]) -> Self {
-        Self {
-            common_name: common_name.into(),
-            organizations: organizations
-                .iter()
-                .map(|group| (*group).to_owned())
-                .collect(),
-        }
+        Self { common_name: common_name.into(), organizations: organizations.iter().map(|group| (*group).to_owned()).collect() }
     }
 }
 
@@ -50,8 +44,7 @@ pub enum San {
 impl San {
     /// An address if the text is one, else a DNS name.
     pub fn parse(text: &str) -> Self {
-        text.parse()
-            .map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
+        text.parse().map_or_else(|_| San::Dns(text.to_owned()), San::Ip)
     }
 }
 

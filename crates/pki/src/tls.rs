@@ -3,9 +3,7 @@
 use crate::{HotCert, ask_client_cert, ca_hash};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -35,13 +33,8 @@ pub fn install_provider() {
 }
 
 /// A server configuration. `ask_clients`: request client certificates (see `ask_client_cert`).
-pub fn server_config(
-    cert: &Arc<HotCert>,
-    ask_clients: bool,
-    alpn: &[&str],
-) -> Result<ServerConfig, TlsError> {
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+pub fn server_config(cert: &Arc<HotCert>, ask_clients: bool, alpn: &[&str]) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match ask_clients {
         true => builder.with_client_cert_verifier(ask_client_cert()),
         false => builder.with_no_client_auth(),
@@ -52,30 +45,20 @@ pub fn server_config(
 }
 
 /// A client configuration.
-pub fn client_config(
-    trust: &ServerTrust,
-    cert: Option<&Arc<HotCert>>,
-    alpn: &[&str],
-) -> Result<ClientConfig, TlsError> {
+pub fn client_config(trust: &ServerTrust, cert: Option<&Arc<HotCert>>, alpn: &[&str]) -> Result<ClientConfig, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         ServerTrust::Anybody => anybody(),
         ServerTrust::Authorities(bundles) => authorities(bundles)?,
         ServerTrust::Pinned { ca_pem, hash } => {
             let found = ca_hash(ca_pem);
             if found != *hash {
-                return Err(TlsError::PinMismatch {
-                    found,
-                    pinned: hash.clone(),
-                });
+                return Err(TlsError::PinMismatch { found, pinned: hash.clone() });
             }
             authorities(std::slice::from_ref(ca_pem))?
         }
     };
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = builder
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match cert {
         Some(cert) => builder.with_client_cert_resolver(cert.client_resolver()),
         None => builder.with_no_client_auth(),

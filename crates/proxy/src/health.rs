@@ -32,20 +32,14 @@ pub(crate) struct Health {
 
 impl Health {
     fn answer(&self) -> Response<Full<Bytes>> {
-        let code = if self.local > 0 {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
+        let code = if self.local > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let body = json!({
             "service": {"namespace": self.namespace, "name": self.name},
             "localEndpoints": self.local,
             "serviceProxyHealthy": true,
         });
         let mut response = answer(code, &body);
-        response
-            .headers_mut()
-            .insert("X-Load-Balancing-Endpoint-Weight", self.local.into());
+        response.headers_mut().insert("X-Load-Balancing-Endpoint-Weight", self.local.into());
         response
     }
 }
@@ -125,31 +119,21 @@ impl Healthz {
     /// Answers on an address.
     pub(crate) async fn open(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let state = Arc::new(Mutex::new(Synced {
-            healthy: true,
-            at: jiff::Timestamp::now(),
-        }));
+        let state = Arc::new(Mutex::new(Synced { healthy: true, at: jiff::Timestamp::now() }));
         let told = state.clone();
-        let task = tokio::spawn(serve(
-            listener,
-            move |request: &Request<Incoming>| match request.uri().path() {
-                "/healthz" | "/livez" => {
-                    let now = jiff::Timestamp::now();
-                    let state = told.lock();
-                    let code = if state.healthy {
-                        StatusCode::OK
-                    } else {
-                        StatusCode::SERVICE_UNAVAILABLE
-                    };
-                    let updated = if state.healthy { now } else { state.at };
-                    let body = json!({
-                        "lastUpdated": updated.to_string(), "currentTime": now.to_string(), "nodeEligible": true,
-                    });
-                    answer(code, &body)
-                }
-                _ => answer(StatusCode::NOT_FOUND, &json!({})),
-            },
-        ));
+        let task = tokio::spawn(serve(listener, move |request: &Request<Incoming>| match request.uri().path() {
+            "/healthz" | "/livez" => {
+                let now = jiff::Timestamp::now();
+                let state = told.lock();
+                let code = if state.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let updated = if state.healthy { now } else { state.at };
+                let body = json!({
+                    "lastUpdated": updated.to_string(), "currentTime": now.to_string(), "nodeEligible": true,
+                });
+                answer(code, &body)
+            }
+            _ => answer(StatusCode::NOT_FOUND, &json!({})),
+        }));
         Ok(Self { state, task })
     }
 
@@ -173,14 +157,8 @@ fn answer(code: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
-        http::header::X_CONTENT_TYPE_OPTIONS,
-        http::HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -200,10 +178,7 @@ where
                 let response = answer(&request);
                 async move { Ok::<_, Infallible>(response) }
             });
-            let _ = http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

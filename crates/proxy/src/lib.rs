@@ -69,34 +69,18 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     let caches = Caches::new(deps.client);
     let services = caches.get(Selection::of::<Service>().with_labels(OURS));
     let slices = caches.get(Selection::of::<EndpointSlice>().with_labels(OURS));
-    let nodes = caches
-        .get(Selection::of::<Node>().with_fields(format!("metadata.name={}", config.node_name)));
+    let nodes = caches.get(Selection::of::<Node>().with_fields(format!("metadata.name={}", config.node_name)));
     let tracker = Arc::new(Tracker::default());
     tracker.follow(&services, &slices);
     let mut addresses = follow_addresses(&nodes, config.node_ips.clone());
     services.synced().await;
     slices.synced().await;
 
-    let source = Source {
-        services,
-        slices,
-        tracker: tracker.clone(),
-        node_name: config.node_name.clone(),
-    };
+    let source = Source { services, slices, tracker: tracker.clone(), node_name: config.node_name.clone() };
     let first = addresses.borrow_and_update().clone();
-    let mut proxy = Proxy::open(
-        &config,
-        source,
-        &first,
-        deps.journal,
-    )
-    .await?;
+    let mut proxy = Proxy::open(&config, source, &first, deps.journal).await?;
     let healthz = match config.healthz {
-        Some(address) => Some(
-            Healthz::open(address)
-                .await
-                .context("listen for /healthz")?,
-        ),
+        Some(address) => Some(Healthz::open(address).await.context("listen for /healthz")?),
         None => None,
     };
     let mut table = TableWatch::open(Dataplane::TABLE).context("watch the service table")?;
@@ -144,30 +128,17 @@ struct Desired {
 
 impl Source {
     fn desired(&self, key: &ServiceKey) -> Desired {
-        let nothing = Desired {
-            ports: Vec::new(),
-            health: None,
-        };
+        let nothing = Desired { ports: Vec::new(), health: None };
         let entry = self.services.get(&key.namespace, &key.name);
         let Some(service) = entry.and_then(|entry| decode::<Service>(&entry)) else {
             return nothing;
         };
         let names = self.tracker.slices_of(key);
-        let slices: Vec<EndpointSlice> = names
-            .iter()
-            .filter_map(|name| decode(&*self.slices.get(&key.namespace, name)?))
-            .collect();
+        let slices: Vec<EndpointSlice> = names.iter().filter_map(|name| decode(&*self.slices.get(&key.namespace, name)?)).collect();
         let ports = services::ports(&service, &slices, &self.node_name);
         let health = services::health_port(&service).map(|port| {
             let local = services::local_endpoints(&slices, &self.node_name);
-            (
-                port,
-                Health {
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                    local,
-                },
-            )
+            (port, Health { namespace: key.namespace.clone(), name: key.name.clone(), local })
         });
         Desired { ports, health }
     }
@@ -184,12 +155,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn open(
-        config: &Config,
-        source: Source,
-        node_ips: &[IpAddr],
-        journal: Arc<HostJournal>,
-    ) -> Result<Self> {
+    async fn open(config: &Config, source: Source, node_ips: &[IpAddr], journal: Arc<HostJournal>) -> Result<Self> {
         let mut all = BTreeMap::new();
         let mut ports = BTreeMap::new();
         let mut health = HealthPorts::default();
@@ -197,17 +163,9 @@ impl Proxy {
             let desired = source.desired(&key);
             health.set(&key, desired.health);
             if !desired.ports.is_empty() {
-                ports.insert(
-                    key,
-                    desired.ports.iter().map(|port| port.key.clone()).collect(),
-                );
+                ports.insert(key, desired.ports.iter().map(|port| port.key.clone()).collect());
             }
-            all.extend(
-                desired
-                    .ports
-                    .into_iter()
-                    .map(|port| (port.key.clone(), port)),
-            );
+            all.extend(desired.ports.into_iter().map(|port| (port.key.clone(), port)));
         }
         let config = DataplaneConfig {
             table: None,
@@ -218,16 +176,9 @@ impl Proxy {
             mtu: config.mtu,
         };
         // Tens of thousands of services take a while.
-        let opened =
-            tokio::task::spawn_blocking(move || Dataplane::open(config, &all, &journal)).await?;
+        let opened = tokio::task::spawn_blocking(move || Dataplane::open(config, &all, &journal)).await?;
         let dataplane = opened.context("make the service table")?;
-        Ok(Self {
-            source,
-            dataplane,
-            ports,
-            health,
-            failed: false,
-        })
+        Ok(Self { source, dataplane, ports, health, failed: false })
     }
 
     /// Takes all changes that have come up to now to the kernel, in one transaction.
@@ -240,18 +191,8 @@ impl Proxy {
                 true => self.ports.remove(&key),
                 false => self.ports.insert(key.clone(), now.clone()),
             };
-            changes.extend(
-                before
-                    .unwrap_or_default()
-                    .difference(&now)
-                    .map(|gone| (gone.clone(), None)),
-            );
-            changes.extend(
-                desired
-                    .ports
-                    .into_iter()
-                    .map(|port| (port.key.clone(), Some(port))),
-            );
+            changes.extend(before.unwrap_or_default().difference(&now).map(|gone| (gone.clone(), None)));
+            changes.extend(desired.ports.into_iter().map(|port| (port.key.clone(), Some(port))));
             self.health.set(&key, desired.health);
         }
         let start = std::time::Instant::now();
@@ -289,9 +230,7 @@ impl Proxy {
 fn follow_addresses(nodes: &Arc<Cache>, first: Vec<IpAddr>) -> watch::Receiver<Vec<IpAddr>> {
     let (sender, receiver) = watch::channel(first);
     nodes.subscribe(Box::new(move |_, new| {
-        let addresses = new
-            .and_then(|entry| decode::<Node>(entry))
-            .map(|node| overlay::internal_ips(&node));
+        let addresses = new.and_then(|entry| decode::<Node>(entry)).map(|node| overlay::internal_ips(&node));
         if let Some(addresses) = addresses.filter(|addresses| !addresses.is_empty()) {
             sender.send_if_modified(|now| {
                 let changed = *now != addresses;

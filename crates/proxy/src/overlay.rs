@@ -68,11 +68,7 @@ pub async fn run(config: Config, deps: Deps) -> Result<()> {
     let told = nodes.clone();
     cache.subscribe(Box::new(move |old, new| told.note(old, new)));
     cache.synced().await;
-    let mut own = Own {
-        config,
-        deps,
-        device: None,
-    };
+    let mut own = Own { config, deps, device: None };
     loop {
         let followed = own.follow(&nodes).await;
         let failed = followed.is_err();
@@ -90,9 +86,7 @@ impl Nodes {
     fn note(&self, old: Option<&Arc<Entry>>, new: Option<&Arc<Entry>>) {
         let Some(entry) = new.or(old) else { return };
         let name = entry.header.name.clone();
-        let info = new
-            .and_then(|entry| decode::<Node>(entry))
-            .map(|node| NodeInfo::of(&node));
+        let info = new.and_then(|entry| decode::<Node>(entry)).map(|node| NodeInfo::of(&node));
         let mut by_name = self.by_name.lock();
         let before = match info.clone() {
             Some(info) => by_name.insert(name, info),
@@ -107,23 +101,14 @@ impl Nodes {
 impl NodeInfo {
     fn of(node: &Node) -> Self {
         let spec = node.spec.as_ref();
-        let several = spec
-            .and_then(|spec| spec.pod_cidrs.clone())
-            .unwrap_or_default();
-        let one = spec
-            .and_then(|spec| spec.pod_cidr.clone())
-            .filter(|_| several.is_empty());
-        let cidrs = several
-            .iter()
-            .chain(one.iter())
-            .filter_map(|cidr| cidr.parse().ok());
+        let several = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        let one = spec.and_then(|spec| spec.pod_cidr.clone()).filter(|_| several.is_empty());
+        let cidrs = several.iter().chain(one.iter()).filter_map(|cidr| cidr.parse().ok());
         let annotations = node.metadata.annotations.as_ref();
         Self {
             ip: internal_ips(node).first().copied(),
             pod_cidrs: cidrs.collect(),
-            mac: annotations
-                .and_then(|all| all.get(ANNOTATION))
-                .and_then(|text| parse_mac(text)),
+            mac: annotations.and_then(|all| all.get(ANNOTATION)).and_then(|text| parse_mac(text)),
         }
     }
 
@@ -131,14 +116,7 @@ impl NodeInfo {
         let (Some(node_ip), Some(vtep_mac)) = (self.ip, self.mac) else {
             return Vec::new();
         };
-        self.pod_cidrs
-            .iter()
-            .map(|cidr| Peer {
-                node_ip,
-                pod_cidr: *cidr,
-                vtep_mac,
-            })
-            .collect()
+        self.pod_cidrs.iter().map(|cidr| Peer { node_ip, pod_cidr: *cidr, vtep_mac }).collect()
     }
 }
 
@@ -153,12 +131,7 @@ struct Own {
 impl Own {
     async fn follow(&mut self, nodes: &Nodes) -> Result<()> {
         let mut others = nodes.by_name.lock().clone();
-        let Some(NodeInfo {
-            ip: Some(ip),
-            pod_cidrs,
-            mac,
-        }) = others.remove(self.config.node_name.as_str())
-        else {
+        let Some(NodeInfo { ip: Some(ip), pod_cidrs, mac }) = others.remove(self.config.node_name.as_str()) else {
             return Ok(());
         };
         if pod_cidrs.is_empty() {
@@ -171,18 +144,10 @@ impl Own {
         if peers.is_empty() && self.device.is_none() {
             return Ok(());
         }
-        let fits = self
-            .device
-            .as_ref()
-            .is_some_and(|(_, of, cidrs)| *of == ip && *cidrs == pod_cidrs);
+        let fits = self.device.as_ref().is_some_and(|(_, of, cidrs)| *of == ip && *cidrs == pod_cidrs);
         if !fits {
             self.device = None;
-            let made = Overlay::ensure(
-                self.config.overlay.clone(),
-                ip,
-                &pod_cidrs,
-                &self.deps.journal,
-            );
+            let made = Overlay::ensure(self.config.overlay.clone(), ip, &pod_cidrs, &self.deps.journal);
             self.device = Some((made.context("make the overlay device")?, ip, pod_cidrs));
         }
         if let Some((overlay, ..)) = &mut self.device
@@ -198,33 +163,13 @@ impl Own {
     async fn publish(&self, ip: IpAddr) -> Result<()> {
         let patch = json!({"metadata": {"annotations": {ANNOTATION: format_mac(vtep_mac(ip))}}});
         let resource = ResourceId::of::<Node>();
-        let patched = self
-            .deps
-            .client
-            .patch(
-                &resource,
-                "",
-                &self.config.node_name,
-                "",
-                &PatchKind::Merge,
-                &patch,
-            )
-            .await;
-        patched
-            .map(drop)
-            .map_err(|status| anyhow::anyhow!("{status}"))
-            .context("publish this node's tunnel end")
+        let patched = self.deps.client.patch(&resource, "", &self.config.node_name, "", &PatchKind::Merge, &patch).await;
+        patched.map(drop).map_err(|status| anyhow::anyhow!("{status}")).context("publish this node's tunnel end")
     }
 }
 
 /// The internal addresses of a node, the primary one first.
 pub(crate) fn internal_ips(node: &Node) -> Vec<IpAddr> {
-    let addresses = node
-        .status
-        .iter()
-        .flat_map(|status| status.addresses.iter().flatten());
-    addresses
-        .filter(|address| address.type_ == "InternalIP")
-        .filter_map(|address| address.address.parse().ok())
-        .collect()
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    addresses.filter(|address| address.type_ == "InternalIP").filter_map(|address| address.address.parse().ok()).collect()
 }

@@ -16,19 +16,11 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// The ports of a service; none if it is not served by a proxy.
 pub(crate) fn ports(service: &Service, slices: &[EndpointSlice], node: &str) -> Vec<ServicePort> {
-    let Some(spec) = service
-        .spec
-        .as_ref()
-        .filter(|spec| is_served(service, spec))
-    else {
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_served(service, spec)) else {
         return Vec::new();
     };
     let metadata = &service.metadata;
-    let of_service = format!(
-        "{}/{}",
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default()
-    );
+    let of_service = format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
     let cluster_ips = cluster_ips(spec);
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
@@ -36,38 +28,20 @@ pub(crate) fn ports(service: &Service, slices: &[EndpointSlice], node: &str) -> 
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
         let protocol = protocol(port.protocol.as_deref())?;
-        let node_port = port
-            .node_port
-            .filter(|_| matches!(kind, "NodePort" | "LoadBalancer"));
+        let node_port = port.node_port.filter(|_| matches!(kind, "NodePort" | "LoadBalancer"));
         Some(ServicePort {
             key: format!("{of_service}:{}", port.name.as_deref().unwrap_or_default()),
             protocol,
             port: number,
             cluster_ips: cluster_ips.clone(),
             external_ips: addresses(spec.external_ips.iter().flatten()),
-            load_balancer_ips: if kind == "LoadBalancer" {
-                load_balancer_ips(service)
-            } else {
-                Vec::new()
-            },
-            node_port: node_port
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port > 0),
+            load_balancer_ips: if kind == "LoadBalancer" { load_balancer_ips(service) } else { Vec::new() },
+            node_port: node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
             affinity: affinity(spec),
             internal_local,
             external_local,
-            source_ranges: if kind == "LoadBalancer" {
-                source_ranges(service, spec)
-            } else {
-                Vec::new()
-            },
-            endpoints: endpoints(
-                port,
-                protocol,
-                slices,
-                node,
-                internal_local || external_local,
-            ),
+            source_ranges: if kind == "LoadBalancer" { source_ranges(service, spec) } else { Vec::new() },
+            endpoints: endpoints(port, protocol, slices, node, internal_local || external_local),
         })
     });
     ports.collect()
@@ -75,27 +49,16 @@ pub(crate) fn ports(service: &Service, slices: &[EndpointSlice], node: &str) -> 
 
 /// The port on which a load balancer may ask whether this node has endpoints.
 pub(crate) fn health_port(service: &Service) -> Option<u16> {
-    let spec = service
-        .spec
-        .as_ref()
-        .filter(|spec| is_served(service, spec))?;
-    let wanted = spec.type_.as_deref() == Some("LoadBalancer")
-        && spec.external_traffic_policy.as_deref() == Some("Local");
-    u16::try_from(spec.health_check_node_port.filter(|_| wanted)?)
-        .ok()
-        .filter(|port| *port > 0)
+    let spec = service.spec.as_ref().filter(|spec| is_served(service, spec))?;
+    let wanted = spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local");
+    u16::try_from(spec.health_check_node_port.filter(|_| wanted)?).ok().filter(|port| *port > 0)
 }
 
 /// How many endpoints of a service are ready on this node.
 pub(crate) fn local_endpoints(slices: &[EndpointSlice], node: &str) -> usize {
-    let all = slices
-        .iter()
-        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let all = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
     let local = all.filter(|end| is_ready(end) && end.node_name.as_deref() == Some(node));
-    local
-        .filter_map(|end| end.addresses.first())
-        .collect::<BTreeSet<_>>()
-        .len()
+    local.filter_map(|end| end.addresses.first()).collect::<BTreeSet<_>>().len()
 }
 
 fn is_served(service: &Service, spec: &ServiceSpec) -> bool {
@@ -107,21 +70,12 @@ fn is_served(service: &Service, spec: &ServiceSpec) -> bool {
 
 fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let all = addresses(spec.cluster_ips.iter().flatten());
-    if all.is_empty() {
-        addresses(spec.cluster_ip.iter())
-    } else {
-        all
-    }
+    if all.is_empty() { addresses(spec.cluster_ip.iter()) } else { all }
 }
 
 fn load_balancer_ips(service: &Service) -> Vec<IpAddr> {
-    let status = service
-        .status
-        .as_ref()
-        .and_then(|status| status.load_balancer.as_ref());
-    let ingress = status
-        .iter()
-        .flat_map(|status| status.ingress.iter().flatten());
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.iter().flat_map(|status| status.ingress.iter().flatten());
     // With `Proxy` the load balancer wants its own packets to pass through it.
     let virtual_ips = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
     addresses(virtual_ips.filter_map(|ingress| ingress.ip.as_ref()))
@@ -129,38 +83,20 @@ fn load_balancer_ips(service: &Service) -> Vec<IpAddr> {
 
 fn source_ranges(service: &Service, spec: &ServiceSpec) -> Vec<IpNet> {
     let parse = |range: &str| range.trim().parse().ok();
-    let from_spec: Vec<IpNet> = spec
-        .load_balancer_source_ranges
-        .iter()
-        .flatten()
-        .filter_map(|range| parse(range))
-        .collect();
+    let from_spec: Vec<IpNet> = spec.load_balancer_source_ranges.iter().flatten().filter_map(|range| parse(range)).collect();
     if !from_spec.is_empty() {
         return from_spec;
     }
-    let annotation = service
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(SOURCE_RANGES));
-    annotation
-        .iter()
-        .flat_map(|ranges| ranges.split(','))
-        .filter_map(parse)
-        .collect()
+    let annotation = service.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE_RANGES));
+    annotation.iter().flat_map(|ranges| ranges.split(',')).filter_map(parse).collect()
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<Duration> {
     if spec.session_affinity.as_deref() != Some("ClientIP") {
         return None;
     }
-    let config = spec
-        .session_affinity_config
-        .as_ref()
-        .and_then(|config| config.client_ip.as_ref());
-    let seconds = config
-        .and_then(|config| config.timeout_seconds)
-        .and_then(|seconds| u64::try_from(seconds).ok());
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds).and_then(|seconds| u64::try_from(seconds).ok());
     Some(seconds.map_or(AFFINITY, Duration::from_secs))
 }
 
@@ -168,45 +104,25 @@ fn affinity(spec: &ServiceSpec) -> Option<Duration> {
 ///
 /// Ready ones, or if there is none those that still serve while they stop. For fronts that use only
 /// local endpoints the same is decided among the local ones.
-fn endpoints(
-    port: &Port,
-    protocol: Protocol,
-    slices: &[EndpointSlice],
-    node: &str,
-    local_only: bool,
-) -> Vec<Endpoint> {
+fn endpoints(port: &Port, protocol: Protocol, slices: &[EndpointSlice], node: &str, local_only: bool) -> Vec<Endpoint> {
     let mut ready = BTreeSet::new();
     let mut stopping = BTreeSet::new();
     for slice in slices.iter().filter(|slice| slice.address_type != "FQDN") {
         let mut numbers = slice.ports.iter().flatten().filter_map(|slice_port| {
-            let same_name = slice_port.name.as_deref().unwrap_or_default()
-                == port.name.as_deref().unwrap_or_default();
-            let same =
-                same_name && self::protocol(slice_port.protocol.as_deref()) == Some(protocol);
-            slice_port
-                .port
-                .filter(|_| same)
-                .and_then(|number| u16::try_from(number).ok())
+            let same_name = slice_port.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default();
+            let same = same_name && self::protocol(slice_port.protocol.as_deref()) == Some(protocol);
+            slice_port.port.filter(|_| same).and_then(|number| u16::try_from(number).ok())
         });
         let Some(number) = numbers.next() else {
             continue;
         };
         for end in slice.endpoints.iter().flatten() {
             // All addresses of an endpoint lead to the same place, so that the first will do.
-            let Some(ip) = end
-                .addresses
-                .first()
-                .and_then(|address| address.parse().ok())
-            else {
+            let Some(ip) = end.addresses.first().and_then(|address| address.parse().ok()) else {
                 continue;
             };
             let local = end.node_name.as_deref() == Some(node);
-            let endpoint = Endpoint {
-                ip,
-                port: number,
-                local,
-                only_local: false,
-            };
+            let endpoint = Endpoint { ip, port: number, local, only_local: false };
             if is_ready(end) {
                 ready.insert(endpoint);
             } else if is_stopping(end) {
@@ -221,19 +137,13 @@ fn endpoints(
     let mut chosen: Vec<Endpoint> = ready.into_iter().collect();
     if local_only && !chosen.iter().any(|endpoint| endpoint.local) {
         let last = stopping.into_iter().filter(|endpoint| endpoint.local);
-        chosen.extend(last.map(|endpoint| Endpoint {
-            only_local: true,
-            ..endpoint
-        }));
+        chosen.extend(last.map(|endpoint| Endpoint { only_local: true, ..endpoint }));
     }
     chosen
 }
 
 fn is_ready(end: &SliceEndpoint) -> bool {
-    end.conditions
-        .as_ref()
-        .and_then(|conditions| conditions.ready)
-        .unwrap_or(true)
+    end.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
 }
 
 fn is_stopping(end: &SliceEndpoint) -> bool {
@@ -290,13 +200,7 @@ mod tests {
     /// `address`, with `@` if local and `!` if only for local fronts.
     fn shown(port: &ServicePort) -> Vec<String> {
         let show = |end: &Endpoint| {
-            format!(
-                "{}:{}{}{}",
-                end.ip,
-                end.port,
-                if end.local { "@" } else { "" },
-                if end.only_local { "!" } else { "" }
-            )
+            format!("{}:{}{}{}", end.ip, end.port, if end.local { "@" } else { "" }, if end.only_local { "!" } else { "" })
         };
         port.endpoints.iter().map(show).collect()
     }
@@ -322,56 +226,28 @@ mod tests {
         for (what, ends, all, local) in [
             (
                 "ready ones only",
-                json!([
-                    end("10.0.0.1", "here", &ready),
-                    end("10.0.0.2", "there", &starting),
-                    end("10.0.0.3", "there", &stopping)
-                ]),
+                json!([end("10.0.0.1", "here", &ready), end("10.0.0.2", "there", &starting), end("10.0.0.3", "there", &stopping)]),
                 vec!["10.0.0.1:8080@"],
                 vec!["10.0.0.1:8080@"],
             ),
-            (
-                "unknown is ready",
-                json!([{"addresses": ["10.0.0.1"]}]),
-                vec!["10.0.0.1:8080"],
-                vec!["10.0.0.1:8080"],
-            ),
+            ("unknown is ready", json!([{"addresses": ["10.0.0.1"]}]), vec!["10.0.0.1:8080"], vec!["10.0.0.1:8080"]),
             (
                 "none ready: those that still serve",
-                json!([
-                    end("10.0.0.1", "here", &stopping),
-                    end("10.0.0.2", "there", &stopped)
-                ]),
+                json!([end("10.0.0.1", "here", &stopping), end("10.0.0.2", "there", &stopped)]),
                 vec!["10.0.0.1:8080@"],
                 vec!["10.0.0.1:8080@"],
             ),
             (
                 "none ready here",
-                json!([
-                    end("10.0.0.1", "here", &stopping),
-                    end("10.0.0.2", "there", &ready)
-                ]),
+                json!([end("10.0.0.1", "here", &stopping), end("10.0.0.2", "there", &ready)]),
                 vec!["10.0.0.2:8080"],
                 vec!["10.0.0.2:8080", "10.0.0.1:8080@!"],
             ),
-            (
-                "nothing",
-                json!([end("10.0.0.1", "here", &starting)]),
-                vec![],
-                vec![],
-            ),
+            ("nothing", json!([end("10.0.0.1", "here", &starting)]), vec![], vec![]),
         ] {
-            assert_eq!(
-                shown(&check(basic(), slice(ends.clone()))[0]),
-                all,
-                "{what}"
-            );
+            assert_eq!(shown(&check(basic(), slice(ends.clone()))[0]), all, "{what}");
             let internal = with(basic(), json!({"internalTrafficPolicy": "Local"}));
-            assert_eq!(
-                shown(&check(internal, slice(ends))[0]),
-                local,
-                "{what}, local"
-            );
+            assert_eq!(shown(&check(internal, slice(ends))[0]), local, "{what}, local");
         }
     }
 
@@ -384,23 +260,12 @@ mod tests {
             {"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "other", "port": 81},
             {"name": "dns", "port": 54, "protocol": "TCP"}]}),
         );
-        let found: Vec<_> = check(spec, ends)
-            .iter()
-            .map(|port| (port.key.clone(), port.protocol, shown(port)))
-            .collect();
+        let found: Vec<_> = check(spec, ends).iter().map(|port| (port.key.clone(), port.protocol, shown(port))).collect();
         assert_eq!(
             found,
             [
-                (
-                    "ns/web:http".into(),
-                    Protocol::Tcp,
-                    vec!["10.0.0.1:8080".to_owned()]
-                ),
-                (
-                    "ns/web:dns".into(),
-                    Protocol::Udp,
-                    vec!["10.0.0.1:53".to_owned()]
-                ),
+                ("ns/web:http".into(), Protocol::Tcp, vec!["10.0.0.1:8080".to_owned()]),
+                ("ns/web:dns".into(), Protocol::Udp, vec!["10.0.0.1:53".to_owned()]),
                 ("ns/web:other".into(), Protocol::Tcp, vec![]),
                 ("ns/web:dns".into(), Protocol::Tcp, vec![]),
             ]
@@ -422,12 +287,7 @@ mod tests {
             {"ip": "5.6.7.8", "ipMode": "VIP"}, {"ip": "5.6.7.9", "ipMode": "Proxy"}, {"hostname": "x"}]}}});
         let service: Service = serde_json::from_value(object).unwrap();
         let port = ports(&service, &[], "here").remove(0);
-        let parse = |texts: &[&str]| {
-            texts
-                .iter()
-                .map(|text| text.parse().unwrap())
-                .collect::<Vec<IpAddr>>()
-        };
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         assert_eq!(port.cluster_ips, parse(&["10.43.0.1", "fd00::1"]));
         assert_eq!(port.external_ips, parse(&["1.2.3.4"]));
         assert_eq!(port.load_balancer_ips, parse(&["5.6.7.8"]));

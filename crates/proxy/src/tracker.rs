@@ -66,22 +66,12 @@ impl Tracker {
 
     /// The names of a service's slices.
     pub(crate) fn slices_of(&self, key: &ServiceKey) -> Vec<Box<str>> {
-        self.state
-            .lock()
-            .slices
-            .get(key)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.state.lock().slices.get(key).into_iter().flatten().cloned().collect()
     }
 
     fn service(&self, old: Option<&Arc<Entry>>, new: Option<&Arc<Entry>>) {
         let Some(entry) = new.or(old) else { return };
-        let key = ServiceKey {
-            namespace: entry.header.namespace.clone(),
-            name: entry.header.name.clone(),
-        };
+        let key = ServiceKey { namespace: entry.header.namespace.clone(), name: entry.header.name.clone() };
         let mut state = self.state.lock();
         match new {
             Some(_) => state.known.insert(key.clone()),
@@ -94,8 +84,7 @@ impl Tracker {
     fn slice(&self, old: Option<&Arc<Entry>>, new: Option<&Arc<Entry>>) {
         let mut state = self.state.lock();
         for (entry, there) in [(old, false), (new, true)] {
-            let Some((key, entry)) = entry.and_then(|entry| Some((service_of(entry)?, entry)))
-            else {
+            let Some((key, entry)) = entry.and_then(|entry| Some((service_of(entry)?, entry))) else {
                 continue;
             };
             let name = entry.header.name.clone();
@@ -119,12 +108,6 @@ impl Tracker {
 }
 
 fn service_of(slice: &Entry) -> Option<ServiceKey> {
-    let name = slice
-        .header
-        .label(SERVICE_NAME)
-        .filter(|name| !name.is_empty())?;
-    Some(ServiceKey {
-        namespace: slice.header.namespace.clone(),
-        name: name.into(),
-    })
+    let name = slice.header.label(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    Some(ServiceKey { namespace: slice.header.namespace.clone(), name: name.into() })
 }

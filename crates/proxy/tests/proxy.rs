@@ -39,14 +39,11 @@ impl Objects {
         let mut state = self.state.lock().unwrap();
         state.revision += 1;
         let revision = Revision(state.revision);
-        let rest = [
-            object["metadata"]["namespace"].as_str(),
-            object["metadata"]["name"].as_str(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join("/");
+        let rest = [object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("/");
         let resource = match plural {
             "endpointslices" => client::ResourceId::new("discovery.k8s.io", "v1", "endpointslices"),
             "nodes" => client::ResourceId::new("", "v1", "nodes"),
@@ -56,44 +53,29 @@ impl Objects {
         let raw = Bytes::from(object.to_string());
         let (bytes, header) = client::header::stamp()(&key, raw, revision).unwrap();
         let entry = Arc::new(Entry::new(key, revision, revision, bytes, header));
-        state
-            .entries
-            .insert((plural.into(), rest), (object, entry.clone()));
+        state.entries.insert((plural.into(), rest), (object, entry.clone()));
         state.tell(plural, &Change::Put(entry));
     }
 
     fn delete(&self, plural: &str, rest: &str) {
         let mut state = self.state.lock().unwrap();
-        let (_, entry) = state
-            .entries
-            .remove(&(plural.to_owned(), rest.to_owned()))
-            .unwrap();
+        let (_, entry) = state.entries.remove(&(plural.to_owned(), rest.to_owned())).unwrap();
         state.tell(plural, &Change::Deleted(entry));
     }
 }
 
 impl State {
     fn tell(&mut self, plural: &str, change: &Change) {
-        self.watchers
-            .retain(|(of, watcher)| of != plural || watcher.send(change.clone()).is_ok());
+        self.watchers.retain(|(of, watcher)| of != plural || watcher.send(change.clone()).is_ok());
     }
 }
 
 impl Transport for Objects {
     /// Only annotations of nodes are ever patched here.
-    fn call(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<Bytes>, Status>> {
+    fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Bytes>, Status>> {
         let name = request.uri().path().rsplit('/').next().unwrap().to_owned();
         let patch: Value = serde_json::from_slice(request.body()).unwrap();
-        let found = self
-            .state
-            .lock()
-            .unwrap()
-            .entries
-            .get(&("nodes".to_owned(), name))
-            .cloned();
+        let found = self.state.lock().unwrap().entries.get(&("nodes".to_owned(), name)).cloned();
         let (mut node, _) = found.unwrap();
         for (key, value) in patch["metadata"]["annotations"].as_object().unwrap() {
             node["metadata"]["annotations"][key] = value.clone();
@@ -105,27 +87,15 @@ impl Transport for Objects {
     fn list_watch(&self, selection: Selection) -> BoxFuture<'_, Result<ListWatch, Status>> {
         let mut state = self.state.lock().unwrap();
         let plural = selection.resource.plural.to_string();
-        let name = selection
-            .fields
-            .strip_prefix("metadata.name=")
-            .map(str::to_owned);
+        let name = selection.fields.strip_prefix("metadata.name=").map(str::to_owned);
         let of_plural = state.entries.iter().filter(|((of, _), _)| *of == plural);
-        let initial =
-            of_plural.filter(|((_, rest), _)| name.as_ref().is_none_or(|name| name == rest));
+        let initial = of_plural.filter(|((_, rest), _)| name.as_ref().is_none_or(|name| name == rest));
         let initial = initial.map(|(_, (_, entry))| entry.clone()).collect();
         let (sender, receiver) = mpsc::unbounded_channel();
         state.watchers.push((plural, sender));
-        let changes = futures_util::stream::unfold(receiver, |mut receiver| async move {
-            Some((Ok(receiver.recv().await?), receiver))
-        });
+        let changes = futures_util::stream::unfold(receiver, |mut receiver| async move { Some((Ok(receiver.recv().await?), receiver)) });
         let revision = Revision(state.revision.max(1));
-        Box::pin(async move {
-            Ok(ListWatch {
-                initial,
-                revision,
-                changes: Box::pin(changes),
-            })
-        })
+        Box::pin(async move { Ok(ListWatch { initial, revision, changes: Box::pin(changes) }) })
     }
 }
 
@@ -142,11 +112,7 @@ fn slice(name: &str, of: &str, addresses: &[&str]) -> Value {
     let ends: Vec<Value> = addresses
         .iter()
         .map(|address| {
-            let node = if address.starts_with("10.42.0.") {
-                "node"
-            } else {
-                "other"
-            };
+            let node = if address.starts_with("10.42.0.") { "node" } else { "other" };
             json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}})
         })
         .collect();
@@ -155,17 +121,11 @@ fn slice(name: &str, of: &str, addresses: &[&str]) -> Value {
 }
 
 /// Runs something in a name space until the test ends.
-fn start<F: Future<Output = anyhow::Result<()>>>(
-    space: &Space,
-    make: impl FnOnce() -> F + Send + 'static,
-) {
+fn start<F: Future<Output = anyhow::Result<()>>>(space: &Space, make: impl FnOnce() -> F + Send + 'static) {
     let space = space.clone();
     std::thread::spawn(move || {
         space.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let result = runtime.block_on(make());
             panic!("ended: {result:?}");
         });
@@ -183,8 +143,7 @@ fn eventually(what: &str, check: impl Fn() -> bool) {
 fn get(space: &Space, address: &str, path: &str) -> String {
     let address = address.parse().unwrap();
     space.run(|| {
-        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200))
-        else {
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) else {
             return String::new();
         };
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -199,13 +158,7 @@ fn services_are_followed() {
     let mut world = World::new();
     let node = Node::new(&mut world, "node");
     let outside = world.space("outside");
-    wire(
-        &node.space,
-        "192.0.2.1/24",
-        &outside,
-        "192.0.2.9/24",
-        "wire0",
-    );
+    wire(&node.space, "192.0.2.1/24", &outside, "192.0.2.9/24", "wire0");
     let one = node.pod(&mut world, "one", "10.42.0.2");
     let two = node.pod(&mut world, "two", "10.42.0.3");
     let objects = Arc::new(Objects::default());
@@ -220,30 +173,17 @@ fn services_are_followed() {
         mtu: None,
         healthz: Some("192.0.2.1:10256".parse().unwrap()),
     };
-    let deps = Deps {
-        client: Client::new(objects.clone()),
-        journal: Arc::new(node.journal.clone()),
-    };
+    let deps = Deps { client: Client::new(objects.clone()), journal: Arc::new(node.journal.clone()) };
     let (ready, is_ready) = watch::channel(false);
     start(&node.space, move || proxy::run(config, deps, ready));
     eventually("the proxy is ready", || *is_ready.borrow());
 
-    let answerers = || {
-        (0..20)
-            .filter_map(|_| Some(two.ask("10.43.0.10:80").ok()?.0))
-            .collect::<BTreeSet<_>>()
-    };
-    assert_eq!(
-        answerers(),
-        BTreeSet::from(["one".to_owned()]),
-        "served once ready"
-    );
+    let answerers = || (0..20).filter_map(|_| Some(two.ask("10.43.0.10:80").ok()?.0)).collect::<BTreeSet<_>>();
+    assert_eq!(answerers(), BTreeSet::from(["one".to_owned()]), "served once ready");
     objects.put("endpointslices", slice("web-2", "web", &["10.42.0.3"]));
     eventually("a second slice counts", || answerers().len() == 2);
     objects.delete("endpointslices", "ns/web-1");
-    eventually("a slice that is gone does not", || {
-        answerers() == BTreeSet::from(["two".to_owned()])
-    });
+    eventually("a slice that is gone does not", || answerers() == BTreeSet::from(["two".to_owned()]));
     objects.put("endpointslices", slice("web-2", "other", &["10.42.0.3"]));
     eventually("a slice goes to another service", || answerers().is_empty());
     objects.put("endpointslices", slice("web-2", "web", &["10.42.0.3"]));
@@ -257,75 +197,39 @@ fn services_are_followed() {
         "ports": [{"name": "web", "port": 80, "nodePort": 30080}]}),
         ),
     );
-    eventually("a node port opens", || {
-        outside.ask("192.0.2.1:30080").is_ok()
-    });
-    assert_eq!(
-        outside.ask("192.0.2.1:30080").unwrap(),
-        ("two".into(), "192.0.2.9".parse().unwrap())
-    );
-    eventually("a local endpoint is healthy", || {
-        get(&outside, "192.0.2.1:31000", "/").starts_with("HTTP/1.1 200")
-    });
+    eventually("a node port opens", || outside.ask("192.0.2.1:30080").is_ok());
+    assert_eq!(outside.ask("192.0.2.1:30080").unwrap(), ("two".into(), "192.0.2.9".parse().unwrap()));
+    eventually("a local endpoint is healthy", || get(&outside, "192.0.2.1:31000", "/").starts_with("HTTP/1.1 200"));
     assert!(get(&outside, "192.0.2.1:31000", "/").contains(r#""localEndpoints":1"#));
     objects.put("endpointslices", slice("web-2", "web", &["10.42.1.3"]));
-    eventually("no local endpoint is not", || {
-        get(&outside, "192.0.2.1:31000", "/").starts_with("HTTP/1.1 503")
-    });
+    eventually("no local endpoint is not", || get(&outside, "192.0.2.1:31000", "/").starts_with("HTTP/1.1 503"));
     assert!(get(&outside, "192.0.2.1:10256", "/healthz").starts_with("HTTP/1.1 200"));
 
     objects.put("endpointslices", slice("web-2", "web", &["10.42.0.2"]));
-    eventually("endpoints come back", || {
-        answerers() == BTreeSet::from(["one".to_owned()])
-    });
+    eventually("endpoints come back", || answerers() == BTreeSet::from(["one".to_owned()]));
     node.space.command("nft flush ruleset");
-    eventually("a flushed table comes back", || {
-        two.ask("10.43.0.10:80").is_ok()
-    });
+    eventually("a flushed table comes back", || two.ask("10.43.0.10:80").is_ok());
     objects.delete("services", "ns/web");
     eventually("the service goes", || two.ask("10.43.0.10:80").is_err());
-    eventually("its health port, too", || {
-        get(&outside, "192.0.2.1:31000", "/").is_empty()
-    });
+    eventually("its health port, too", || get(&outside, "192.0.2.1:31000", "/").is_empty());
     let _ = one;
 }
 
 #[test]
 fn nodes_find_each_other() {
     let mut world = World::new();
-    let (one, two) = (
-        Node::new(&mut world, "node1"),
-        Node::new(&mut world, "node2"),
-    );
-    wire(
-        &one.space,
-        "192.0.2.1/24",
-        &two.space,
-        "192.0.2.2/24",
-        "wire0",
-    );
+    let (one, two) = (Node::new(&mut world, "node1"), Node::new(&mut world, "node2"));
+    wire(&one.space, "192.0.2.1/24", &two.space, "192.0.2.2/24", "wire0");
     let objects = Arc::new(Objects::default());
     let node = |number: u32, spec: Value| {
         json!({"metadata": {"name": format!("node{number}")}, "spec": spec,
                "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{number}")}]}})
     };
-    objects.put(
-        "nodes",
-        node(
-            1,
-            json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]}),
-        ),
-    );
+    objects.put("nodes", node(1, json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]})));
     for (number, of) in [(1, &one), (2, &two)] {
         let overlay = net::OverlayConfig::STANDARD;
-        let config = overlay::Config {
-            node_name: format!("node{number}"),
-            overlay,
-        };
-        let deps = overlay::Deps {
-            client: Client::new(objects.clone()),
-            journal: Arc::new(of.journal.clone()),
-        };
+        let config = overlay::Config { node_name: format!("node{number}"), overlay };
+        let deps = overlay::Deps { client: Client::new(objects.clone()), journal: Arc::new(of.journal.clone()) };
         start(&of.space, move || overlay::run(config, deps));
     }
     let here = one.pod(&mut world, "here", "10.42.1.2");
@@ -334,16 +238,10 @@ fn nodes_find_each_other() {
     let devices = || one.space.command("ip -br link").contains("knarr.vxlan");
     assert!(!devices(), "a lone node needs no device");
     objects.put("nodes", node(2, json!({"podCIDR": "10.42.2.0/24"})));
-    eventually("the nodes know each other", || {
-        devices() && one.space.command("ip route").contains("10.42.2.0/24")
-    });
-    eventually("both ways", || {
-        two.space.command("ip route").contains("10.42.1.0/24")
-    });
+    eventually("the nodes know each other", || devices() && one.space.command("ip route").contains("10.42.2.0/24"));
+    eventually("both ways", || two.space.command("ip route").contains("10.42.1.0/24"));
     assert_eq!(here.ask("10.42.2.2:8080").unwrap().0, "there");
     assert_eq!(there.ask("10.42.1.2:8080").unwrap().0, "here");
     objects.delete("nodes", "node2");
-    eventually("a node goes", || {
-        !one.space.command("ip route").contains("10.42.2.0/24")
-    });
+    eventually("a node goes", || !one.space.command("ip route").contains("10.42.2.0/24"));
 }

@@ -60,7 +60,12 @@ pub fn render(controllers: &[(&str, Arc<Metrics>)], out: &mut String) {
     head(out, "knarr_reconciles_total", "counter", "Reconciles of a controller by how they ended.");
     for (controller, metrics) in controllers {
         for (result, count) in [("success", &metrics.succeeded), ("error", &metrics.failed)] {
-            sample(out, "knarr_reconciles_total", &format!("name=\"{}\",result=\"{result}\"", escape(controller)), count.load(Ordering::Relaxed));
+            sample(
+                out,
+                "knarr_reconciles_total",
+                &format!("name=\"{}\",result=\"{result}\"", escape(controller)),
+                count.load(Ordering::Relaxed),
+            );
         }
     }
 }

@@ -3,8 +3,8 @@
 //! `waiting` keys are due in order; `running` keys are being worked on; a key added while it runs is
 //! `again` and becomes due when it is done; `later` keys become due at a time, each key at one time only.
 
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -50,16 +50,28 @@ fn main() {
     type Make = Box<dyn Fn(usize) -> (usize, Value)>;
     let cases: Vec<(&str, Make)> = vec![
         ("plain", Box::new(|_| (0, Value::Null))),
-        ("anti-affinity by host, one group a node", Box::new(move |number| (number % (pods / nodes + 1), term("podAntiAffinity", host, &format!("app-{}", number % (pods / nodes + 1)))))),
+        (
+            "anti-affinity by host, one group a node",
+            Box::new(move |number| {
+                (number % (pods / nodes + 1), term("podAntiAffinity", host, &format!("app-{}", number % (pods / nodes + 1))))
+            }),
+        ),
         ("affinity by zone", Box::new(move |_| (0, term("podAffinity", zone, "app-0")))),
-        ("spread by zone and host", Box::new(move |_| {
-            let constraint = |key: &str| json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "app-0"}}});
-            (0, json!({"topologySpreadConstraints": [constraint(zone), constraint(host)]}))
-        })),
-        ("preferred anti-affinity by host", Box::new(move |_| {
-            let term = json!({"weight": 1, "podAffinityTerm": {"topologyKey": host, "labelSelector": {"matchLabels": {"app": "app-0"}}}});
-            (0, json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}}))
-        })),
+        (
+            "spread by zone and host",
+            Box::new(move |_| {
+                let constraint = |key: &str| json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "app-0"}}});
+                (0, json!({"topologySpreadConstraints": [constraint(zone), constraint(host)]}))
+            }),
+        ),
+        (
+            "preferred anti-affinity by host",
+            Box::new(move |_| {
+                let term =
+                    json!({"weight": 1, "podAffinityTerm": {"topologyKey": host, "labelSelector": {"matchLabels": {"app": "app-0"}}}});
+                (0, json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}}))
+            }),
+        ),
     ];
     for (name, make) in cases {
         let mut picture = Picture::new("default-scheduler");
@@ -82,6 +94,10 @@ fn main() {
         while let Some(pod) = picture.next(start) {
             placed += usize::from(matches!(picture.decide(pod, Vec::new), Outcome::Placed(_)));
         }
-        println!("{name}: {placed} of {pods} placed on {nodes} nodes, {:?} to read a pod, {:?} to decide", read, start.elapsed() / pods as u32);
+        println!(
+            "{name}: {placed} of {pods} placed on {nodes} nodes, {:?} to read a pod, {:?} to decide",
+            read,
+            start.elapsed() / pods as u32
+        );
     }
 }

@@ -102,7 +102,13 @@ impl Cluster {
         if let Some(shape) = self.shapes.find(&key) {
             return shape;
         }
-        let mut compiler = Compiler { symbols: &mut self.symbols, resources: &mut self.resources, nodes: &self.nodes, topology: &mut self.topology, fresh: Vec::new() };
+        let mut compiler = Compiler {
+            symbols: &mut self.symbols,
+            resources: &mut self.resources,
+            nodes: &self.nodes,
+            topology: &mut self.topology,
+            fresh: Vec::new(),
+        };
         let shape = Arc::new(compiler.compile(Arc::new(key), pod_name));
         let fresh = compiler.fresh;
         self.nodes.widen(self.resources.columns());
@@ -285,8 +291,8 @@ impl Cluster {
         let name = self.nodes.name(node).clone();
         let pods = self.nodes.pods[node.at()].clone();
         for pod in &pods {
-                self.displace(*pod);
-            }
+            self.displace(*pod);
+        }
         self.nodes.remove(node);
         self.topology.relabel(&self.nodes, node);
         if !pods.is_empty() {

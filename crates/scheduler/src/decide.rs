@@ -145,7 +145,15 @@ impl Decider {
     }
 
     /// Takes out nodes that are being cleared for pods of the same or a higher priority and have no room for both.
-    fn respect_nominated(&self, cluster: &mut Cluster, pod: PodIndex, shape: &Shape, feasible: &mut Vec<NodeIndex>, refusal: &mut Refusal, tally: &mut Tally) {
+    fn respect_nominated(
+        &self,
+        cluster: &mut Cluster,
+        pod: PodIndex,
+        shape: &Shape,
+        feasible: &mut Vec<NodeIndex>,
+        refusal: &mut Refusal,
+        tally: &mut Tally,
+    ) {
         if cluster.nominated().is_empty() {
             return;
         }
@@ -162,7 +170,10 @@ impl Decider {
         let name = cluster.nodes.name(node).clone();
         let guest = |other: &&PodIndex| {
             let guest = cluster.pod(**other);
-            **other != pod && guest.placed.is_none() && guest.shape.priority() >= shape.priority() && guest.nominated.as_ref() == Some(&name)
+            **other != pod
+                && guest.placed.is_none()
+                && guest.shape.priority() >= shape.priority()
+                && guest.nominated.as_ref() == Some(&name)
         };
         let guests: Vec<PodIndex> = cluster.nominated().iter().filter(guest).copied().collect();
         if guests.is_empty() {

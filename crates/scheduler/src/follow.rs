@@ -103,7 +103,11 @@ impl Follower<'_> {
             self.queue.happened(Happenings::NODE_ADDED);
             return;
         };
-        let flags = [(change.labels, Happenings::NODE_LABELS), (change.taints, Happenings::NODE_TAINTS), (change.resources, Happenings::NODE_RESOURCES)];
+        let flags = [
+            (change.labels, Happenings::NODE_LABELS),
+            (change.taints, Happenings::NODE_TAINTS),
+            (change.resources, Happenings::NODE_RESOURCES),
+        ];
         let happened = flags.iter().filter(|(is, _)| *is).fold(Happenings::NONE, |all, (_, one)| all.and(*one));
         if happened != Happenings::NONE {
             self.queue.happened(happened);
@@ -236,7 +240,8 @@ impl Follower<'_> {
 }
 
 fn shape_key(entry: &Entry, view: read::Pod) -> ShapeKey {
-    let running: Vec<read::ContainerStatus> = view.status.container_statuses.into_iter().chain(view.status.init_container_statuses).collect();
+    let running: Vec<read::ContainerStatus> =
+        view.status.container_statuses.into_iter().chain(view.status.init_container_statuses).collect();
     ShapeKey::new(&entry.header.namespace, &entry.header.labels, view.spec, &running)
 }
 
@@ -245,7 +250,9 @@ fn is_finished(entry: &Entry) -> bool {
 }
 
 fn is_preempted(status: &read::PodStatus) -> bool {
-    status.conditions.iter().any(|condition| &*condition.r#type == "DisruptionTarget" && &*condition.status == "True" && &*condition.reason == "PreemptionByScheduler")
+    status.conditions.iter().any(|condition| {
+        &*condition.r#type == "DisruptionTarget" && &*condition.status == "True" && &*condition.reason == "PreemptionByScheduler"
+    })
 }
 
 /// Whether two versions of a pod ask for the same. A spec that was changed once may be in a resize, which shows in the status.

@@ -8,7 +8,8 @@ use store::metrics::Histogram;
 
 /// Upper bounds of the duration of an attempt, in microseconds: upstream's, and shorter ones, since most attempts end there.
 const BOUNDS: [u64; 17] = [
-    100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_024_000, 2_048_000, 4_096_000, 8_192_000,
+    100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_024_000, 2_048_000, 4_096_000,
+    8_192_000,
 ];
 
 /// How an attempt to place a pod ended.
@@ -22,7 +23,8 @@ pub enum Attempt {
     Error,
 }
 
-const RESULTS: [(&str, Attempt); 3] = [("scheduled", Attempt::Scheduled), ("unschedulable", Attempt::Unschedulable), ("error", Attempt::Error)];
+const RESULTS: [(&str, Attempt); 3] =
+    [("scheduled", Attempt::Scheduled), ("unschedulable", Attempt::Unschedulable), ("error", Attempt::Error)];
 
 /// Counters of a scheduler.
 #[derive(Debug)]

@@ -244,7 +244,10 @@ impl Nodes {
             Some(Taint { key: symbols.intern(&taint.key), value: symbols.intern(&taint.value), effect })
         };
         let taints: Box<[Taint]> = view.spec.taints.iter().filter_map(taint).collect();
-        let mut change = NodeChange { taints: taints != self.taints[node.at()] || view.spec.unschedulable != self.unschedulable[node.at()], ..NodeChange::default() };
+        let mut change = NodeChange {
+            taints: taints != self.taints[node.at()] || view.spec.unschedulable != self.unschedulable[node.at()],
+            ..NodeChange::default()
+        };
         self.taints[node.at()] = taints;
         self.unschedulable[node.at()] = view.spec.unschedulable;
         let offered: Vec<(Resource, i64)> = view

@@ -73,9 +73,17 @@ impl Decider {
     }
 
     /// The fewest and least important pods of a node that must go. The picture is afterwards as it was.
-    fn victims(&self, cluster: &mut Cluster, pod: PodIndex, shape: &Shape, node: NodeIndex, budgets: &[Budget]) -> Result<Candidate, Vec<Reason>> {
+    fn victims(
+        &self,
+        cluster: &mut Cluster,
+        pod: PodIndex,
+        shape: &Shape,
+        node: NodeIndex,
+        budgets: &[Budget],
+    ) -> Result<Candidate, Vec<Reason>> {
         let priority = shape.priority();
-        let mut lower: Vec<PodIndex> = cluster.nodes.pods[node.at()].iter().copied().filter(|other| cluster.pod(*other).shape.priority() < priority).collect();
+        let mut lower: Vec<PodIndex> =
+            cluster.nodes.pods[node.at()].iter().copied().filter(|other| cluster.pod(*other).shape.priority() < priority).collect();
         if lower.is_empty() {
             return Err(vec![NO_VICTIMS]);
         }
@@ -138,7 +146,10 @@ fn split_by_budget(cluster: &Cluster, pods: &[PodIndex], budgets: &[Budget]) -> 
         let key = &pod.shape.key;
         let mut violates = false;
         for (budget, allowed) in budgets.iter().zip(&mut allowed) {
-            let counts = budget.namespace == key.namespace && !key.labels.is_empty() && budget.selector.matches_sorted(&key.labels) && !budget.disrupted.contains(pod.names().1);
+            let counts = budget.namespace == key.namespace
+                && !key.labels.is_empty()
+                && budget.selector.matches_sorted(&key.labels)
+                && !budget.disrupted.contains(pod.names().1);
             if counts {
                 *allowed -= 1;
                 violates |= *allowed < 0;
@@ -153,6 +164,11 @@ fn cost(cluster: &Cluster, candidate: &Candidate, place: usize) -> (usize, i32, 
     let priorities = || candidate.victims.iter().map(|victim| cluster.pod(*victim).shape.priority());
     let highest = priorities().max().unwrap_or(i32::MIN);
     let sum = priorities().map(|priority| i64::from(priority) + i64::from(i32::MAX) + 1).sum();
-    let oldest = candidate.victims.iter().filter(|victim| cluster.pod(**victim).shape.priority() == highest).map(|victim| importance(cluster, *victim).1).min();
+    let oldest = candidate
+        .victims
+        .iter()
+        .filter(|victim| cluster.pod(**victim).shape.priority() == highest)
+        .map(|victim| importance(cluster, *victim).1)
+        .min();
     (candidate.violations, highest, sum, candidate.victims.len(), Reverse(oldest.unwrap_or_default()), place)
 }

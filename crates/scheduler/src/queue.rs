@@ -21,7 +21,10 @@ type Rank = (Reverse<i32>, u64);
 enum Where {
     Active,
     /// Until this time; `early` if it may go on as soon as nothing else is due.
-    Resting { until: Instant, early: bool },
+    Resting {
+        until: Instant,
+        early: bool,
+    },
     /// Until one of these happens.
     Parked(Happenings),
     /// Being decided about or bound.

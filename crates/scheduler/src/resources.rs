@@ -87,7 +87,9 @@ pub fn requests(resources: &mut Resources, spec: &PodSpec) -> Requests {
         }
     });
     let mut assumed = total(spec, |container, add| {
-        for (name, default) in [("cpu", Quantity::from_milli(ASSUMED[0])), ("memory", Quantity::from_value(ASSUMED[1], api::quantity::Format::BinarySI))] {
+        for (name, default) in
+            [("cpu", Quantity::from_milli(ASSUMED[0])), ("memory", Quantity::from_value(ASSUMED[1], api::quantity::Format::BinarySI))]
+        {
             add(name, container.resources.requests.get(name).map_or(default, |amount| amount.0));
         }
     });

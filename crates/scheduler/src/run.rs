@@ -35,9 +35,15 @@ const VOLUME_PATIENCE: Duration = Duration::from_secs(600);
 enum Event {
     Changed(Change),
     /// A binding ended.
-    Bound { uid: Arc<str>, began: Instant, result: Result<(), Status> },
+    Bound {
+        uid: Arc<str>,
+        began: Instant,
+        result: Result<(), Status>,
+    },
     /// A victim could not be made to go.
-    Spared { uid: Arc<str> },
+    Spared {
+        uid: Arc<str>,
+    },
 }
 
 /// Schedules until the future is dropped.
@@ -256,7 +262,8 @@ impl Scheduler {
         let preemptor = self.picture.cluster.pod(pod).uid.clone();
         for victim in &candidate.victims {
             let uid = self.picture.cluster.pod(*victim).uid.clone();
-            let (victim, node, preemptor, writer, sender) = (self.pod_name(*victim), node.clone(), preemptor.clone(), self.writer.clone(), self.sender.clone());
+            let (victim, node, preemptor, writer, sender) =
+                (self.pod_name(*victim), node.clone(), preemptor.clone(), self.writer.clone(), self.sender.clone());
             tokio::spawn(async move {
                 match writer.evict(&victim, &preemptor, &node).await {
                     Ok(()) => {}

@@ -160,7 +160,9 @@ impl Compiler<'_> {
         let required = node_affinity.required_during_scheduling_ignored_during_execution.as_ref();
         let node_required = required.map(|selector| Terms::compile(self.symbols, selector));
         let group = self.topology.use_group(&key.namespace, &key.labels);
-        let terms = |list: &[PodTerm]| -> Vec<(PodSet, Box<str>)> { list.iter().map(|term| (pod_set(&key, term), term.topology_key.clone())).collect() };
+        let terms = |list: &[PodTerm]| -> Vec<(PodSet, Box<str>)> {
+            list.iter().map(|term| (pod_set(&key, term), term.topology_key.clone())).collect()
+        };
         let affinity_terms = terms(&spec.affinity.pod_affinity.required_during_scheduling_ignored_during_execution);
         let anti_terms = terms(&spec.affinity.pod_anti_affinity.required_during_scheduling_ignored_during_execution);
         let sets: Vec<PodSet> = affinity_terms.iter().map(|(set, _)| set.clone()).collect();

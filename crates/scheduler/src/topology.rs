@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::label_selector::LabelSelector;
 use crate::nodes::{NodeIndex, Nodes};
 use crate::read::{Selector, compile};
 use crate::symbols::Symbol;
+use api::label_selector::LabelSelector;
 
 /// Sorted labels as headers hold them.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
@@ -147,7 +147,11 @@ impl Counter {
     fn covers(&self, group: &Group, namespaces: &HashMap<Box<str>, Labels>) -> bool {
         self.sets().iter().zip(&self.compiled).all(|(set, (namespace_selector, selector))| {
             let named = set.namespaces.contains(&group.namespace);
-            let chosen = || namespace_selector.as_ref().is_some_and(|selector| namespaces.get(&group.namespace).is_some_and(|labels| selector.matches_sorted(labels)));
+            let chosen = || {
+                namespace_selector
+                    .as_ref()
+                    .is_some_and(|selector| namespaces.get(&group.namespace).is_some_and(|labels| selector.matches_sorted(labels)))
+            };
             (named || chosen()) && selector.matches_sorted(&group.labels)
         })
     }
@@ -281,8 +285,13 @@ impl Topology {
             self.counters[index.0 as usize].as_mut().expect("named counters exist").users += 1;
             return (index, false);
         }
-        let mut counter = Counter { what: name.0.clone(), compiled: Vec::new(), key, per_node: Vec::new(), by_domain: Vec::new(), total: 0, users: 1 };
-        counter.compiled = counter.sets().iter().map(|set| (set.namespace_selector.as_ref().map(Selector::compile), compile(set.selector.as_ref()))).collect();
+        let mut counter =
+            Counter { what: name.0.clone(), compiled: Vec::new(), key, per_node: Vec::new(), by_domain: Vec::new(), total: 0, users: 1 };
+        counter.compiled = counter
+            .sets()
+            .iter()
+            .map(|set| (set.namespace_selector.as_ref().map(Selector::compile), compile(set.selector.as_ref())))
+            .collect();
         let index = self.free_counters.pop().unwrap_or_else(|| {
             self.counters.push(None);
             CounterIndex(self.counters.len() as u32 - 1)
@@ -342,7 +351,8 @@ impl Topology {
             Some(labels) => self.namespaces.insert(namespace.into(), labels.clone()),
             None => self.namespaces.remove(namespace),
         };
-        old.as_ref() != labels && self.counters.iter().flatten().any(|counter| counter.compiled.iter().any(|(namespaces, _)| namespaces.is_some()))
+        old.as_ref() != labels
+            && self.counters.iter().flatten().any(|counter| counter.compiled.iter().any(|(namespaces, _)| namespaces.is_some()))
     }
 
     /// Forgets all counts and matches groups and counters again. The caller counts all pods afresh.

@@ -189,10 +189,13 @@ impl Volumes {
 
     /// Follows a class.
     pub(crate) fn put_class(&mut self, symbols: &mut Symbols, name: &str, view: &read::Class) {
-        let label = |label: &read::LabelValues, symbols: &mut Symbols| (symbols.intern(&label.key), label.values.iter().map(|value| symbols.intern(value)).collect());
+        let label = |label: &read::LabelValues, symbols: &mut Symbols| {
+            (symbols.intern(&label.key), label.values.iter().map(|value| symbols.intern(value)).collect())
+        };
         let term = |term: &read::TopologyTerm| term.match_label_expressions.iter().map(|one| label(one, symbols)).collect();
         let topologies = view.allowed_topologies.iter().map(term).collect();
-        let class = Class { waits: &*view.volume_binding_mode == "WaitForFirstConsumer", provisioner: view.provisioner.clone(), topologies };
+        let class =
+            Class { waits: &*view.volume_binding_mode == "WaitForFirstConsumer", provisioner: view.provisioner.clone(), topologies };
         self.classes.insert(name.into(), class);
     }
 
@@ -238,8 +241,13 @@ impl Volumes {
                 continue;
             }
             // The smallest volume that suits is taken, so that large ones stay for claims that need them.
-            let suiting = self.volumes.iter().filter(|(volume, one)| !taken.contains(&&***volume) && one.suits(&key, claim) && one.reaches(nodes, symbols, node));
-            if let Some((volume, _)) = suiting.min_by(|(a, one), (b, other)| (one.claim.is_empty(), one.size, a).cmp(&(other.claim.is_empty(), other.size, b))) {
+            let suiting = self
+                .volumes
+                .iter()
+                .filter(|(volume, one)| !taken.contains(&&***volume) && one.suits(&key, claim) && one.reaches(nodes, symbols, node));
+            if let Some((volume, _)) =
+                suiting.min_by(|(a, one), (b, other)| (one.claim.is_empty(), one.size, a).cmp(&(other.claim.is_empty(), other.size, b)))
+            {
                 taken.push(volume);
                 steps.push(Step::Take { volume: volume.clone(), claim: name.clone(), uid: claim.uid.clone() });
             } else if class.provisions_on(nodes, node) {
@@ -304,12 +312,15 @@ impl Volumes {
 
     /// Whether a claim is for one pod only and a pod has it.
     pub fn is_taken(&self, key: &str) -> bool {
-        self.users.contains_key(key) && self.claims.get(key).is_some_and(|claim| claim.modes.iter().any(|mode| &**mode == "ReadWriteOncePod"))
+        self.users.contains_key(key)
+            && self.claims.get(key).is_some_and(|claim| claim.modes.iter().any(|mode| &**mode == "ReadWriteOncePod"))
     }
 
     /// Whether a provisioner took back the node of a claim.
     pub fn any_withdrawn(&self, namespace: &str, claims: &[Text]) -> bool {
-        claims.iter().any(|name| self.claims.get(format!("{namespace}/{name}").as_str()).is_some_and(|claim| claim.withdrawn && !claim.bound))
+        claims
+            .iter()
+            .any(|name| self.claims.get(format!("{namespace}/{name}").as_str()).is_some_and(|claim| claim.withdrawn && !claim.bound))
     }
 
     /// Whether all claims of a pod are bound.
@@ -320,8 +331,12 @@ impl Volumes {
 
 impl Class {
     fn provisions_on(&self, nodes: &Nodes, node: NodeIndex) -> bool {
-        let holds = |term: &Vec<(Symbol, Vec<Symbol>)>| term.iter().all(|(key, values)| nodes.label(node, *key).is_some_and(|value| values.contains(&value)));
-        !self.provisioner.is_empty() && &*self.provisioner != NO_PROVISIONER && (self.topologies.is_empty() || self.topologies.iter().any(holds))
+        let holds = |term: &Vec<(Symbol, Vec<Symbol>)>| {
+            term.iter().all(|(key, values)| nodes.label(node, *key).is_some_and(|value| values.contains(&value)))
+        };
+        !self.provisioner.is_empty()
+            && &*self.provisioner != NO_PROVISIONER
+            && (self.topologies.is_empty() || self.topologies.iter().any(holds))
     }
 }
 

@@ -65,7 +65,8 @@ impl Writer {
         match step {
             Step::Take { volume, claim, uid } => {
                 let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim, "uid": uid});
-                let patch = json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}}, "spec": {"claimRef": claim}});
+                let patch =
+                    json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}}, "spec": {"claimRef": claim}});
                 self.client.patch(&VOLUMES, "", volume, "", &PatchKind::Merge, &patch).await.map(drop)
             }
             Step::Provision { claim } => {
@@ -80,7 +81,8 @@ impl Writer {
     /// # Errors
     /// The Status of the call.
     pub async fn refuse(&self, pod: &PodName, message: &str, first: bool, nominated: Option<&str>) -> Result<(), Status> {
-        let mut condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null});
+        let mut condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null});
         if pod.generation > 0 {
             condition["observedGeneration"] = pod.generation.into();
         }

@@ -43,14 +43,20 @@ fn resources() {
 
 #[test]
 fn nodes() {
-    check("node a cordoned\nnode b taint=k=v:NoSchedule\nnode c disk=hdd\npod p select=disk:ssd",
-        "p: 0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.");
+    check(
+        "node a cordoned\nnode b taint=k=v:NoSchedule\nnode c disk=hdd\npod p select=disk:ssd",
+        "p: 0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+    );
     check("node a taint=k=v:NoExecute\npod p tolerate=k", "p -> a");
     check("node a cordoned\npod p tolerate=node.kubernetes.io/unschedulable", "p -> a");
     check("node a cordoned\npod p {\"tolerations\": [{\"operator\": \"Exists\"}]}", "p -> a");
     check("node a taint=k=v:PreferNoSchedule\nnode b\npod p", "p -> b");
     check("node a taint=k=v:PreferNoSchedule\npod p", "p -> a");
-    let affinity = |expression: &str| format!(r#"{{"affinity": {{"nodeAffinity": {{"requiredDuringSchedulingIgnoredDuringExecution": {{"nodeSelectorTerms": [{expression}]}}}}}}}}"#);
+    let affinity = |expression: &str| {
+        format!(
+            r#"{{"affinity": {{"nodeAffinity": {{"requiredDuringSchedulingIgnoredDuringExecution": {{"nodeSelectorTerms": [{expression}]}}}}}}}}"#
+        )
+    };
     for (term, expected) in [
         (r#"{"matchExpressions": [{"key": "n", "operator": "In", "values": ["2", "3"]}]}"#, "b"),
         (r#"{"matchExpressions": [{"key": "n", "operator": "NotIn", "values": ["1"]}]}"#, "b"),
@@ -64,7 +70,10 @@ fn nodes() {
         check(&format!("node a n=1\nnode b n=2 x=y\npod p {}", affinity(term)), &format!("p -> {expected}"));
     }
     check(
-        &format!("node a cpu=1\nnode b\npod p cpu=2 {}", affinity(r#"{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}"#)),
+        &format!(
+            "node a cpu=1\nnode b\npod p cpu=2 {}",
+            affinity(r#"{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}"#)
+        ),
         "p: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     );
     let preferred = r#"{"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 5, "preference": {"matchExpressions": [{"key": "x", "operator": "Exists"}]}}]}}}"#;
@@ -87,7 +96,9 @@ fn ports() {
         "p: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
     );
     check("node a\nnode b\npod old port=80 on=a\npod p port=80", "p -> b");
-    let other = |ip: &str, protocol: &str| format!(r#"{{"containers": [{{"name": "c", "ports": [{{"hostPort": 80, "hostIP": "{ip}", "protocol": "{protocol}"}}]}}]}}"#);
+    let other = |ip: &str, protocol: &str| {
+        format!(r#"{{"containers": [{{"name": "c", "ports": [{{"hostPort": 80, "hostIP": "{ip}", "protocol": "{protocol}"}}]}}]}}"#)
+    };
     check(&format!("node a\npod old on=a {}\npod p {}", other("127.0.0.1", "TCP"), other("127.0.0.2", "TCP")), "p -> a");
     check(&format!("node a\npod old on=a {}\npod p {}", other("", "TCP"), other("", "UDP")), "p -> a");
 }
@@ -117,14 +128,22 @@ fn pods_near_and_apart() {
     check("node a\npod p app=web near=app:web", "p -> a");
     // Pods that keep each other out count from the moment of the decision.
     let mut world = World::new();
-    format!("{three}pod p1 app=web apart=app:web\npod p2 app=web apart=app:web\npod p3 app=web apart=app:web\npod p4 app=web apart=app:web").lines().for_each(|line| world.line(line));
+    format!(
+        "{three}pod p1 app=web apart=app:web\npod p2 app=web apart=app:web\npod p3 app=web apart=app:web\npod p4 app=web apart=app:web"
+    )
+    .lines()
+    .for_each(|line| world.line(line));
     let last = "p4: 0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.";
     assert!(world.decide().ends_with(last));
 }
 
 #[test]
 fn namespaces() {
-    let term = |rest: &str| format!(r#"{{"affinity": {{"podAntiAffinity": {{"requiredDuringSchedulingIgnoredDuringExecution": [{{"topologyKey": "kubernetes.io/hostname", "labelSelector": {{"matchLabels": {{"app": "web"}}}}{rest}}}]}}}}}}"#);
+    let term = |rest: &str| {
+        format!(
+            r#"{{"affinity": {{"podAntiAffinity": {{"requiredDuringSchedulingIgnoredDuringExecution": [{{"topologyKey": "kubernetes.io/hostname", "labelSelector": {{"matchLabels": {{"app": "web"}}}}{rest}}}]}}}}}}"#
+        )
+    };
     let lines = "namespace ns team=a\nnamespace other team=b\nnode a\nnode b cpu=100\npod x in=other app=web on=b\n";
     check(&format!("{lines}pod p cpu=1 {}", term("")), "p -> b");
     check(&format!("{lines}pod p cpu=1 {}", term(r#", "namespaces": ["other"]"#)), "p -> a");
@@ -132,7 +151,13 @@ fn namespaces() {
     check(&format!("{lines}pod p cpu=1 {}", term(r#", "namespaceSelector": {"matchLabels": {"team": "b"}}"#)), "p -> a");
     check(&format!("{lines}pod p cpu=1 {}", term(r#", "namespaceSelector": {"matchLabels": {"team": "a"}}"#)), "p -> b");
     // Labels of a namespace that change count at once, for pods that run as well.
-    check(&format!("{lines}pod q on=a {}\nnamespace other team=a\npod p in=other app=web", term(r#", "namespaceSelector": {"matchLabels": {"team": "a"}}"#)), "p -> b");
+    check(
+        &format!(
+            "{lines}pod q on=a {}\nnamespace other team=a\npod p in=other app=web",
+            term(r#", "namespaceSelector": {"matchLabels": {"team": "a"}}"#)
+        ),
+        "p -> b",
+    );
 }
 
 #[test]
@@ -147,7 +172,11 @@ fn spread() {
     check(&format!("{zones}node c zone=1 disk=ssd\npod x app=web on=a\npod p by=zone app=web spread=app:web select=disk:ssd"), "p -> c");
     // Pods that are going do not count.
     check(&format!("{zones}pod x app=web on=a\npod z app=web on=b going\npod p by=zone app=web spread=app:web"), "p -> b");
-    let min = |domains: i32| format!(r#"{{"topologySpreadConstraints": [{{"maxSkew": 1, "minDomains": {domains}, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {{"matchLabels": {{"app": "web"}}}}}}]}}"#);
+    let min = |domains: i32| {
+        format!(
+            r#"{{"topologySpreadConstraints": [{{"maxSkew": 1, "minDomains": {domains}, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {{"matchLabels": {{"app": "web"}}}}}}]}}"#
+        )
+    };
     check(&format!("node a zone=1\npod x app=web on=a\npod p app=web {}", min(1)), "p -> a");
     check(
         &format!("node a zone=1\npod x app=web on=a\npod p app=web {}", min(2)),
@@ -167,10 +196,20 @@ fn volumes() {
     let not_helpful = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
     let nodes = "node a\nnode b\n";
     check(&format!("{nodes}pod p claim=x"), &format!("p: 0/2 nodes are available: persistentvolumeclaim \"x\" not found. {not_helpful}"));
-    check(&format!("{nodes}claim x\npod p claim=x"), &format!("p: 0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. {not_helpful}"));
-    check(&format!("{nodes}volume v {{\"spec\": {{{on_b}}}}}\nclaim x {{\"spec\": {{\"volumeName\": \"v\"}}, \"status\": {{\"phase\": \"Bound\"}}}}\npod p claim=x"), "p -> b");
     check(
-        &format!("node a\nvolume v {{\"spec\": {{{on_b}}}}}\nclaim x {{\"spec\": {{\"volumeName\": \"v\"}}, \"status\": {{\"phase\": \"Bound\"}}}}\npod p claim=x"),
+        &format!("{nodes}claim x\npod p claim=x"),
+        &format!("p: 0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. {not_helpful}"),
+    );
+    check(
+        &format!(
+            "{nodes}volume v {{\"spec\": {{{on_b}}}}}\nclaim x {{\"spec\": {{\"volumeName\": \"v\"}}, \"status\": {{\"phase\": \"Bound\"}}}}\npod p claim=x"
+        ),
+        "p -> b",
+    );
+    check(
+        &format!(
+            "node a\nvolume v {{\"spec\": {{{on_b}}}}}\nclaim x {{\"spec\": {{\"volumeName\": \"v\"}}, \"status\": {{\"phase\": \"Bound\"}}}}\npod p claim=x"
+        ),
         "p: 0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
     );
     check(&format!("{class}node a\nclaim x {{\"spec\": {{\"storageClassName\": \"late\"}}}}\npod p claim=x"), "p -> a");
@@ -179,7 +218,9 @@ fn volumes() {
         &format!("p: 0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind. {not_helpful}"),
     );
     check(
-        &format!("{class}{nodes}volume v {{\"spec\": {{\"storageClassName\": \"local\", \"capacity\": {{\"storage\": \"2Gi\"}}, {on_b}}}}}\nclaim x {{\"spec\": {{\"storageClassName\": \"local\", \"resources\": {{\"requests\": {{\"storage\": \"1Gi\"}}}}}}}}\npod p claim=x"),
+        &format!(
+            "{class}{nodes}volume v {{\"spec\": {{\"storageClassName\": \"local\", \"capacity\": {{\"storage\": \"2Gi\"}}, {on_b}}}}}\nclaim x {{\"spec\": {{\"storageClassName\": \"local\", \"resources\": {{\"requests\": {{\"storage\": \"1Gi\"}}}}}}}}\npod p claim=x"
+        ),
         "p -> b",
     );
     let once = "claim x {\"spec\": {\"volumeName\": \"v\", \"accessModes\": [\"ReadWriteOncePod\"]}, \"status\": {\"phase\": \"Bound\"}}\nvolume v\n";

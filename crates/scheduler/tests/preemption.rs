@@ -57,11 +57,18 @@ fn the_least_important_go() {
 fn the_cheapest_node_is_cleared() {
     let two = "0/2 nodes are available: 2 Insufficient cpu.";
     // Least important victims.
-    check("node a cpu=1\nnode b cpu=1\npod x cpu=1 on=a priority=3\npod y cpu=1 on=b priority=1\npod p cpu=1 priority=5", &format!("p: {two} b ! y"));
+    check(
+        "node a cpu=1\nnode b cpu=1\npod x cpu=1 on=a priority=3\npod y cpu=1 on=b priority=1\npod p cpu=1 priority=5",
+        &format!("p: {two} b ! y"),
+    );
     // Fewest victims.
-    check("node a cpu=1\nnode b cpu=1\npod x cpu=500m on=a\npod y cpu=500m on=a\npod z cpu=1 on=b\npod p cpu=1 priority=5", &format!("p: {two} b ! z"));
+    check(
+        "node a cpu=1\nnode b cpu=1\npod x cpu=500m on=a\npod y cpu=500m on=a\npod z cpu=1 on=b\npod p cpu=1 priority=5",
+        &format!("p: {two} b ! z"),
+    );
     // Budgets before all.
-    let mut world = world("node a cpu=1\nnode b cpu=1\npod x cpu=1 on=a priority=1 app=kept\npod y cpu=1 on=b priority=2\npod p cpu=1 priority=5");
+    let mut world =
+        world("node a cpu=1\nnode b cpu=1\npod x cpu=1 on=a priority=1 app=kept\npod y cpu=1 on=b priority=2\npod p cpu=1 priority=5");
     let selector = LabelSelector::parse("app=kept").unwrap();
     world.budgets.push(Budget { namespace: "ns".into(), selector, allowed: 0, disrupted: Default::default() });
     assert_eq!(world.decide(), format!("p: {two} b ! y"));

@@ -80,7 +80,12 @@ fn check(world: &World) {
         let name = cluster.nodes.name(*node);
         let here: Vec<_> = cluster.pods().filter(|(_, pod)| pod.bound.as_ref() == Some(name)).map(|(_, pod)| pod).collect();
         for resource in [Resource::CPU, Resource::PODS] {
-            let sum: i64 = here.iter().flat_map(|pod| &pod.shape.requests.amounts).filter(|(one, _)| *one == resource).map(|(_, amount)| *amount).sum();
+            let sum: i64 = here
+                .iter()
+                .flat_map(|pod| &pod.shape.requests.amounts)
+                .filter(|(one, _)| *one == resource)
+                .map(|(_, amount)| *amount)
+                .sum();
             assert_eq!(cluster.nodes.requested(*node, resource), sum);
             assert!(sum <= cluster.nodes.allocatable(*node, resource), "{name} is overfull");
         }
@@ -89,7 +94,10 @@ fn check(world: &World) {
         for pod in &here {
             let spread_or_anti = pod.shape.anti_affinity.iter().map(|counter| cluster.topology.counter(*counter));
             for counter in spread_or_anti {
-                assert_eq!(counter.on_node(*node), here.iter().filter(|other| other.shape.key.labels == pod.shape.key.labels).count() as u32);
+                assert_eq!(
+                    counter.on_node(*node),
+                    here.iter().filter(|other| other.shape.key.labels == pod.shape.key.labels).count() as u32
+                );
                 assert_eq!(counter.on_node(*node), 1, "{name} has two that want to be apart");
             }
         }

@@ -122,7 +122,12 @@ impl World {
 }
 
 fn scheduled(pod: &Value) -> &Value {
-    pod["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "PodScheduled").unwrap_or(&Value::Null)
+    pod["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "PodScheduled")
+        .unwrap_or(&Value::Null)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,17 +135,26 @@ async fn pods_are_bound_or_told_why_not() {
     let world = World::start().await;
     world.pod("p", "1", Value::Null).await;
     let pod = world.until_pod("it is told", "p", |pod| scheduled(pod)["status"] == "False").await;
-    assert_eq!((&scheduled(&pod)["reason"], &scheduled(&pod)["message"]), (&json!("Unschedulable"), &json!("no nodes available to schedule pods")));
+    assert_eq!(
+        (&scheduled(&pod)["reason"], &scheduled(&pod)["message"]),
+        (&json!("Unschedulable"), &json!("no nodes available to schedule pods"))
+    );
     assert!(scheduled(&pod)["lastTransitionTime"].is_string(), "{pod}");
     // A node that is too small changes the reason, one that fits ends the wait.
     world.node("small", "500m").await;
-    let small = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let small =
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     world.until_pod("the reason follows", "p", |pod| scheduled(pod)["message"] == small).await;
     world.node("large", "2").await;
     let pod = world.until_pod("it is bound", "p", |pod| pod["spec"]["nodeName"] == "large").await;
     assert_eq!(scheduled(&pod)["status"], "True");
-    let said = |events: &[Value], reason: &str, message: &str| events.iter().any(|event| event["reason"] == reason && event["message"] == message);
-    let events = world.until("events tell", &EVENTS, |events| said(events, "Scheduled", "Successfully assigned default/p to large") && said(events, "FailedScheduling", small)).await;
+    let said =
+        |events: &[Value], reason: &str, message: &str| events.iter().any(|event| event["reason"] == reason && event["message"] == message);
+    let events = world
+        .until("events tell", &EVENTS, |events| {
+            said(events, "Scheduled", "Successfully assigned default/p to large") && said(events, "FailedScheduling", small)
+        })
+        .await;
     let scheduled = events.iter().find(|event| event["reason"] == "Scheduled").unwrap();
     assert_eq!((&scheduled["type"], &scheduled["source"]["component"]), (&json!("Normal"), &json!("default-scheduler")));
     // Gates hold a pod back until the last is gone; other schedulers' pods are left alone.
@@ -171,7 +185,13 @@ async fn important_pods_make_room() {
     assert_eq!(condition["message"], "default-scheduler: preempting to accommodate a higher priority pod");
     world.until_pod("the node is reserved", "high", |pod| pod["status"]["nominatedNodeName"] == "a").await;
     let told = format!("Preempted by pod {} on node a", high["metadata"]["uid"].as_str().unwrap());
-    world.until("the victim is told", &EVENTS, |events| events.iter().any(|event| event["reason"] == "Preempted" && event["message"] == told && event["involvedObject"]["uid"] == low["metadata"]["uid"])).await;
+    world
+        .until("the victim is told", &EVENTS, |events| {
+            events.iter().any(|event| {
+                event["reason"] == "Preempted" && event["message"] == told && event["involvedObject"]["uid"] == low["metadata"]["uid"]
+            })
+        })
+        .await;
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     world.admin.delete(&PODS, "default", "low", &now).await.unwrap();
     world.until_pod("the room is used", "high", |pod| pod["spec"]["nodeName"] == "a").await;
@@ -187,7 +207,8 @@ async fn many_pods_fill_nodes_evenly() {
     for name in pods {
         world.pod(&name.await, "500m", Value::Null).await;
     }
-    let pods = world.until("all are bound", &PODS, |pods| pods.len() == 80 && pods.iter().all(|pod| pod["spec"]["nodeName"].is_string())).await;
+    let pods =
+        world.until("all are bound", &PODS, |pods| pods.len() == 80 && pods.iter().all(|pod| pod["spec"]["nodeName"].is_string())).await;
     for name in ["a", "b", "c", "d"] {
         assert_eq!(pods.iter().filter(|pod| pod["spec"]["nodeName"] == name).count(), 20);
     }
@@ -197,14 +218,23 @@ async fn many_pods_fill_nodes_evenly() {
 async fn volumes_are_made_where_the_pod_goes() {
     let world = World::start().await;
     world.node("a", "1").await;
-    world.create("/apis/storage.k8s.io/v1/storageclasses", json!({"metadata": {"name": "late"}, "provisioner": "example.com", "volumeBindingMode": "WaitForFirstConsumer"})).await;
+    world
+        .create(
+            "/apis/storage.k8s.io/v1/storageclasses",
+            json!({"metadata": {"name": "late"}, "provisioner": "example.com", "volumeBindingMode": "WaitForFirstConsumer"}),
+        )
+        .await;
     let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
     world.pod("p", "100m", volumes).await;
     let missing = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     world.until_pod("the claim is missed", "p", |pod| scheduled(pod)["message"] == missing).await;
     let size = json!({"requests": {"storage": "1Gi"}});
     world.create("/api/v1/namespaces/default/persistentvolumeclaims", json!({"metadata": {"name": "data"}, "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"], "resources": size}})).await;
-    world.until("the provisioner is told", &CLAIMS, |claims| claims.iter().any(|claim| claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] == "a")).await;
+    world
+        .until("the provisioner is told", &CLAIMS, |claims| {
+            claims.iter().any(|claim| claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] == "a")
+        })
+        .await;
     // What the provisioner and the controller of volumes do.
     let volume = json!({
         "metadata": {"name": "made"},

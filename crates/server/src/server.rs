@@ -154,7 +154,8 @@ impl Server {
 
     /// Whether a stored object has to be written again, for the encryption that is in force or the version that is stored.
     pub(crate) fn is_stale(&self, served: &Served, entry: &store::Entry) -> bool {
-        crate::steps::convert::is_stored_otherwise(served, entry) || self.config.security.encryption.as_ref().is_some_and(|encryption| encryption.is_stale(entry, self.store.mvcc().revision()))
+        crate::steps::convert::is_stored_otherwise(served, entry)
+            || self.config.security.encryption.as_ref().is_some_and(|encryption| encryption.is_stale(entry, self.store.mvcc().revision()))
     }
 
     /// How far the server is, now and later.

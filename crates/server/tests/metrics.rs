@@ -68,7 +68,9 @@ async fn a_scrape_is_the_text_format_and_has_the_usual_names() {
     assert_eq!(reply.headers()["content-type"], client::metrics::CONTENT_TYPE);
     let samples = parse(std::str::from_utf8(reply.body()).unwrap());
     let value = |name: &str, wanted: &[(&str, &str)]| {
-        let found = samples.iter().find(|(known, labels, _)| known == name && wanted.iter().all(|(label, value)| labels.get(*label).is_some_and(|known| known == value)));
+        let found = samples.iter().find(|(known, labels, _)| {
+            known == name && wanted.iter().all(|(label, value)| labels.get(*label).is_some_and(|known| known == value))
+        });
         found.unwrap_or_else(|| panic!("no {name} {wanted:?}")).2
     };
     let created = [("resource", "secrets"), ("verb", "POST"), ("code", "201")];
@@ -82,7 +84,9 @@ async fn a_scrape_is_the_text_format_and_has_the_usual_names() {
     assert_eq!(value("knarr_store_commit_duration_seconds_bucket", &[("le", "+Inf")]), committed);
     assert!(value("knarr_store_batch_size_sum", &[]) >= value("knarr_store_batch_size_count", &[]));
     assert!(value("knarr_store_sync_duration_seconds_count", &[]) >= 1.0);
-    for name in ["revision", "objects", "live_bytes", "history_floor", "history_events", "history_bytes", "watchers", "log_bytes"].map(|name| format!("knarr_store_{name}")) {
+    for name in ["revision", "objects", "live_bytes", "history_floor", "history_events", "history_bytes", "watchers", "log_bytes"]
+        .map(|name| format!("knarr_store_{name}"))
+    {
         value(&name, &[]);
     }
     assert!(value("knarr_store_revision", &[]) >= value("knarr_store_history_floor", &[]));

@@ -271,7 +271,12 @@ async fn certificate_requests_keep_metadata_of_every_way_in_and_decisions_of_one
     for (what, path, conditions, code) in [
         ("a decision is final", &approval, json!([]), 422),
         ("only approval decides", &status, json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]), 422),
-        ("decisions exclude each other", &approval, json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]), 422),
+        (
+            "decisions exclude each other",
+            &approval,
+            json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]),
+            422,
+        ),
     ] {
         let patch = json!({"status": {"conditions": conditions}});
         let (found, answer) = test.call(Method::PATCH, path, MERGE, patch.to_string()).await;

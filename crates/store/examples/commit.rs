@@ -14,13 +14,8 @@ const SIZE: usize = 1024;
 const RUN: Duration = Duration::from_secs(3);
 
 fn main() {
-    let dir = std::env::args()
-        .nth(1)
-        .map_or_else(|| PathBuf::from("target/commit-example"), PathBuf::from);
-    println!(
-        "{:>8} {:>10} {:>9} {:>9} {:>12} {:>7}",
-        "clients", "commits/s", "p50 us", "p99 us", "cpu us each", "batch"
-    );
+    let dir = std::env::args().nth(1).map_or_else(|| PathBuf::from("target/commit-example"), PathBuf::from);
+    println!("{:>8} {:>10} {:>9} {:>9} {:>12} {:>7}", "clients", "commits/s", "p50 us", "p99 us", "cpu us each", "batch");
     for clients in [1, 8, 32, 64] {
         // A leftover of an earlier run would be opened.
         let _ = std::fs::remove_dir_all(&dir);
@@ -36,18 +31,12 @@ fn run(dir: &std::path::Path, clients: usize) {
         bytes.extend_from_slice(&raw);
         Ok((bytes.into(), Header::default()))
     });
-    let store =
-        Arc::new(Embedded::open(Options::new(dir, stamp, "example")).expect("the directory opens"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build();
+    let store = Arc::new(Embedded::open(Options::new(dir, stamp, "example")).expect("the directory opens"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
     let runtime = runtime.expect("a runtime starts");
     let cpu = cpu_time();
     let begun = Instant::now();
-    let tasks: Vec<_> = (0..clients)
-        .map(|client| runtime.spawn(client_loop(store.clone(), client)))
-        .collect();
+    let tasks: Vec<_> = (0..clients).map(|client| runtime.spawn(client_loop(store.clone(), client))).collect();
     let mut latencies: Vec<Duration> = Vec::new();
     for task in tasks {
         latencies.extend(runtime.block_on(task).expect("a client ends"));
@@ -76,14 +65,7 @@ async fn client_loop(store: Arc<Embedded>, client: usize) -> Vec<Duration> {
     while begun.elapsed() < RUN {
         let key = kind.key(format!("default/c{client}-{}", round % 500));
         let sent = Instant::now();
-        let change = Change {
-            key,
-            expect: Expect::Any,
-            op: Op::Put {
-                raw: raw.clone(),
-                ttl: None,
-            },
-        };
+        let change = Change { key, expect: Expect::Any, op: Op::Put { raw: raw.clone(), ttl: None } };
         store.commit(change).await.expect("a commit works");
         latencies.push(sent.elapsed());
         round += 1;
@@ -94,8 +76,5 @@ async fn client_loop(store: Arc<Embedded>, client: usize) -> Vec<Duration> {
 /// Processor time of this process.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -46,29 +46,17 @@ pub enum Op {
 impl Change {
     /// Makes an object that must not be there yet.
     pub fn create(key: Key, raw: Bytes) -> Change {
-        Change {
-            key,
-            expect: Expect::Absent,
-            op: Op::Put { raw, ttl: None },
-        }
+        Change { key, expect: Expect::Absent, op: Op::Put { raw, ttl: None } }
     }
 
     /// Replaces the version made by `revision`.
     pub fn replace(key: Key, revision: Revision, raw: Bytes) -> Change {
-        Change {
-            key,
-            expect: Expect::Revision(revision),
-            op: Op::Put { raw, ttl: None },
-        }
+        Change { key, expect: Expect::Revision(revision), op: Op::Put { raw, ttl: None } }
     }
 
     /// Removes the version made by `revision`.
     pub fn delete(key: Key, revision: Revision) -> Change {
-        Change {
-            key,
-            expect: Expect::Revision(revision),
-            op: Op::Delete,
-        }
+        Change { key, expect: Expect::Revision(revision), op: Op::Delete }
     }
 
     /// Gives the object a time to live. Means nothing for a deletion.

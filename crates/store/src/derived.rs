@@ -39,26 +39,14 @@ struct Account {
 
 impl Default for DerivedCache {
     fn default() -> DerivedCache {
-        let account = Account {
-            used: 0.into(),
-            slots: 0.into(),
-            limit: SMALLEST_LIMIT.into(),
-        };
-        DerivedCache {
-            account: Arc::new(account),
-            filled: Mutex::default(),
-        }
+        let account = Account { used: 0.into(), slots: 0.into(), limit: SMALLEST_LIMIT.into() };
+        DerivedCache { account: Arc::new(account), filled: Mutex::default() }
     }
 }
 
 impl DerivedCache {
     /// The bytes of `entry` in `form`: those that are kept, or those that `make` makes now.
-    pub fn get_or_make<E>(
-        &self,
-        entry: &Arc<Entry>,
-        form: Form,
-        make: impl FnOnce(&Entry) -> Result<Bytes, E>,
-    ) -> Result<Bytes, E> {
+    pub fn get_or_make<E>(&self, entry: &Arc<Entry>, form: Form, make: impl FnOnce(&Entry) -> Result<Bytes, E>) -> Result<Bytes, E> {
         if let Some(bytes) = entry.derived.get(form) {
             return Ok(bytes);
         }
@@ -81,9 +69,7 @@ impl DerivedCache {
 
     /// Follows the size of what is stored: a tenth of it may be kept again in other forms.
     pub(crate) fn set_live(&self, live: usize) {
-        self.account
-            .limit
-            .store((live / 10).max(SMALLEST_LIMIT), Ordering::Relaxed);
+        self.account.limit.store((live / 10).max(SMALLEST_LIMIT), Ordering::Relaxed);
     }
 
     fn keep(&self, entry: &Arc<Entry>, form: Form, bytes: Bytes) {
@@ -108,11 +94,7 @@ impl DerivedCache {
         }
         // A weak reference holds the memory of its dead entry, so the dead ones may not pile up.
         if filled.len() > 64 + 2 * self.account.slots.load(Ordering::Relaxed) {
-            filled.retain(|entry| {
-                entry
-                    .upgrade()
-                    .is_some_and(|entry| entry.derived.0.lock().is_some())
-            });
+            filled.retain(|entry| entry.upgrade().is_some_and(|entry| entry.derived.0.lock().is_some()));
         }
     }
 }
@@ -124,11 +106,7 @@ pub(crate) struct DerivedSlot(Mutex<Option<Box<Forms>>>);
 impl DerivedSlot {
     fn get(&self, form: Form) -> Option<Bytes> {
         let slot = self.0.lock();
-        slot.as_ref()?
-            .forms
-            .iter()
-            .find(|(kept, _)| *kept == form)
-            .map(|(_, bytes)| bytes.clone())
+        slot.as_ref()?.forms.iter().find(|(kept, _)| *kept == form).map(|(_, bytes)| bytes.clone())
     }
 }
 
@@ -147,10 +125,7 @@ struct Forms {
 impl Forms {
     fn open(account: Arc<Account>) -> Forms {
         account.slots.fetch_add(1, Ordering::Relaxed);
-        Forms {
-            forms: SmallVec::new(),
-            account,
-        }
+        Forms { forms: SmallVec::new(), account }
     }
 
     fn add(&mut self, form: Form, bytes: Bytes) {
@@ -176,13 +151,7 @@ mod tests {
 
     fn entry(name: &str) -> Arc<Entry> {
         let key = Kind::new("/registry/pods/").key(name);
-        Arc::new(Entry::new(
-            key,
-            Revision(1),
-            Revision(1),
-            Bytes::from_static(b"{}"),
-            Header::default(),
-        ))
+        Arc::new(Entry::new(key, Revision(1), Revision(1), Bytes::from_static(b"{}"), Header::default()))
     }
 
     fn make(cache: &DerivedCache, entry: &Arc<Entry>, form: u32, size: usize) -> bool {
@@ -191,13 +160,7 @@ mod tests {
             made = true;
             Ok::<_, ()>(Bytes::from(vec![0; size]))
         };
-        assert_eq!(
-            cache
-                .get_or_make(entry, Form(form), made_now)
-                .unwrap()
-                .len(),
-            size
-        );
+        assert_eq!(cache.get_or_make(entry, Form(form), made_now).unwrap().len(), size);
         made
     }
 

@@ -32,22 +32,8 @@ pub struct Entry {
 impl Entry {
     /// An entry as the store makes it; also for readers that keep entries of their own, such as a
     /// cache that is fed over the network.
-    pub fn new(
-        key: Key,
-        revision: Revision,
-        created: Revision,
-        bytes: Bytes,
-        header: Header,
-    ) -> Entry {
-        Entry {
-            key,
-            revision,
-            created,
-            expires: None,
-            bytes,
-            header,
-            derived: DerivedSlot::default(),
-        }
+    pub fn new(key: Key, revision: Revision, created: Revision, bytes: Bytes, header: Header) -> Entry {
+        Entry { key, revision, created, expires: None, bytes, header, derived: DerivedSlot::default() }
     }
 
     /// Bytes of memory that this version holds, roughly, without derived forms.
@@ -88,17 +74,7 @@ impl Event {
 
     /// Memory that only the history keeps for this event.
     pub(crate) fn weight(&self) -> usize {
-        let deleted = if self.kind == EventKind::Delete {
-            self.entry.weight()
-        } else {
-            0
-        };
-        size_of::<Event>()
-            + 16
-            + deleted
-            + self
-                .previous
-                .as_ref()
-                .map_or(0, |previous| previous.weight())
+        let deleted = if self.kind == EventKind::Delete { self.entry.weight() } else { 0 };
+        size_of::<Event>() + 16 + deleted + self.previous.as_ref().map_or(0, |previous| previous.weight())
     }
 }

@@ -43,10 +43,7 @@ impl Header {
 
     /// The value of a selectable field, empty where the object has none.
     pub fn field(&self, name: &str) -> &str {
-        self.fields
-            .iter()
-            .find(|(field, _)| **field == *name)
-            .map_or("", |(_, value)| value)
+        self.fields.iter().find(|(field, _)| **field == *name).map_or("", |(_, value)| value)
     }
 
     /// The projection, if it is a `T`.
@@ -64,11 +61,7 @@ impl Header {
         self.name.len()
             + self.namespace.len()
             + self.uid.len()
-            + self
-                .labels
-                .iter()
-                .map(|(k, v)| k.len() + v.len() + 32)
-                .sum::<usize>()
+            + self.labels.iter().map(|(k, v)| k.len() + v.len() + 32).sum::<usize>()
             + self.owners.iter().map(OwnerRef::weight).sum::<usize>()
             + self.finalizers.iter().map(|f| f.len() + 16).sum::<usize>()
             + self.fields.iter().map(|(_, v)| v.len() + 32).sum::<usize>()
@@ -110,10 +103,6 @@ pub struct OwnerRef {
 
 impl OwnerRef {
     fn weight(&self) -> usize {
-        size_of::<OwnerRef>()
-            + self.uid.len()
-            + self.api_version.len()
-            + self.kind.len()
-            + self.name.len()
+        size_of::<OwnerRef>() + self.uid.len() + self.api_version.len() + self.kind.len() + self.name.len()
     }
 }

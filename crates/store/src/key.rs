@@ -48,26 +48,17 @@ impl Kind {
 
     /// The key of one object: `rest` is `namespace/name`, or the name of an object without namespace.
     pub fn key(&self, rest: impl Into<Arc<str>>) -> Key {
-        Key {
-            kind: self.clone(),
-            rest: rest.into(),
-        }
+        Key { kind: self.clone(), rest: rest.into() }
     }
 
     /// All objects of this kind.
     pub fn all(&self) -> Prefix {
-        Prefix {
-            kind: self.clone(),
-            scope: Scope::Kind,
-        }
+        Prefix { kind: self.clone(), scope: Scope::Kind }
     }
 
     /// The objects of this kind in one namespace.
     pub fn namespace(&self, namespace: &str) -> Prefix {
-        Prefix {
-            kind: self.clone(),
-            scope: Scope::Namespace(format!("{namespace}/").into()),
-        }
+        Prefix { kind: self.clone(), scope: Scope::Namespace(format!("{namespace}/").into()) }
     }
 }
 
@@ -124,24 +115,17 @@ pub struct Key {
 impl Key {
     /// The namespace part, empty for an object without one.
     pub fn namespace(&self) -> &str {
-        self.rest
-            .rsplit_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.rest.rsplit_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// The name part.
     pub fn name(&self) -> &str {
-        self.rest
-            .rsplit_once('/')
-            .map_or(&*self.rest, |(_, name)| name)
+        self.rest.rsplit_once('/').map_or(&*self.rest, |(_, name)| name)
     }
 
     /// The prefix that covers this key alone.
     pub fn alone(&self) -> Prefix {
-        Prefix {
-            kind: self.kind.clone(),
-            scope: Scope::Name(self.rest.clone()),
-        }
+        Prefix { kind: self.kind.clone(), scope: Scope::Name(self.rest.clone()) }
     }
 }
 

@@ -40,9 +40,7 @@ use futures_util::future::BoxFuture;
 pub use change::{Change, Expect, Op, Outcome};
 pub use derived::{DerivedCache, Form};
 pub use entry::{Entry, Event, EventKind};
-pub use error::{
-    CipherError, CommitError, CompactError, OpenError, ReadError, StampError, WatchError,
-};
+pub use error::{CipherError, CommitError, CompactError, OpenError, ReadError, StampError, WatchError};
 pub use header::{Header, OwnerRef};
 pub use key::{Key, Kind, Prefix, Revision, Scope};
 pub use metrics::Metrics;
@@ -59,8 +57,7 @@ pub use read::{At, Found, Limit, Page, Range};
 /// * It accepts its own output and then replaces the revision in it: the last object is stamped again
 ///   when it is deleted, and at start every object is stamped from its stored bytes.
 /// * The bytes it returns own exactly their length of memory, for they stay as long as the object.
-pub type Stamp =
-    Arc<dyn Fn(&Key, Bytes, Revision) -> Result<(Bytes, Header), StampError> + Send + Sync>;
+pub type Stamp = Arc<dyn Fn(&Key, Bytes, Revision) -> Result<(Bytes, Header), StampError> + Send + Sync>;
 
 /// Encryption at rest: applied to values on their way to and from the disk (or etcd), never in memory.
 ///
@@ -90,19 +87,10 @@ impl Cipher for Plain {
 /// The store as everyone above it sees it. Six methods, all on bytes.
 pub trait Store: Send + Sync {
     /// One object.
-    fn get<'a>(
-        &'a self,
-        key: &'a Key,
-        at: At,
-    ) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>>;
+    fn get<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>>;
 
     /// The objects of a range in the order of their keys, all as they were at one revision.
-    fn list(
-        &self,
-        range: Range,
-        at: At,
-        limit: Limit,
-    ) -> BoxFuture<'_, Result<Found<Page>, ReadError>>;
+    fn list(&self, range: Range, at: At, limit: Limit) -> BoxFuture<'_, Result<Found<Page>, ReadError>>;
 
     /// Compare and put, or compare and delete. A lost race is an outcome, not an error.
     ///
@@ -111,8 +99,7 @@ pub trait Store: Send + Sync {
 
     /// Every change under `prefix` after revision `after`, as a cursor into the one history. A
     /// revision that has not been reached yet is waited for.
-    fn watch(&self, prefix: Prefix, after: Revision, filter: Filter)
-    -> Result<Changes, WatchError>;
+    fn watch(&self, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError>;
 
     /// Forgets the history up to and including `before`. Watches and reads from older revisions fail
     /// from then on; a revision that is already forgotten is no error.

@@ -38,15 +38,10 @@ impl Gauge {
 }
 
 /// Upper bounds of the buckets of a histogram of durations, in microseconds.
-pub const DURATION_BOUNDS: [u64; 14] = [
-    50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600,
-    1_638_400,
-];
+pub const DURATION_BOUNDS: [u64; 14] = [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600, 1_638_400];
 
 /// Upper bounds of the buckets of a histogram of sizes.
-pub const SIZE_BOUNDS: [u64; 14] = [
-    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
-];
+pub const SIZE_BOUNDS: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 /// How often a value fell between two bounds. The one histogram of all components; `client::metrics` writes it as text.
 #[derive(Debug)]
@@ -70,11 +65,7 @@ pub struct HistogramValues {
 impl Histogram {
     /// One without values; the bounds rise.
     pub fn new(bounds: &'static [u64]) -> Histogram {
-        Histogram {
-            bounds,
-            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
-            sum: AtomicU64::new(0),
-        }
+        Histogram { bounds, buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
     }
 
     /// Counts a value.
@@ -99,11 +90,7 @@ impl Histogram {
                 buckets.push((*bound, count));
             }
         }
-        HistogramValues {
-            buckets,
-            count,
-            sum: self.sum.load(Ordering::Relaxed),
-        }
+        HistogramValues { buckets, count, sum: self.sum.load(Ordering::Relaxed) }
     }
 }
 
@@ -172,10 +159,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts how a commit ends and how long it takes.
-    pub(crate) async fn count_commit(
-        &self,
-        commit: impl Future<Output = Result<Outcome, CommitError>>,
-    ) -> Result<Outcome, CommitError> {
+    pub(crate) async fn count_commit(&self, commit: impl Future<Output = Result<Outcome, CommitError>>) -> Result<Outcome, CommitError> {
         let begun = Instant::now();
         let outcome = commit.await;
         match &outcome {

@@ -35,10 +35,7 @@ pub struct Range {
 
 impl From<Prefix> for Range {
     fn from(prefix: Prefix) -> Range {
-        Range {
-            prefix,
-            start_after: None,
-        }
+        Range { prefix, start_after: None }
     }
 }
 
@@ -53,17 +50,11 @@ pub struct Limit {
 
 impl Limit {
     /// Everything.
-    pub const NONE: Limit = Limit {
-        entries: usize::MAX,
-        count_remaining: false,
-    };
+    pub const NONE: Limit = Limit { entries: usize::MAX, count_remaining: false };
 
     /// A page of at most this many, with the number of those left.
     pub fn page(entries: usize) -> Limit {
-        Limit {
-            entries,
-            count_remaining: true,
-        }
+        Limit { entries, count_remaining: true }
     }
 }
 

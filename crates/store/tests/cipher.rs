@@ -30,9 +30,7 @@ impl Cipher for Mask {
             return Ok(stored.clone());
         };
         match masked {
-            [mask, masked @ ..] if self.keys.contains(mask) => {
-                Ok(masked.iter().map(|byte| byte ^ mask).collect())
-            }
+            [mask, masked @ ..] if self.keys.contains(mask) => Ok(masked.iter().map(|byte| byte ^ mask).collect()),
             _ => Err(CipherError(format!("no key for {key}"))),
         }
     }
@@ -42,17 +40,13 @@ fn open(disk: &MemoryDisk, keys: &[u8]) -> Result<Embedded, OpenError> {
     let mut options = options(disk);
     options.snapshot_after = Some(2000);
     if !keys.is_empty() {
-        options.cipher = Arc::new(Mask {
-            keys: keys.to_vec(),
-        });
+        options.cipher = Arc::new(Mask { keys: keys.to_vec() });
     }
     Embedded::open(options)
 }
 
 fn readable(disk: &MemoryDisk) -> bool {
-    disk.paths()
-        .iter()
-        .any(|path| disk.read(path).windows(6).any(|bytes| bytes == b"secret"))
+    disk.paths().iter().any(|path| disk.read(path).windows(6).any(|bytes| bytes == b"secret"))
 }
 
 #[tokio::test]
@@ -61,10 +55,7 @@ async fn nothing_can_be_read_on_disk() {
     let store = open(&disk, &[0x55]).unwrap();
     let mut round = 0;
     while store.metrics().snapshots.get() < 2 {
-        store
-            .commit(put(&format!("{}", round % 10), &format!("secret {round}")))
-            .await
-            .unwrap();
+        store.commit(put(&format!("{}", round % 10), &format!("secret {round}"))).await.unwrap();
         round += 1;
     }
     store.commit(delete("3")).await.unwrap();
@@ -73,10 +64,7 @@ async fn nothing_can_be_read_on_disk() {
     drop(store);
     assert!(!readable(&disk));
     assert_eq!(content(&open(&disk, &[0x55]).unwrap()), expected);
-    assert!(matches!(
-        open(&disk, &[0x66]),
-        Err(OpenError::Cipher { .. })
-    ));
+    assert!(matches!(open(&disk, &[0x66]), Err(OpenError::Cipher { .. })));
 }
 
 #[tokio::test]
@@ -88,10 +76,7 @@ async fn it_can_be_turned_on_and_its_key_be_changed() {
         assert_eq!(content(&store), expected);
         // Every snapshot writes everything with the newest key; the one before it goes with the next.
         while store.metrics().snapshots.get() < 3 {
-            store
-                .commit(put(&format!("{life}"), "secret"))
-                .await
-                .unwrap();
+            store.commit(put(&format!("{life}"), "secret")).await.unwrap();
         }
         expected = content(&store);
         drop(store);

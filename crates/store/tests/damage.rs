@@ -14,16 +14,9 @@ const FIRST_LOG: &str = "/data/log-00000000000000000001";
 fn written() -> (MemoryDisk, Vec<Vec<String>>) {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut states = vec![content(&store)];
-    for change in [
-        put("a", "red"),
-        put("b", "a longer value, so that records differ"),
-        delete("a"),
-        put("a", "blue"),
-    ] {
+    for change in [put("a", "red"), put("b", "a longer value, so that records differ"), delete("a"), put("a", "blue")] {
         runtime.block_on(store.commit(change)).unwrap();
         states.push(content(&store));
     }
@@ -37,9 +30,7 @@ fn reopened(disk: &MemoryDisk, path: &str, bytes: Vec<u8>) -> Result<Vec<String>
     let store = Embedded::open(options(&disk))?;
     let found = content(&store);
     // It goes on from there, and what is written then is found again.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(store.commit(put("after", "x"))).unwrap();
     let with_more = content(&store);
     drop(store);
@@ -59,10 +50,7 @@ fn a_log_that_ends_at_any_byte_is_cut_there() {
                 bytes.resize(log.len() + 1000, 0);
             }
             let found = reopened(&disk, FIRST_LOG, bytes).unwrap();
-            let state = states
-                .iter()
-                .position(|state| *state == found)
-                .expect("a state between two records");
+            let state = states.iter().position(|state| *state == found).expect("a state between two records");
             assert!(state >= whole, "a longer log has no less");
             whole = state;
         }
@@ -98,12 +86,7 @@ fn damage_is_named_with_its_place() {
     let mut log = disk.read(Path::new(FIRST_LOG));
     log[72 + 12 + 20] ^= 1;
     let error = reopened(&disk, FIRST_LOG, log).unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!(
-            "{FIRST_LOG} is damaged at byte 72: the checksum of a record is wrong"
-        )),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("{FIRST_LOG} is damaged at byte 72: the checksum of a record is wrong")), "{error}");
 }
 
 #[test]
@@ -112,10 +95,7 @@ fn a_newer_format_is_refused_in_one_line() {
     let mut log = disk.read(Path::new(FIRST_LOG));
     log[8] = 9;
     let error = reopened(&disk, FIRST_LOG, log).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        format!("{FIRST_LOG} has format 9, written by test; this program knows up to 1")
-    );
+    assert_eq!(error, format!("{FIRST_LOG} has format 9, written by test; this program knows up to 1"));
 }
 
 /// A disk with two snapshots and the logs since the older one, and what is stored.
@@ -124,23 +104,15 @@ fn with_snapshots() -> (MemoryDisk, Vec<PathBuf>, Vec<String>) {
     let mut options = options(&disk);
     options.snapshot_after = Some(2000);
     let store = Embedded::open(options).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut round = 0;
     while store.metrics().snapshots.get() < 3 {
-        runtime
-            .block_on(store.commit(put(&format!("{}", round % 40), &format!("value {round}"))))
-            .unwrap();
+        runtime.block_on(store.commit(put(&format!("{}", round % 40), &format!("value {round}")))).unwrap();
         round += 1;
     }
     let found = content(&store);
     drop(store);
-    let snapshots: Vec<_> = disk
-        .paths()
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("snapshot-"))
-        .collect();
+    let snapshots: Vec<_> = disk.paths().into_iter().filter(|path| path.to_string_lossy().contains("snapshot-")).collect();
     assert_eq!(snapshots.len(), 2, "the newest and the one before");
     (disk, snapshots, found)
 }
@@ -155,11 +127,7 @@ fn a_damaged_snapshot_costs_nothing() {
         bytes[place] ^= 0x10;
         disk.replace(&snapshots[1], bytes);
         assert_eq!(content(&open(&disk)), expected, "byte {place}");
-        assert!(
-            disk.paths()
-                .iter()
-                .any(|path| path.extension().is_some_and(|ending| ending == "damaged"))
-        );
+        assert!(disk.paths().iter().any(|path| path.extension().is_some_and(|ending| ending == "damaged")));
         assert_eq!(content(&open(&disk)), expected, "again");
     }
 }
@@ -172,27 +140,17 @@ fn two_damaged_snapshots_are_refused() {
         bytes.truncate(100);
         disk.replace(snapshot, bytes);
     }
-    assert!(matches!(
-        Embedded::open(options(&disk)),
-        Err(OpenError::Damaged { .. })
-    ));
+    assert!(matches!(Embedded::open(options(&disk)), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
 fn a_missing_log_is_refused() {
     let (disk, _, _) = with_snapshots();
-    let logs: Vec<_> = disk
-        .paths()
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("log-"))
-        .collect();
+    let logs: Vec<_> = disk.paths().into_iter().filter(|path| path.to_string_lossy().contains("log-")).collect();
     assert!(logs.len() >= 2);
     let disk = disk.after_power_loss(Unsynced::Kept);
     store::embedded::files::FileLayer::remove(&disk, logs.last().unwrap()).unwrap();
-    assert!(matches!(
-        Embedded::open(options(&disk)),
-        Err(OpenError::Damaged { .. })
-    ));
+    assert!(matches!(Embedded::open(options(&disk)), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
@@ -200,15 +158,8 @@ fn a_directory_is_open_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = store::embedded::Options::new(dir.path(), store::suite::stamp(), "test");
     let first = Embedded::open(options.clone()).unwrap();
-    let second = Embedded::open(options.clone())
-        .map(|_| ())
-        .unwrap_err()
-        .to_string();
-    let expected = format!(
-        "data directory {} is in use by pid {}",
-        dir.path().display(),
-        std::process::id()
-    );
+    let second = Embedded::open(options.clone()).map(|_| ()).unwrap_err().to_string();
+    let expected = format!("data directory {} is in use by pid {}", dir.path().display(), std::process::id());
     assert_eq!(second, expected);
     drop(first);
     Embedded::open(options).unwrap();
@@ -220,21 +171,9 @@ fn history_survives_a_restart() {
     let (disk, states) = written();
     let store = open(&disk);
     let now = store.mvcc().revision();
-    let mut changes = store
-        .watch(kind().all(), store::Revision(1), store::Filter::All)
-        .unwrap();
+    let mut changes = store.watch(kind().all(), store::Revision(1), store::Filter::All).unwrap();
     assert_eq!(changes.ready(usize::MAX).unwrap().len() as u64, now.0 - 1);
-    let past = store.mvcc().list_at(
-        &kind().all().into(),
-        At::Exact(store::Revision(now.0 - 1)),
-        store::Limit::NONE,
-    );
-    let past: Vec<_> = past
-        .unwrap()
-        .value
-        .entries
-        .iter()
-        .map(|entry| support::shown(entry))
-        .collect();
+    let past = store.mvcc().list_at(&kind().all().into(), At::Exact(store::Revision(now.0 - 1)), store::Limit::NONE);
+    let past: Vec<_> = past.unwrap().value.entries.iter().map(|entry| support::shown(entry)).collect();
     assert_eq!(past, states[states.len() - 2]);
 }

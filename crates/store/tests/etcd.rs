@@ -34,11 +34,7 @@ fn program() -> Option<PathBuf> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn run(program: &PathBuf, dir: &tempfile::TempDir, port: u16, peer: u16) -> Child {
@@ -47,24 +43,9 @@ fn run(program: &PathBuf, dir: &tempfile::TempDir, port: u16, peer: u16) -> Chil
     Command::new(program)
         .arg("--data-dir")
         .arg(dir.path().join("data"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
-        .args([
-            "--initial-cluster",
-            &format!("default={peer}"),
-            "--log-level",
-            "error",
-        ])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -77,13 +58,7 @@ impl Member {
         let dir = tempfile::tempdir().unwrap();
         let (port, peer) = (free_port(), free_port());
         let process = run(&program, &dir, port, peer);
-        Some(Member {
-            process,
-            program,
-            dir,
-            port,
-            peer,
-        })
+        Some(Member { process, program, dir, port, peer })
     }
 
     fn kill(&mut self) {
@@ -96,10 +71,7 @@ impl Member {
     }
 
     async fn open(&self) -> Arc<Etcd> {
-        let endpoints = vec![
-            format!("http://127.0.0.1:{}", free_port()),
-            format!("http://127.0.0.1:{}", self.port),
-        ];
+        let endpoints = vec![format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", self.port)];
         let mut options = Options::new(endpoints, suite::stamp());
         options.compact_every = None;
         opened(options).await
@@ -124,11 +96,7 @@ impl Drop for Member {
 
 fn put(kind: &Kind, rest: &str, value: &str) -> Change {
     let raw = Bytes::copy_from_slice(value.as_bytes());
-    Change {
-        key: kind.key(rest),
-        expect: Expect::Any,
-        op: Op::Put { raw, ttl: None },
-    }
+    Change { key: kind.key(rest), expect: Expect::Any, op: Op::Put { raw, ttl: None } }
 }
 
 async fn put_until_it_works(store: &Etcd, kind: &Kind, rest: &str, value: &str) -> Revision {
@@ -160,21 +128,11 @@ async fn several_servers_see_the_same() {
     };
     let kind = Kind::new("/registry/pods/");
     let (one, two) = (member.open().await, member.open().await);
-    let mut changes = two
-        .watch(kind.all(), two.mvcc().revision(), Filter::All)
-        .unwrap();
+    let mut changes = two.watch(kind.all(), two.mvcc().revision(), Filter::All).unwrap();
     for round in 0..20 {
         let rest = format!("default/{round}");
-        let entry = one
-            .commit(put(&kind, &rest, "x"))
-            .await
-            .unwrap()
-            .committed()
-            .unwrap();
-        let found = two
-            .list(kind.all().into(), At::Latest, Limit::NONE)
-            .await
-            .unwrap();
+        let entry = one.commit(put(&kind, &rest, "x")).await.unwrap().committed().unwrap();
+        let found = two.list(kind.all().into(), At::Latest, Limit::NONE).await.unwrap();
         assert!(found.revision >= entry.revision);
         assert_eq!(found.value.entries.len(), round + 1);
         assert_eq!(changes.next().await.unwrap().revision, entry.revision);
@@ -183,30 +141,9 @@ async fn several_servers_see_the_same() {
     let three = member.open().await;
     let middle = changes.progress();
     one.commit(put(&kind, "default/more", "x")).await.unwrap();
-    let early = one
-        .list(
-            kind.all().into(),
-            At::Exact(Revision(middle.0 - 10)),
-            Limit::page(4),
-        )
-        .await
-        .unwrap()
-        .value;
-    let late = three
-        .list(
-            kind.all().into(),
-            At::Exact(Revision(middle.0 - 10)),
-            Limit::page(4),
-        )
-        .await
-        .unwrap()
-        .value;
-    let keys = |page: &store::Page| {
-        page.entries
-            .iter()
-            .map(|entry| entry.key.clone())
-            .collect::<Vec<_>>()
-    };
+    let early = one.list(kind.all().into(), At::Exact(Revision(middle.0 - 10)), Limit::page(4)).await.unwrap().value;
+    let late = three.list(kind.all().into(), At::Exact(Revision(middle.0 - 10)), Limit::page(4)).await.unwrap().value;
+    let keys = |page: &store::Page| page.entries.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>();
     assert_eq!(keys(&early), keys(&late));
     assert_eq!((early.more, early.remaining), (late.more, late.remaining));
 }
@@ -224,16 +161,7 @@ async fn a_restart_of_etcd_is_survived() {
     member.kill();
     let down = store.commit(put(&kind, "default/a", "2")).await;
     assert!(down.is_err());
-    assert_eq!(
-        store
-            .mvcc()
-            .get(&kind.key("default/a"))
-            .value
-            .unwrap()
-            .revision,
-        first,
-        "what is known stays readable"
-    );
+    assert_eq!(store.mvcc().get(&kind.key("default/a")).value.unwrap().revision, first, "what is known stays readable");
     while store.failure().is_none() {
         tokio::task::yield_now().await;
     }
@@ -245,10 +173,7 @@ async fn a_restart_of_etcd_is_survived() {
         if event.revision == second {
             break;
         }
-        assert_eq!(
-            &*event.entry.key.rest, "default/a",
-            "the write whose outcome was unknown"
-        );
+        assert_eq!(&*event.entry.key.rest, "default/a", "the write whose outcome was unknown");
     }
 }
 
@@ -279,24 +204,9 @@ async fn over_tls() {
     let process = Command::new(&program)
         .arg("--data-dir")
         .arg(dir.path().join("data"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
-        .args([
-            "--initial-cluster",
-            &format!("default={peer}"),
-            "--log-level",
-            "error",
-        ])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
         .args(["--client-cert-auth", "--trusted-ca-file"])
         .arg(authority_file)
         .arg("--cert-file")
@@ -307,13 +217,7 @@ async fn over_tls() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let member = Member {
-        process,
-        program,
-        dir,
-        port,
-        peer: 0,
-    };
+    let member = Member { process, program, dir, port, peer: 0 };
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority_certificate.der().clone()).unwrap();
@@ -326,10 +230,7 @@ async fn over_tls() {
         .with_client_auth_cert(vec![certificate.der().clone()], own_key)
         .unwrap();
     let mut options = Options::new(vec![client], suite::stamp());
-    assert!(
-        Etcd::open(options.clone()).await.is_err(),
-        "not without certificates"
-    );
+    assert!(Etcd::open(options.clone()).await.is_err(), "not without certificates");
     options.tls = Some(Arc::new(config));
     let store = opened(options).await;
     let kind = Kind::new("/registry/pods/");
@@ -359,18 +260,8 @@ async fn a_watch_that_fell_out_of_history_is_based_anew() {
     put_until_it_works(&other, &kind, "default/changed", "2").await;
     put_until_it_works(&other, &kind, "default/changed", "3").await;
     put_until_it_works(&other, &kind, "default/new", "1").await;
-    let gone = Change {
-        key: kind.key("default/gone"),
-        expect: Expect::Any,
-        op: Op::Delete,
-    };
-    let last = other
-        .commit(gone)
-        .await
-        .unwrap()
-        .committed()
-        .unwrap()
-        .revision;
+    let gone = Change { key: kind.key("default/gone"), expect: Expect::Any, op: Op::Delete };
+    let last = other.commit(gone).await.unwrap().committed().unwrap().revision;
     other.compact(last).await.unwrap();
     drop(other);
     member.kill();
@@ -379,44 +270,17 @@ async fn a_watch_that_fell_out_of_history_is_based_anew() {
 
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let event = tokio::time::timeout(Duration::from_secs(60), changes.next())
-            .await
-            .unwrap()
-            .unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap().unwrap();
         let text = String::from_utf8(event.entry.bytes.to_vec()).unwrap();
         assert!(event.revision > begin && event.revision == event.entry.revision);
-        seen.push((
-            event.entry.key.rest.to_string(),
-            event.kind,
-            suite::value(&text).to_owned(),
-        ));
+        seen.push((event.entry.key.rest.to_string(), event.kind, suite::value(&text).to_owned()));
     }
     use store::EventKind::{Delete, Put};
-    let expected = [
-        ("default/changed", Put, "3"),
-        ("default/new", Put, "1"),
-        ("default/gone", Delete, "1"),
-    ];
-    assert_eq!(
-        seen,
-        expected.map(|(rest, kind, value)| (rest.to_owned(), kind, value.to_owned()))
-    );
-    let between = store
-        .watch(kind.all(), begin.next(), Filter::All)
-        .map(|_| ());
-    assert!(
-        matches!(between, Err(WatchError::TooOld { .. })),
-        "{between:?}"
-    );
-    let found = store
-        .list(kind.all().into(), At::Latest, Limit::NONE)
-        .await
-        .unwrap()
-        .value;
-    let names: Vec<_> = found
-        .entries
-        .iter()
-        .map(|entry| entry.key.name().to_owned())
-        .collect();
+    let expected = [("default/changed", Put, "3"), ("default/new", Put, "1"), ("default/gone", Delete, "1")];
+    assert_eq!(seen, expected.map(|(rest, kind, value)| (rest.to_owned(), kind, value.to_owned())));
+    let between = store.watch(kind.all(), begin.next(), Filter::All).map(|_| ());
+    assert!(matches!(between, Err(WatchError::TooOld { .. })), "{between:?}");
+    let found = store.list(kind.all().into(), At::Latest, Limit::NONE).await.unwrap().value;
+    let names: Vec<_> = found.entries.iter().map(|entry| entry.key.name().to_owned()).collect();
     assert_eq!(names, ["changed", "kept", "new"]);
 }

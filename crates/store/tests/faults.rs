@@ -13,17 +13,12 @@ use support::{MemoryDisk, Unsynced, content, kind, open, options, put};
 async fn a_full_disk_is_an_error_that_passes() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let mut changes = store
-        .watch(kind().all(), store.mvcc().revision(), Filter::All)
-        .unwrap();
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
     disk.set_capacity(Some(disk.used() + 2000));
     let mut committed = Vec::new();
     let mut round = 0;
     let full = loop {
-        match store
-            .commit(put(&format!("{round}"), &"x".repeat(300)))
-            .await
-        {
+        match store.commit(put(&format!("{round}"), &"x".repeat(300))).await {
             Ok(Outcome::Committed(entry)) => committed.push(entry.revision),
             Ok(lost) => panic!("{lost:?}"),
             Err(error) => break error,
@@ -34,39 +29,21 @@ async fn a_full_disk_is_an_error_that_passes() {
     let before = content(&store);
     let now = store.mvcc().revision();
     for _ in 0..3 {
-        let together =
-            (0..5).map(|more| store.commit(put(&format!("more{more}"), &"y".repeat(500))));
+        let together = (0..5).map(|more| store.commit(put(&format!("more{more}"), &"y".repeat(500))));
         for answer in futures_util::future::join_all(together).await {
             assert!(matches!(answer, Err(CommitError::NoSpace)));
         }
     }
-    assert_eq!(
-        (content(&store), store.mvcc().revision()),
-        (before, now),
-        "nothing has changed"
-    );
+    assert_eq!((content(&store), store.mvcc().revision()), (before, now), "nothing has changed");
 
     disk.set_capacity(None);
-    let entry = store
-        .commit(put("again", "x"))
-        .await
-        .unwrap()
-        .committed()
-        .unwrap();
+    let entry = store.commit(put("again", "x")).await.unwrap().committed().unwrap();
     assert_eq!(entry.revision, now.next());
     committed.push(entry.revision);
-    let seen: Vec<_> = changes
-        .ready(usize::MAX)
-        .unwrap()
-        .iter()
-        .map(|event| event.revision)
-        .collect();
+    let seen: Vec<_> = changes.ready(usize::MAX).unwrap().iter().map(|event| event.revision).collect();
     assert_eq!(seen, committed);
     let expected = content(&store);
-    assert_eq!(
-        content(&open(&disk.after_power_loss(Unsynced::Lost))),
-        expected
-    );
+    assert_eq!(content(&open(&disk.after_power_loss(Unsynced::Lost))), expected);
 }
 
 #[tokio::test]
@@ -75,16 +52,11 @@ async fn an_expired_object_goes_when_there_is_space_again() {
     let store = open(&disk);
     let ttl = std::time::Duration::from_millis(50);
     store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
-    let mut changes = store
-        .watch(kind().all(), store.mvcc().revision(), Filter::All)
-        .unwrap();
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
     disk.set_capacity(Some(0));
     // What is reserved is used up first.
     let large = "x".repeat(20_000);
-    assert!(matches!(
-        store.commit(put("b", &large)).await,
-        Err(CommitError::NoSpace)
-    ));
+    assert!(matches!(store.commit(put("b", &large)).await, Err(CommitError::NoSpace)));
     disk.set_capacity(None);
     assert_eq!(&*changes.next().await.unwrap().entry.key.rest, "a");
     assert!(content(&store).is_empty());
@@ -112,10 +84,7 @@ async fn a_snapshot_that_does_not_fit_is_tried_again() {
     }
     disk.set_capacity(None);
     while store.metrics().snapshots.get() == 0 {
-        store
-            .commit(put("a", &format!("{round}{value}")))
-            .await
-            .unwrap();
+        store.commit(put("a", &format!("{round}{value}"))).await.unwrap();
         round += 1;
     }
     let expected = content(&store);
@@ -148,10 +117,7 @@ async fn a_stamp_that_panics_hurts_its_caller_alone() {
         stamp(key, raw, revision)
     });
     let store = Embedded::open(options).unwrap();
-    assert!(matches!(
-        store.commit(put("a", "panic")).await,
-        Err(CommitError::Refused(_))
-    ));
+    assert!(matches!(store.commit(put("a", "panic")).await, Err(CommitError::Refused(_))));
     store.commit(put("a", "x")).await.unwrap();
 }
 
@@ -159,9 +125,7 @@ async fn a_stamp_that_panics_hurts_its_caller_alone() {
 async fn closing_commits_what_is_queued_and_ends_watches() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
-    let mut changes = store
-        .watch(kind().all(), store.mvcc().revision(), Filter::All)
-        .unwrap();
+    let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
     for round in 0..100 {
         drop(store.commit(put(&format!("{round}"), "x")));
     }
@@ -179,13 +143,10 @@ fn writer() {
     let mut options = Options::new(dir, suite::stamp(), "test");
     options.snapshot_after = Some(20_000);
     let store = Embedded::open(options).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         for round in 0u64.. {
-            let together =
-                (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
+            let together = (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
             for answer in futures_util::future::join_all(together).await {
                 let entry = answer.unwrap().committed().unwrap();
                 println!("acknowledged {} {} {round}", entry.revision, entry.key.rest);
@@ -203,20 +164,13 @@ fn killed_at_any_moment() {
     let kills = std::env::var("STORE_TEST_KILLS").map_or(25, |kills| kills.parse().unwrap());
     for life in 0..kills {
         let mut command = Command::new(&program);
-        command
-            .args(["--exact", "writer", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped());
+        command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir.path()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut acknowledged = [const { None }; 4];
         let mut revision = 0;
         lines_before_kill = (lines_before_kill * 7 + life + 5) % 500;
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for (count, line) in lines
-            .map_while(Result::ok)
-            .filter(|line| line.starts_with("ack"))
-            .enumerate()
-        {
+        for (count, line) in lines.map_while(Result::ok).filter(|line| line.starts_with("ack")).enumerate() {
             let words: Vec<&str> = line.split(' ').collect();
             if let [_, at, key, value] = words[..] {
                 revision = at.parse().unwrap();
@@ -231,18 +185,9 @@ fn killed_at_any_moment() {
         let store = Embedded::open(Options::new(dir.path(), suite::stamp(), "test")).unwrap();
         assert!(store.mvcc().revision().0 >= revision);
         for (key, acknowledged) in acknowledged.iter().enumerate() {
-            let found = store
-                .mvcc()
-                .get(&kind().key(format!("{key}")))
-                .value
-                .unwrap();
-            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap())
-                .parse()
-                .unwrap();
-            assert!(
-                Some(found) >= *acknowledged,
-                "{key} is {found}, but {acknowledged:?} was acknowledged"
-            );
+            let found = store.mvcc().get(&kind().key(format!("{key}"))).value.unwrap();
+            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap()).parse().unwrap();
+            assert!(Some(found) >= *acknowledged, "{key} is {found}, but {acknowledged:?} was acknowledged");
         }
     }
 }

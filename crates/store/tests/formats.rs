@@ -46,20 +46,11 @@ async fn write_the_current_format() {
     let store = Embedded::open(options).unwrap();
     let mut round = 0;
     while store.metrics().snapshots.get() < 2 || round % 20 != 5 {
-        store
-            .commit(put(
-                &format!("default/{}", round % 30),
-                &format!("node={round}"),
-            ))
-            .await
-            .unwrap();
+        store.commit(put(&format!("default/{}", round % 30), &format!("node={round}"))).await.unwrap();
         round += 1;
     }
     store.commit(delete("default/3")).await.unwrap();
-    store
-        .commit(put("default/lease", "x").with_ttl(std::time::Duration::from_secs(1 << 33)))
-        .await
-        .unwrap();
+    store.commit(put("default/lease", "x").with_ttl(std::time::Duration::from_secs(1 << 33))).await.unwrap();
     let content = content(&store);
     drop(store);
     fs::write(dir.join("content.txt"), content.join("\n")).unwrap();

@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use store::embedded::Embedded;
-use store::{
-    At, Event, EventKind, Filter, Kind, Limit, Prefix, Range, ReadError, Revision, Store,
-    WatchError,
-};
+use store::{At, Event, EventKind, Filter, Kind, Limit, Prefix, Range, ReadError, Revision, Store, WatchError};
 use support::{MemoryDisk, delete, kind, open, options, put, shown};
 
 /// All states of the past, by revision.
@@ -21,26 +18,11 @@ fn rest(key: u8) -> String {
     format!("{}/{}", ["a", "b", "ab"][usize::from(key) % 3], key / 3)
 }
 
-fn listed(
-    store: &dyn Store,
-    prefix: &Prefix,
-    at: Revision,
-    page: usize,
-) -> Result<Vec<String>, ReadError> {
+fn listed(store: &dyn Store, prefix: &Prefix, at: Revision, page: usize) -> Result<Vec<String>, ReadError> {
     let mut range = Range::from(prefix.clone());
     let mut found = Vec::new();
     loop {
-        let answer = store
-            .mvcc()
-            .list_at(
-                &range,
-                At::Exact(at),
-                Limit {
-                    entries: page,
-                    count_remaining: false,
-                },
-            )?
-            .value;
+        let answer = store.mvcc().list_at(&range, At::Exact(at), Limit { entries: page, count_remaining: false })?.value;
         found.extend(answer.entries.iter().map(|entry| shown(entry)));
         range.start_after = answer.entries.last().map(|entry| entry.key.clone());
         if !answer.more {
@@ -150,21 +132,11 @@ async fn a_slow_watcher_falls_behind_alone() {
     let store = Embedded::open(options).unwrap();
     let begin = store.mvcc().revision();
     let mut slow = store.watch(kind().all(), begin, Filter::All).unwrap();
-    let mut idle = store
-        .watch(kind().namespace("elsewhere"), begin, Filter::All)
-        .unwrap();
+    let mut idle = store.watch(kind().namespace("elsewhere"), begin, Filter::All).unwrap();
     let mut quick = store.watch(kind().all(), begin, Filter::All).unwrap();
     for round in 0..200 {
-        let entry = store
-            .commit(put("a/1", &format!("{round} {}", "x".repeat(500))))
-            .await
-            .unwrap()
-            .committed()
-            .unwrap();
-        assert!(
-            Arc::ptr_eq(&quick.next().await.unwrap().entry, &entry),
-            "one copy of each version"
-        );
+        let entry = store.commit(put("a/1", &format!("{round} {}", "x".repeat(500)))).await.unwrap().committed().unwrap();
+        assert!(Arc::ptr_eq(&quick.next().await.unwrap().entry, &entry), "one copy of each version");
     }
     let floor = store.mvcc().floor();
     assert!(floor > begin);
@@ -179,10 +151,7 @@ async fn a_slow_watcher_falls_behind_alone() {
     assert_eq!(slow.next().await.unwrap_err(), WatchError::TooOld { floor });
     // Nothing has happened to this one, so it has missed nothing.
     store.commit(put("elsewhere/1", "x")).await.unwrap();
-    assert_eq!(
-        shown(&idle.next().await.unwrap().entry),
-        format!("elsewhere/1={}|x", store.mvcc().revision())
-    );
+    assert_eq!(shown(&idle.next().await.unwrap().entry), format!("elsewhere/1={}|x", store.mvcc().revision()));
     assert_eq!(store.metrics().watchers.get(), 3);
     drop((slow, idle, quick));
     assert_eq!(store.metrics().watchers.get(), 0);
@@ -195,24 +164,11 @@ async fn history_has_an_age() {
     options.history.age = Duration::from_millis(20);
     options.history.at_least = Duration::ZERO;
     let store = Embedded::open(options).unwrap();
-    let first = store
-        .commit(put("a", "1"))
-        .await
-        .unwrap()
-        .committed()
-        .unwrap()
-        .revision;
+    let first = store.commit(put("a", "1")).await.unwrap().committed().unwrap().revision;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while store.mvcc().floor() < first {
         assert!(std::time::Instant::now() < deadline);
         store.commit(put("b", "x")).await.unwrap();
     }
-    assert!(
-        store
-            .mvcc()
-            .get_at(&kind().key("a"), At::Latest)
-            .unwrap()
-            .value
-            .is_some()
-    );
+    assert!(store.mvcc().get_at(&kind().key("a"), At::Latest).unwrap().value.is_some());
 }

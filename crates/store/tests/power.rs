@@ -22,12 +22,7 @@ struct Known {
 }
 
 /// Runs the script until it or the power ends. Returns the newest revision that somebody has seen.
-fn run(
-    disk: &MemoryDisk,
-    script: &[Step],
-    known: &mut BTreeMap<String, Known>,
-    snapshots: u64,
-) -> Revision {
+fn run(disk: &MemoryDisk, script: &[Step], known: &mut BTreeMap<String, Known>, snapshots: u64) -> Revision {
     let mut options = options(disk);
     options.snapshot_after = Some(snapshots);
     let Ok(store) = store::embedded::Embedded::open(options) else {
@@ -37,21 +32,13 @@ fn run(
     // Whoever reads after a restart relies on what is there: nothing is only possible any more.
     let found: BTreeMap<String, String> = by_key(&store);
     for (key, known) in &mut *known {
-        *known = Known {
-            acknowledged: found.get(key).cloned(),
-            possible: Vec::new(),
-        };
+        *known = Known { acknowledged: found.get(key).cloned(), possible: Vec::new() };
     }
     let mut seen = store.mvcc().revision();
     let mut changes = store.watch(kind().all(), seen, Filter::All).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for step in script {
-        let sent: Vec<_> = step
-            .iter()
-            .map(|(key, value)| (format!("k{key}"), value.map(|v| format!("v{v}"))))
-            .collect();
+        let sent: Vec<_> = step.iter().map(|(key, value)| (format!("k{key}"), value.map(|v| format!("v{v}")))).collect();
         let answers = sent.iter().map(|(key, value)| match value {
             Some(value) => store.commit(put(key, value)),
             None => store.commit(delete(key)),
@@ -62,10 +49,7 @@ fn run(
             match answer {
                 Ok(Outcome::Committed(entry)) => {
                     seen = seen.max(entry.revision);
-                    *known = Known {
-                        acknowledged: value.map(|_| shown(&entry)),
-                        possible: Vec::new(),
-                    };
+                    *known = Known { acknowledged: value.map(|_| shown(&entry)), possible: Vec::new() };
                 }
                 Ok(Outcome::Lost { current }) => {
                     assert!(current.is_none(), "only deleting nothing loses")
@@ -81,18 +65,12 @@ fn run(
 }
 
 fn by_key(store: &dyn Store) -> BTreeMap<String, String> {
-    content(store)
-        .into_iter()
-        .map(|shown| (shown.split_once('=').unwrap().0.to_owned(), shown))
-        .collect()
+    content(store).into_iter().map(|shown| (shown.split_once('=').unwrap().0.to_owned(), shown)).collect()
 }
 
 fn check(disk: &MemoryDisk, known: &BTreeMap<String, Known>, seen: Revision) {
     let store = open(disk);
-    assert!(
-        store.mvcc().revision() >= seen,
-        "what was seen at {seen} is gone"
-    );
+    assert!(store.mvcc().revision() >= seen, "what was seen at {seen} is gone");
     let found = by_key(&store);
     for (key, known) in known {
         let found = found.get(key);
@@ -102,18 +80,13 @@ fn check(disk: &MemoryDisk, known: &BTreeMap<String, Known>, seen: Revision) {
             (None, None) => true,
             _ => false,
         });
-        assert!(
-            acknowledged || possible,
-            "{key} is {found:?}, but {known:?}"
-        );
+        assert!(acknowledged || possible, "{key} is {found:?}, but {known:?}");
     }
     assert!(found.keys().all(|key| known.contains_key(key)));
 }
 
 fn script() -> Vec<Step> {
-    let mut script: Vec<Step> = (0..12)
-        .map(|round| vec![(round % 5, Some(u16::from(round)))])
-        .collect();
+    let mut script: Vec<Step> = (0..12).map(|round| vec![(round % 5, Some(u16::from(round)))]).collect();
     script.push(vec![(0, None)]);
     script.push((0..8).map(|key| (key, Some(100))).collect());
     script.push(vec![(1, None), (1, Some(200)), (2, None)]);
@@ -126,24 +99,14 @@ fn at_every_operation() {
     let whole = MemoryDisk::default();
     run(&whole, &script(), &mut BTreeMap::new(), 600);
     let operations = whole.operations();
-    assert!(
-        whole
-            .paths()
-            .iter()
-            .any(|path| path.to_string_lossy().contains("snapshot-"))
-    );
+    assert!(whole.paths().iter().any(|path| path.to_string_lossy().contains("snapshot-")));
     for cut in 0..=operations {
         let disk = MemoryDisk::default();
         disk.cut_power_after(cut);
         let mut known = BTreeMap::new();
         let seen = run(&disk, &script(), &mut known, 600);
         let seed = cut as u64;
-        for unsynced in [
-            Unsynced::Lost,
-            Unsynced::Kept,
-            Unsynced::Torn(seed),
-            Unsynced::Torn(!seed),
-        ] {
+        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn(seed), Unsynced::Torn(!seed)] {
             check(&disk.after_power_loss(unsynced), &known, seen);
         }
     }

@@ -49,10 +49,7 @@ impl RemoteControl {
     /// Waits for the outcome. Read the outputs meanwhile.
     pub async fn wait(mut self) -> Result<ExitStatus, StreamError> {
         let mut text = Vec::new();
-        (&mut self.error)
-            .take(LONGEST_STATUS)
-            .read_to_end(&mut text)
-            .await?;
+        (&mut self.error).take(LONGEST_STATUS).read_to_end(&mut text).await?;
         match ExitStatus::from_json(&text) {
             Some(status) => Ok(status),
             None if text.is_empty() && !self.status_object => Ok(ExitStatus::Success),
@@ -64,11 +61,7 @@ impl RemoteControl {
 
 /// Runs exec or attach over a connected stream (TLS done). `request` has method GET, path with query, Host and
 /// authentication; the upgrade headers are added.
-pub async fn remote_command<T>(
-    io: T,
-    request: Request<()>,
-    options: &RemoteCommandOptions,
-) -> Result<RemoteProcess, ClientError>
+pub async fn remote_command<T>(io: T, request: Request<()>, options: &RemoteCommandOptions) -> Result<RemoteProcess, ClientError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -76,11 +69,7 @@ where
     let (_, protocol) = channel_protocols()
         .into_iter()
         .find(|(known, _)| *known == name)
-        .ok_or_else(|| {
-            ClientError::Stream(StreamError::Protocol(format!(
-                "the server chose the protocol {name:?}"
-            )))
-        })?;
+        .ok_or_else(|| ClientError::Stream(StreamError::Protocol(format!("the server chose the protocol {name:?}"))))?;
     let socket = websocket(io, tokio_tungstenite::tungstenite::protocol::Role::Client).await;
     let mut readable = vec![ERROR];
     readable.extend(options.stdout.then_some(STDOUT));
@@ -113,26 +102,18 @@ impl PortForwarder {
         let (io, _) = open_websocket(io, request, TUNNEL).await?;
         let socket = websocket(io, tokio_tungstenite::tungstenite::protocol::Role::Client).await;
         let (connection, _) = Connection::start(Tunnel::new(socket), Role::Client);
-        Ok(Self {
-            connection,
-            next: AtomicU32::new(0),
-        })
+        Ok(Self { connection, next: AtomicU32::new(0) })
     }
 
     /// Opens one connection to a port of the pod.
     pub async fn open(&self, port: u16) -> Result<ForwardedPort, ClientError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let port = port.to_string();
-        let headers =
-            |kind| HeaderList::new(&[("streamtype", kind), ("port", &port), ("requestid", &id)]);
+        let headers = |kind| HeaderList::new(&[("streamtype", kind), ("port", &port), ("requestid", &id)]);
         let error = self.connection.open(headers("error"))?;
         let data = self.connection.open(headers("data"))?;
         // Our side of the error stream has nothing to say: dropping its writer ends it.
-        Ok(ForwardedPort {
-            reader: data.reader,
-            writer: data.writer,
-            error: error.reader,
-        })
+        Ok(ForwardedPort { reader: data.reader, writer: data.writer, error: error.reader })
     }
 
     /// Ends the connection.
@@ -152,11 +133,7 @@ pub struct ForwardedPort {
 }
 
 /// Upgrades a connection to WebSocket; the second result is the protocol that the server chose.
-async fn open_websocket<T>(
-    io: T,
-    request: Request<()>,
-    protocols: &'static str,
-) -> Result<(Raw, String), ClientError>
+async fn open_websocket<T>(io: T, request: Request<()>, protocols: &'static str) -> Result<(Raw, String), ClientError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -165,18 +142,9 @@ where
     let headers = request.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(
-        header::SEC_WEBSOCKET_VERSION,
-        HeaderValue::from_static("13"),
-    );
-    headers.insert(
-        header::SEC_WEBSOCKET_KEY,
-        HeaderValue::from_str(&key).expect("base64 is a header value"),
-    );
-    headers.insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(protocols),
-    );
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).expect("base64 is a header value"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocols));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -187,22 +155,14 @@ where
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), REFUSAL).collect().await;
-        let body = body
-            .map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned())
-            .unwrap_or_default();
+        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         return Err(ClientError::Refused { code, body });
     }
     let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
     if accept.is_none_or(|accept| *accept != derive_accept_key(key.as_bytes())) {
-        return Err(StreamError::Protocol(
-            "the server did not answer as a WebSocket server".into(),
-        )
-        .into());
+        return Err(StreamError::Protocol("the server did not answer as a WebSocket server".into()).into());
     }
-    let chosen = items(response.headers(), header::SEC_WEBSOCKET_PROTOCOL)
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let chosen = items(response.headers(), header::SEC_WEBSOCKET_PROTOCOL).into_iter().next().unwrap_or_default();
     Ok((upgraded(hyper::upgrade::on(&mut response)).await?, chosen))
 }
 

@@ -14,10 +14,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// The header that carries SPDY's inner protocol.
-pub(crate) const PROTOCOL_VERSION: HeaderName =
-    HeaderName::from_static("x-stream-protocol-version");
-const ACCEPTED_VERSIONS: HeaderName =
-    HeaderName::from_static("x-accepted-stream-protocol-versions");
+pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const ACCEPTED_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// The name of SPDY in `Upgrade`.
 pub(crate) const SPDY: &str = "SPDY/3.1";
 
@@ -29,43 +27,26 @@ pub type Rejection = Response<Body>;
 
 /// A body of known content.
 pub fn full_body(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(content.into()).map_err(|never| match never {}).boxed()
 }
 
 pub(crate) fn reject(code: StatusCode, text: &str) -> Rejection {
     let mut response = Response::new(full_body(format!("{text}\n")));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 /// The items of a list header, over all its lines.
 pub(crate) fn items(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
-    let values = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .map(|item| item.trim().to_owned())
-        .filter(|item| !item.is_empty())
-        .collect()
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
 }
 
 fn has_item(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
-    items(headers, name)
-        .iter()
-        .any(|item| item.eq_ignore_ascii_case(wanted))
+    items(headers, name).iter().any(|item| item.eq_ignore_ascii_case(wanted))
 }
 
 /// Whether the request opens a WebSocket.
@@ -89,15 +70,9 @@ pub(crate) fn agree_websocket<B, P: Copy>(
     unnamed: Option<P>,
 ) -> Result<Agreed<P>, Rejection> {
     let headers = request.headers();
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut answer = reject(StatusCode::BAD_REQUEST, "unsupported WebSocket version");
-        answer.headers_mut().insert(
-            header::SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        );
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(answer);
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
@@ -105,54 +80,32 @@ pub(crate) fn agree_websocket<B, P: Copy>(
     };
     let accept = derive_accept_key(key.as_bytes());
     let offered = items(headers, header::SEC_WEBSOCKET_PROTOCOL);
-    let chosen = offered
-        .iter()
-        .find_map(|offer| known.iter().find(|(name, _)| name == offer));
+    let chosen = offered.iter().find_map(|offer| known.iter().find(|(name, _)| name == offer));
     let (name, protocol) = match (chosen, unnamed) {
         (Some((name, protocol)), _) => (Some(*name), *protocol),
         (None, Some(protocol)) if offered.is_empty() => (None, protocol),
         _ => {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            let text = format!(
-                "unable to negotiate protocol: client supports {offered:?}, server accepts {names:?}"
-            );
+            let text = format!("unable to negotiate protocol: client supports {offered:?}, server accepts {names:?}");
             return Err(reject(StatusCode::FORBIDDEN, &text));
         }
     };
     let mut response = switching("websocket");
     let accept = HeaderValue::from_str(&accept).expect("base64 is a header value");
-    response
-        .headers_mut()
-        .insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(name) = name {
-        response.headers_mut().insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(name),
-        );
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
-    Ok(Agreed {
-        response,
-        upgrade: hyper::upgrade::on(&mut request),
-        protocol,
-    })
+    Ok(Agreed { response, upgrade: hyper::upgrade::on(&mut request), protocol })
 }
 
 /// Picks the first of the caller's inner protocols that is `known` for a SPDY connection.
-pub(crate) fn agree_spdy<B>(
-    mut request: Request<B>,
-    known: &[&'static str],
-) -> Result<Agreed<&'static str>, Rejection> {
+pub(crate) fn agree_spdy<B>(mut request: Request<B>, known: &[&'static str]) -> Result<Agreed<&'static str>, Rejection> {
     let offered = items(request.headers(), PROTOCOL_VERSION);
     if offered.is_empty() {
-        return Err(reject(
-            StatusCode::BAD_REQUEST,
-            "unable to upgrade: \"X-Stream-Protocol-Version\" is required",
-        ));
+        return Err(reject(StatusCode::BAD_REQUEST, "unable to upgrade: \"X-Stream-Protocol-Version\" is required"));
     }
-    let Some(chosen) = offered
-        .iter()
-        .find_map(|offer| known.iter().find(|name| **name == offer))
-    else {
+    let Some(chosen) = offered.iter().find_map(|offer| known.iter().find(|name| **name == offer)) else {
         let list = |names: &[&str]| names.join(" ");
         let offers: Vec<&str> = offered.iter().map(String::as_str).collect();
         let text = format!(
@@ -162,50 +115,30 @@ pub(crate) fn agree_spdy<B>(
         );
         let mut answer = reject(StatusCode::FORBIDDEN, &text);
         for name in known {
-            answer
-                .headers_mut()
-                .append(ACCEPTED_VERSIONS, HeaderValue::from_static(name));
+            answer.headers_mut().append(ACCEPTED_VERSIONS, HeaderValue::from_static(name));
         }
         return Err(answer);
     };
     let headers = request.headers();
-    if !has_item(headers, header::CONNECTION, "upgrade")
-        || !has_item(headers, header::UPGRADE, SPDY)
-    {
-        return Err(reject(
-            StatusCode::BAD_REQUEST,
-            "unable to upgrade: missing upgrade headers in request",
-        ));
+    if !has_item(headers, header::CONNECTION, "upgrade") || !has_item(headers, header::UPGRADE, SPDY) {
+        return Err(reject(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request"));
     }
     let mut response = switching(SPDY);
-    response
-        .headers_mut()
-        .insert(PROTOCOL_VERSION, HeaderValue::from_static(chosen));
-    Ok(Agreed {
-        response,
-        upgrade: hyper::upgrade::on(&mut request),
-        protocol: chosen,
-    })
+    response.headers_mut().insert(PROTOCOL_VERSION, HeaderValue::from_static(chosen));
+    Ok(Agreed { response, upgrade: hyper::upgrade::on(&mut request), protocol: chosen })
 }
 
 fn switching(protocol: &'static str) -> Response<Body> {
     let mut response = Response::new(full_body(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    response
-        .headers_mut()
-        .insert(header::UPGRADE, HeaderValue::from_static(protocol));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(protocol));
     response
 }
 
 /// The names of the channel protocols for `agree_websocket`.
 pub(crate) fn channel_protocols() -> Vec<(&'static str, ChannelProtocol)> {
-    ChannelProtocol::ALL
-        .iter()
-        .map(|protocol| (protocol.name, *protocol))
-        .collect()
+    ChannelProtocol::ALL.iter().map(|protocol| (protocol.name, *protocol)).collect()
 }
 
 /// An upgraded connection as a byte stream.
@@ -213,10 +146,7 @@ pub(crate) type Raw = TokioIo<Upgraded>;
 
 /// Waits for the upgrade.
 pub(crate) async fn upgraded(upgrade: OnUpgrade) -> Result<Raw, StreamError> {
-    upgrade
-        .await
-        .map(TokioIo::new)
-        .map_err(StreamError::Upgrade)
+    upgrade.await.map(TokioIo::new).map_err(StreamError::Upgrade)
 }
 
 /// Puts WebSocket framing on an upgraded connection.

@@ -24,12 +24,7 @@ pub(crate) const READ_AHEAD: usize = 32;
 /// One piece on its way out. `C` is what the protocol sends besides data.
 pub(crate) enum Piece<C> {
     /// Data of a channel; `fin` ends the channel.
-    Data {
-        channel: u32,
-        bytes: Bytes,
-        fin: bool,
-        _permit: Option<OwnedSemaphorePermit>,
-    },
+    Data { channel: u32, bytes: Bytes, fin: bool, _permit: Option<OwnedSemaphorePermit> },
     /// Something of the protocol's own.
     Control(C),
     /// The connection ends here.
@@ -44,10 +39,7 @@ pub(crate) struct Outbox<C> {
 
 impl<C> Clone for Outbox<C> {
     fn clone(&self) -> Self {
-        Self {
-            sender: self.sender.clone(),
-            permits: self.permits.clone(),
-        }
+        Self { sender: self.sender.clone(), permits: self.permits.clone() }
     }
 }
 
@@ -55,13 +47,7 @@ impl<C: Send + 'static> Outbox<C> {
     /// The way in and the end that the writing task holds.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Piece<C>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (
-            Self {
-                sender,
-                permits: Arc::new(Semaphore::new(WAITING)),
-            },
-            receiver,
-        )
+        (Self { sender, permits: Arc::new(Semaphore::new(WAITING)) }, receiver)
     }
 
     /// Puts a control piece in; false when the connection is gone.
@@ -71,14 +57,7 @@ impl<C: Send + 'static> Outbox<C> {
 
     /// Puts data in without waiting for room: for small things that end something.
     pub(crate) fn data(&self, channel: u32, bytes: Bytes, fin: bool) -> bool {
-        self.sender
-            .send(Piece::Data {
-                channel,
-                bytes,
-                fin,
-                _permit: None,
-            })
-            .is_ok()
+        self.sender.send(Piece::Data { channel, bytes, fin, _permit: None }).is_ok()
     }
 
     /// Ends the connection after everything put in so far.
@@ -90,12 +69,7 @@ impl<C: Send + 'static> Outbox<C> {
     /// A writer for one channel.
     pub(crate) fn writer(&self, channel: u32) -> ChannelWriter<C> {
         let permits = PollSemaphore::new(self.permits.clone());
-        ChannelWriter {
-            outbox: self.clone(),
-            permits,
-            channel,
-            ended: false,
-        }
+        ChannelWriter { outbox: self.clone(), permits, channel, ended: false }
     }
 }
 
@@ -116,11 +90,7 @@ impl<C: Send + 'static> ChannelWriter<C> {
 }
 
 impl<C: Send + 'static> AsyncWrite for ChannelWriter<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         if self.ended || self.outbox.sender.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -130,17 +100,9 @@ impl<C: Send + 'static> AsyncWrite for ChannelWriter<C> {
         let permit = ready!(self.permits.poll_acquire(context));
         let size = buffer.len().min(PIECE);
         let bytes = Bytes::copy_from_slice(&buffer[..size]);
-        let piece = Piece::Data {
-            channel: self.channel,
-            bytes,
-            fin: false,
-            _permit: permit,
-        };
+        let piece = Piece::Data { channel: self.channel, bytes, fin: false, _permit: permit };
         let sent = self.outbox.sender.send(piece);
-        Poll::Ready(
-            sent.map(|()| size)
-                .map_err(|_| io::ErrorKind::BrokenPipe.into()),
-        )
+        Poll::Ready(sent.map(|()| size).map_err(|_| io::ErrorKind::BrokenPipe.into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -172,22 +134,12 @@ impl ChannelReader {
     /// A reader and what feeds it.
     pub(crate) fn new() -> (ChannelFeed, Self) {
         let (sender, pieces) = mpsc::channel(READ_AHEAD);
-        (
-            sender,
-            Self {
-                pieces,
-                current: Bytes::new(),
-            },
-        )
+        (sender, Self { pieces, current: Bytes::new() })
     }
 }
 
 impl AsyncRead for ChannelReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.current.is_empty() {
             match ready!(self.pieces.poll_recv(context)) {
                 Some(piece) => self.current = piece?,

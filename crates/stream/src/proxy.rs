@@ -15,19 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Whether the request asks for an upgrade (`Connection: upgrade` with an `Upgrade` header).
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     let connection = items(headers, header::CONNECTION);
-    connection
-        .iter()
-        .any(|item| item.eq_ignore_ascii_case("upgrade"))
-        && headers.contains_key(header::UPGRADE)
+    connection.iter().any(|item| item.eq_ignore_ascii_case("upgrade")) && headers.contains_key(header::UPGRADE)
 }
 
 /// Sends the request over `target` (connected, TLS done) and relays the answer. URI (path and query), `Host` and
 /// authentication headers must already be the target's; hop-by-hop headers of the upgrade are kept.
 /// The request's body is relayed too, so that this also serves plain requests.
-pub async fn proxy_upgrade<B, T>(
-    mut request: Request<B>,
-    target: T,
-) -> Result<Response<Body>, ProxyError>
+pub async fn proxy_upgrade<B, T>(mut request: Request<B>, target: T) -> Result<Response<Body>, ProxyError>
 where
     B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -38,26 +32,19 @@ where
     *request.version_mut() = http::Version::HTTP_11;
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map(http::Uri::from).unwrap_or_default();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(target))
-        .await
-        .map_err(ProxyError::Backend)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(target)).await.map_err(ProxyError::Backend)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to a backend ended");
         }
     });
-    let mut response = sender
-        .send_request(request)
-        .await
-        .map_err(ProxyError::Backend)?;
+    let mut response = sender.send_request(request).await.map_err(ProxyError::Backend)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(BodyExt::boxed));
     }
     let Some(from_caller) = upgrade else {
         // Nobody asked for it: relaying it would leave the two sides with different ideas of the connection.
-        let mut answer = Response::new(full_body(
-            "the backend switched protocols without being asked\n",
-        ));
+        let mut answer = Response::new(full_body("the backend switched protocols without being asked\n"));
         *answer.status_mut() = StatusCode::BAD_GATEWAY;
         return Ok(answer);
     };

@@ -1,8 +1,6 @@
 //! One remote command, whatever protocol carries it.
 
-use crate::negotiate::{
-    Agreed, agree_spdy, agree_websocket, channel_protocols, is_websocket, upgraded, websocket,
-};
+use crate::negotiate::{Agreed, agree_spdy, agree_websocket, channel_protocols, is_websocket, upgraded, websocket};
 use crate::spdy::{self, Connection, Stream};
 use crate::ws::{ChannelProtocol, Channels, Side};
 use crate::{Body, ExitStatus, Rejection, RemoteCommandOptions, TerminalSize};
@@ -21,12 +19,7 @@ pub(crate) const ERROR: u8 = 3;
 pub(crate) const RESIZE: u8 = 4;
 
 /// Versions of the inner protocol over SPDY, best first.
-const SPDY_VERSIONS: [&str; 4] = [
-    "v4.channel.k8s.io",
-    "v3.channel.k8s.io",
-    "v2.channel.k8s.io",
-    "channel.k8s.io",
-];
+const SPDY_VERSIONS: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// Terminal sizes that may wait; a caller that nobody listens to loses the rest.
 const SIZES: usize = 64;
 /// Longest JSON of a terminal size.
@@ -60,15 +53,8 @@ pub struct StatusSink {
 }
 
 enum Way {
-    Spdy {
-        connection: Connection,
-        error: ByteWriter,
-        status_object: bool,
-    },
-    WebSocket {
-        channels: Channels,
-        protocol: ChannelProtocol,
-    },
+    Spdy { connection: Connection, error: ByteWriter, status_object: bool },
+    WebSocket { channels: Channels, protocol: ChannelProtocol },
 }
 
 impl StatusSink {
@@ -79,11 +65,7 @@ impl StatusSink {
             return Ok(());
         };
         match way {
-            Way::Spdy {
-                connection,
-                mut error,
-                status_object,
-            } => {
+            Way::Spdy { connection, mut error, status_object } => {
                 if let Some(text) = wording(&status, status_object) {
                     error.write_all(text.as_bytes()).await?;
                 }
@@ -110,11 +92,7 @@ impl Drop for StatusSink {
 }
 
 fn wording(status: &ExitStatus, status_object: bool) -> Option<String> {
-    if status_object {
-        Some(status.to_json())
-    } else {
-        status.to_legacy_text()
-    }
+    if status_object { Some(status.to_json()) } else { status.to_legacy_text() }
 }
 
 /// Becomes the command once the connection is upgraded and the caller has opened its streams. Spawn it.
@@ -127,27 +105,15 @@ pub fn accept_remote_command<B>(
     options: RemoteCommandOptions,
 ) -> Result<(Response<Body>, Pending<RemoteCommand>), Rejection> {
     if is_websocket(&request) {
-        let agreed = agree_websocket(
-            request,
-            &channel_protocols(),
-            Some(ChannelProtocol::UNNAMED),
-        )?;
-        let Agreed {
-            response,
-            upgrade,
-            protocol,
-        } = agreed;
+        let agreed = agree_websocket(request, &channel_protocols(), Some(ChannelProtocol::UNNAMED))?;
+        let Agreed { response, upgrade, protocol } = agreed;
         let pending = async move {
             let socket = websocket(upgraded(upgrade).await?, Role::Server).await;
             over_websocket(socket, protocol, &options)
         };
         return Ok((response, Box::pin(pending)));
     }
-    let Agreed {
-        response,
-        upgrade,
-        protocol,
-    } = agree_spdy(request, &SPDY_VERSIONS)?;
+    let Agreed { response, upgrade, protocol } = agree_spdy(request, &SPDY_VERSIONS)?;
     let pending = async move {
         let io = upgraded(upgrade).await?;
         let (connection, streams) = Connection::start(io, spdy::Role::Server);
@@ -190,9 +156,7 @@ where
         stderr: options.stderr.then(|| channels.writer(STDERR)),
         resize: resize.expect("the channel was asked for"),
         closed: channels.closed.clone(),
-        status: StatusSink {
-            way: Some(Way::WebSocket { channels, protocol }),
-        },
+        status: StatusSink { way: Some(Way::WebSocket { channels, protocol }) },
     })
 }
 
@@ -204,13 +168,7 @@ async fn over_spdy(
 ) -> Result<RemoteCommand, StreamError> {
     let with_resize = options.tty && matches!(version, "v4.channel.k8s.io" | "v3.channel.k8s.io");
     let (mut stdin, mut stdout, mut stderr, mut error, mut resize) = (None, None, None, None, None);
-    let wanted = [
-        true,
-        options.stdin,
-        options.stdout,
-        options.stderr,
-        with_resize,
-    ];
+    let wanted = [true, options.stdin, options.stdout, options.stderr, with_resize];
     let mut missing = wanted.iter().filter(|wanted| **wanted).count();
     while missing > 0 {
         let stream = streams.recv().await.ok_or(StreamError::Closed)?;
@@ -247,13 +205,7 @@ async fn over_spdy(
         stderr: stderr.map(|stream| stream.writer),
         resize,
         closed: connection.closed(),
-        status: StatusSink {
-            way: Some(Way::Spdy {
-                connection,
-                error,
-                status_object: version == "v4.channel.k8s.io",
-            }),
-        },
+        status: StatusSink { way: Some(Way::Spdy { connection, error, status_object: version == "v4.channel.k8s.io" }) },
     })
 }
 
@@ -271,8 +223,7 @@ fn read_sizes(mut reader: ByteReader) -> mpsc::Receiver<TerminalSize> {
     tokio::spawn(async move {
         let mut buffer = Vec::new();
         loop {
-            let mut values =
-                serde_json::Deserializer::from_slice(&buffer).into_iter::<TerminalSize>();
+            let mut values = serde_json::Deserializer::from_slice(&buffer).into_iter::<TerminalSize>();
             let mut used = 0;
             while let Some(Ok(size)) = values.next() {
                 used = values.byte_offset();
@@ -280,8 +231,7 @@ fn read_sizes(mut reader: ByteReader) -> mpsc::Receiver<TerminalSize> {
                 let _ = sender.try_send(size);
             }
             buffer.drain(..used);
-            if buffer.len() > LONGEST_SIZE || !matches!(reader.read_buf(&mut buffer).await, Ok(1..))
-            {
+            if buffer.len() > LONGEST_SIZE || !matches!(reader.read_buf(&mut buffer).await, Ok(1..)) {
                 return;
             }
         }

@@ -23,20 +23,12 @@ pub enum ExitStatus {
 impl ExitStatus {
     /// By exit code.
     pub fn from_code(code: i32) -> Self {
-        if code == 0 {
-            Self::Success
-        } else {
-            Self::ExitCode(code)
-        }
+        if code == 0 { Self::Success } else { Self::ExitCode(code) }
     }
 
     /// An internal error.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::Failure {
-            message: format!("Internal error occurred: {}", message.into()),
-            reason: "InternalError".into(),
-            code: 500,
-        }
+        Self::Failure { message: format!("Internal error occurred: {}", message.into()), reason: "InternalError".into(), code: 500 }
     }
 
     /// The Status object that protocols from v4 on send.
@@ -50,11 +42,7 @@ impl ExitStatus {
                 "reason": "NonZeroExitCode",
                 "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
             }),
-            Self::Failure {
-                message,
-                reason,
-                code,
-            } => json!({
+            Self::Failure { message, reason, code } => json!({
                 "metadata": {},
                 "status": "Failure",
                 "message": message,
@@ -85,20 +73,14 @@ impl ExitStatus {
             return None;
         }
         let causes = status["details"]["causes"].as_array();
-        let exit = causes
-            .into_iter()
-            .flatten()
-            .find(|cause| cause["reason"] == "ExitCode");
+        let exit = causes.into_iter().flatten().find(|cause| cause["reason"] == "ExitCode");
         if let Some(code) = exit.and_then(|cause| cause["message"].as_str()?.parse().ok()) {
             return Some(Self::ExitCode(code));
         }
         Some(Self::Failure {
             message: status["message"].as_str().unwrap_or_default().to_owned(),
             reason: status["reason"].as_str().unwrap_or_default().to_owned(),
-            code: status["code"]
-                .as_u64()
-                .and_then(|code| u16::try_from(code).ok())
-                .unwrap_or(500),
+            code: status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
         })
     }
 }
@@ -113,21 +95,9 @@ mod tests {
 
     #[test]
     fn statuses_round_trip() {
-        let failure = ExitStatus::Failure {
-            message: "m".into(),
-            reason: "NotFound".into(),
-            code: 404,
-        };
-        for status in [
-            ExitStatus::Success,
-            ExitStatus::ExitCode(137),
-            failure,
-            ExitStatus::internal("x"),
-        ] {
-            assert_eq!(
-                ExitStatus::from_json(status.to_json().as_bytes()),
-                Some(status)
-            );
+        let failure = ExitStatus::Failure { message: "m".into(), reason: "NotFound".into(), code: 404 };
+        for status in [ExitStatus::Success, ExitStatus::ExitCode(137), failure, ExitStatus::internal("x")] {
+            assert_eq!(ExitStatus::from_json(status.to_json().as_bytes()), Some(status));
         }
         assert_eq!(ExitStatus::from_json(b"{}"), None);
         assert_eq!(ExitStatus::from_code(0), ExitStatus::Success);

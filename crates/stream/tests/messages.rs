@@ -30,8 +30,7 @@ async fn open(protocols: &str) -> (String, TcpStream) {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (connection, _) = listener.accept().await.unwrap();
-        let serving = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(connection), service_fn(answer));
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service_fn(answer));
         serving.with_upgrades().await.unwrap();
     });
     let mut connection = TcpStream::connect(address).await.unwrap();
@@ -40,37 +39,22 @@ async fn open(protocols: &str) -> (String, TcpStream) {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
     );
     if !protocols.is_empty() {
-        head.push_str(&format!(
-            "{}: {protocols}\r\n",
-            header::SEC_WEBSOCKET_PROTOCOL
-        ));
+        head.push_str(&format!("{}: {protocols}\r\n", header::SEC_WEBSOCKET_PROTOCOL));
     }
-    connection
-        .write_all(format!("{head}\r\n").as_bytes())
-        .await
-        .unwrap();
+    connection.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         answer.push(connection.read_u8().await.unwrap());
     }
-    (
-        String::from_utf8(answer).unwrap().to_lowercase(),
-        connection,
-    )
+    (String::from_utf8(answer).unwrap().to_lowercase(), connection)
 }
 
 #[tokio::test]
 async fn protocols_and_frames() {
-    for (offered, agreed) in [
-        ("binary.k8s.io", "binary.k8s.io"),
-        ("other, base64.binary.k8s.io", "base64.binary.k8s.io"),
-        ("", ""),
-    ] {
+    for (offered, agreed) in [("binary.k8s.io", "binary.k8s.io"), ("other, base64.binary.k8s.io", "base64.binary.k8s.io"), ("", "")] {
         let (head, connection) = open(offered).await;
         assert!(head.starts_with("http/1.1 101"), "{offered}: {head}");
-        let named = head
-            .lines()
-            .find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+        let named = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
         assert_eq!(named.unwrap_or(""), agreed);
         let mut socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
         let first = socket.next().await.unwrap().unwrap();

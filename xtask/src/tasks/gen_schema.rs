@@ -90,12 +90,7 @@ fn line(fact: &Value, number: u32, embedded: &[u32]) -> Result<String> {
     let default = fact.get("default").map(Value::to_string).unwrap_or_default();
     let shape = shape(fact["type"].as_str().context("type")?);
     let merge_key = fact["patchMergeKey"].as_str().unwrap_or("");
-    Ok(format!(
-        "{number}\t{}\t{shape}\t{flags}\t{default}\t{merge_key}\t{}\t{}",
-        embedded.join(","),
-        list("listMapKeys"),
-        list("enum"),
-    ))
+    Ok(format!("{number}\t{}\t{shape}\t{flags}\t{default}\t{merge_key}\t{}\t{}", embedded.join(","), list("listMapKeys"), list("enum"),))
 }
 
 /// `map[string][]string(X)` becomes `map:[]string`.

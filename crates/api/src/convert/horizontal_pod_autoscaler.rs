@@ -24,7 +24,12 @@ pub(super) fn to_v1(object: &mut Object) {
     if let Some(percent) = cpu.and_then(|index| metrics[index]["resource"]["target"]["averageUtilization"].as_i64()) {
         spec.insert("targetCPUUtilizationPercentage".into(), percent.into());
     }
-    let others: Vec<Value> = metrics.into_iter().enumerate().filter(|(index, _)| Some(*index) != cpu).map(|(_, metric)| older(&metric, "target", "target")).collect();
+    let others: Vec<Value> = metrics
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| Some(*index) != cpu)
+        .map(|(_, metric)| older(&metric, "target", "target"))
+        .collect();
     let status = object.map_at_mut(&["status"]);
     let current = take_list(status, "currentMetrics");
     let cpu = current.iter().map(as_map).position(|metric| is_cpu_percent(metric, "current"));
@@ -32,7 +37,8 @@ pub(super) fn to_v1(object: &mut Object) {
         status.insert("currentCPUUtilizationPercentage".into(), percent.into());
     }
     let current: Vec<Value> = current.iter().map(|metric| older(metric, "current", "current")).collect();
-    let current_is_cpu_alone = current.len() == 1 && cpu.is_some() && !current[0]["resource"].get("currentAverageValue").is_some_and(|value| value != "0");
+    let current_is_cpu_alone =
+        current.len() == 1 && cpu.is_some() && !current[0]["resource"].get("currentAverageValue").is_some_and(|value| value != "0");
     let conditions = take_list(status, "conditions");
     let mut annotate = |key: &str, value: Value| {
         if value.as_array().is_none_or(|items| !items.is_empty()) {
@@ -63,7 +69,9 @@ pub(super) fn to_v2(object: &mut Object) {
     let spec = object.map_at_mut(&["spec"]);
     let mut all: Vec<Value> = Vec::new();
     if let Some(percent) = spec.remove("targetCPUUtilizationPercentage").filter(|percent| !percent.is_null()) {
-        all.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}));
+        all.push(
+            json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}),
+        );
     }
     all.extend(list(metrics).iter().map(|metric| newer(metric, "target", "target")));
     if !all.is_empty() {
@@ -111,7 +119,11 @@ fn older(metric: &Value, part: &str, prefix: &str) -> Value {
     let values = source.remove(part).unwrap_or_default();
     for (new, old) in [("averageUtilization", "AverageUtilization"), ("averageValue", "AverageValue"), ("value", "Value")] {
         if let Some(value) = values.get(new).filter(|value| !value.is_null()) {
-            let name = if old == "AverageValue" && matches!(field.as_str(), "object") { "averageValue".to_owned() } else { format!("{prefix}{old}") };
+            let name = if old == "AverageValue" && matches!(field.as_str(), "object") {
+                "averageValue".to_owned()
+            } else {
+                format!("{prefix}{old}")
+            };
             source.insert(name, value.clone());
         }
     }
@@ -138,8 +150,13 @@ fn newer(metric: &Value, part: &str, prefix: &str) -> Value {
         source.insert("describedObject".into(), described);
     }
     let mut kind = "";
-    for (new, old, name) in [("averageUtilization", "AverageUtilization", "Utilization"), ("value", "Value", "Value"), ("averageValue", "AverageValue", "AverageValue")] {
-        let value = source.remove(&format!("{prefix}{old}")).or_else(|| if old == "AverageValue" { source.remove("averageValue") } else { None });
+    for (new, old, name) in [
+        ("averageUtilization", "AverageUtilization", "Utilization"),
+        ("value", "Value", "Value"),
+        ("averageValue", "AverageValue", "AverageValue"),
+    ] {
+        let value =
+            source.remove(&format!("{prefix}{old}")).or_else(|| if old == "AverageValue" { source.remove("averageValue") } else { None });
         if let Some(value) = value {
             values.insert(new.into(), value);
             kind = name;

@@ -179,10 +179,7 @@ pub struct Structural {
 impl Type {
     /// Finds a field by its JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .binary_search_by(|field| (*field.name).cmp(name))
-            .ok()
-            .map(|index| &self.fields[index])
+        self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|index| &self.fields[index])
     }
 }
 

@@ -39,10 +39,7 @@ impl Table {
     }
 
     pub(super) fn all(&'static self) -> impl Iterator<Item = (&'static str, TypeRef)> {
-        self.types
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| (&*entry.name, TypeRef::Builtin(index as u32)))
+        self.types.iter().enumerate().map(|(index, entry)| (&*entry.name, TypeRef::Builtin(index as u32)))
     }
 
     fn parse(text: &'static str) -> Table {
@@ -105,11 +102,7 @@ fn field<'a>(columns: &mut impl Iterator<Item = &'a str>, names: &HashMap<&str, 
     let mut next = || columns.next().expect("a field line has nine columns");
     let name = next();
     let number = next().parse().expect("the number is decimal");
-    let embedded = next()
-        .split(',')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.parse().expect("the number is decimal"))
-        .collect();
+    let embedded = next().split(',').filter(|part| !part.is_empty()).map(|part| part.parse().expect("the number is decimal")).collect();
     let shape = shape(next(), names);
     let flags = next();
     let default = next();

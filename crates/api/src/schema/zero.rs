@@ -21,7 +21,9 @@ impl Type {
             Form::IntOrString => 0.into(),
             Form::Duration => "0s".into(),
             Form::SchemaOrBool => false.into(),
-            Form::Time | Form::MicroTime | Form::RawExtension | Form::Json | Form::SchemaOrArray | Form::SchemaOrStrings | Form::Alias => Value::Null,
+            Form::Time | Form::MicroTime | Form::RawExtension | Form::Json | Form::SchemaOrArray | Form::SchemaOrStrings | Form::Alias => {
+                Value::Null
+            }
         }
     }
 }

@@ -106,10 +106,16 @@ pub fn policy_columns(policy: &Object, field: &str, clock: &Clock) -> Vec<Value>
 
 /// A selector as the real server's struct prints itself.
 fn printed_selector(selector: &Map<String, Value>) -> String {
-    let labels: String = selector.map("matchLabels").iter().map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or(""))).collect();
+    let labels: String =
+        selector.map("matchLabels").iter().map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or(""))).collect();
     let one = |expression: &Map<String, Value>| {
         let values: Vec<&str> = expression.texts("values").collect();
-        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},", expression.text("key"), expression.text("operator"), values.join(" "))
+        format!(
+            "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},",
+            expression.text("key"),
+            expression.text("operator"),
+            values.join(" ")
+        )
     };
     let expressions: String = selector.maps("matchExpressions").map(one).collect();
     format!("&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}")

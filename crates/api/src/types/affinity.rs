@@ -75,7 +75,9 @@ fn validate_node_term(term: &Map<String, Value>, path: &Path, causes: &mut Cause
             "Exists" | "DoesNotExist" if count > 0 => {
                 causes.refused(&at.field("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
             }
-            "Gt" | "Lt" if count != 1 => causes.needed(&at.field("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"),
+            "Gt" | "Lt" if count != 1 => {
+                causes.needed(&at.field("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'")
+            }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             other => causes.bad(&at.field("operator"), other, "not a valid selector operator"),
         }
@@ -122,7 +124,11 @@ pub fn validate_tolerations(spec: &Map<String, Value>, path: &Path, causes: &mut
             causes.each(&at.field("key"), key, names::qualified_name_errors(key));
         }
         if key.is_empty() && operator != "Exists" {
-            causes.bad(&at.field("operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            causes.bad(
+                &at.field("operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
         }
         if one.has("tolerationSeconds") && one.text("effect") != "NoExecute" {
             causes.bad(&at.field("effect"), one.text("effect"), "effect must be 'NoExecute' when `tolerationSeconds` is set");

@@ -32,7 +32,9 @@ pub fn pull_policy(image: &str) -> &'static str {
     static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
         let host = r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?";
         let part = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
-        let pattern = format!(r"^(?:{host}/)?{part}(?:/{part})*(?::[\w][\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{{32,}})?$");
+        let pattern = format!(
+            r"^(?:{host}/)?{part}(?:/{part})*(?::[\w][\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{{32,}})?$"
+        );
         Regex::new(&pattern).expect("the pattern is fixed")
     });
 

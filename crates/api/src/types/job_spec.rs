@@ -10,13 +10,23 @@ use crate::types::pod_template;
 
 /// Validates a job spec except its selector.
 pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
         check::non_negative_field(spec, field, path, causes);
     }
     let manager = spec.text("managedBy");
     if !manager.is_empty() {
         match manager.split_once('/') {
-            Some((domain, rest)) if !rest.is_empty() => causes.each(&path.field("managedBy"), manager, crate::names::subdomain_errors(domain)),
+            Some((domain, rest)) if !rest.is_empty() => {
+                causes.each(&path.field("managedBy"), manager, crate::names::subdomain_errors(domain))
+            }
             _ => causes.bad(&path.field("managedBy"), manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
         }
     }
@@ -26,7 +36,11 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         causes.needed(&path.field("completions"), "when completion mode is Indexed");
     }
     if indexed && spec.int("parallelism").unwrap_or(0) > 100_000 {
-        causes.bad(&path.field("parallelism"), spec.int("parallelism"), "must be less than or equal to 100000 when completion mode is Indexed");
+        causes.bad(
+            &path.field("parallelism"),
+            spec.int("parallelism"),
+            "must be less than or equal to 100000 when completion mode is Indexed",
+        );
     }
     if !indexed {
         for field in ["backoffLimitPerIndex", "successPolicy", "maxFailedIndexes"] {

@@ -48,7 +48,13 @@ pub fn validate_template_meta(meta: &Map<String, Value>, path: &Path, causes: &m
     validate_annotations(meta.map("annotations"), &path.field("annotations"), causes);
 }
 
-fn validate_nested(meta: &Map<String, Value>, rule: NameRule, known_finalizers: bool, causes: &mut Causes, namespace: impl Fn(&mut Causes)) {
+fn validate_nested(
+    meta: &Map<String, Value>,
+    rule: NameRule,
+    known_finalizers: bool,
+    causes: &mut Causes,
+    namespace: impl Fn(&mut Causes),
+) {
     let path = &META;
     let (name, prefix) = (meta.text("name"), meta.text("generateName"));
     if !prefix.is_empty() {
@@ -69,7 +75,8 @@ fn validate_nested(meta: &Map<String, Value>, rule: NameRule, known_finalizers: 
 /// Kinds of extension groups take any qualified name as a finalizer.
 fn knows_finalizers(object: &Object) -> bool {
     let group = object.api_version().split_once('/').map_or("", |(group, _)| group);
-    !matches!(group, "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io") && (group.is_empty() || group.ends_with(".k8s.io") || !group.contains('.'))
+    !matches!(group, "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io")
+        && (group.is_empty() || group.ends_with(".k8s.io") || !group.contains('.'))
 }
 
 fn validate_rest(meta: &Map<String, Value>, known_finalizers: bool, path: &Path, causes: &mut Causes) {
@@ -120,7 +127,10 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
         }
         if owner.flag("controller") {
             if let Some(first) = controller {
-                let text = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}", owner.text("name"));
+                let text = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    owner.text("name")
+                );
                 causes.invalid(&path.text(), meta.some("ownerReferences").unwrap_or(&Value::Null), &text);
             }
             controller = Some(owner.text("name"));

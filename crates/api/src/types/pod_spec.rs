@@ -168,7 +168,9 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     for (index, one) in spec.maps("ephemeralContainers").enumerate() {
         let at = list.index(index);
         container::validate(one, around, &mut seen, &at, causes);
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "restartPolicyRules", "resizePolicy"] {
+        for field in
+            ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "restartPolicyRules", "resizePolicy"]
+        {
             if one.has(field) {
                 causes.refused(&at.field(field), "cannot be set for an Ephemeral Container");
             }
@@ -265,7 +267,11 @@ fn validate_claims<'s>(spec: &'s Map<String, Value>, path: &Path, causes: &mut C
         let both = claim.has("resourceClaimName") && claim.has("resourceClaimTemplateName");
         let neither = !claim.has("resourceClaimName") && !claim.has("resourceClaimTemplateName");
         if both {
-            causes.bad(&at, Value::Object(claim.clone()), "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+            causes.bad(
+                &at,
+                Value::Object(claim.clone()),
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            );
         } else if neither {
             causes.bad(&at, Value::Object(claim.clone()), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
         }

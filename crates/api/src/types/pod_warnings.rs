@@ -70,7 +70,10 @@ fn of_spec(spec: &Map<String, Value>, meta: &Map<String, Value>, pod: bool, path
     }
     of_lists(spec, path, out);
     if spec.int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
-        out.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", path.field("terminationGracePeriodSeconds")));
+        out.push(format!(
+            "{}: must be >= 0; negative values are invalid and will be treated as 1",
+            path.field("terminationGracePeriodSeconds")
+        ));
     }
     if annotations.contains_key(SECCOMP_POD) {
         out.push(format!("{}: non-functional in v1.27+; use the \"seccompProfile\" field instead", annotations_path.key(SECCOMP_POD)));

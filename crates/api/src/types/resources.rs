@@ -10,10 +10,32 @@ use crate::quantity::Quantity;
 use crate::read::Read;
 
 const STANDARD: [&str; 26] = [
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage", "limits.cpu", "limits.memory",
-    "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "persistentvolumeclaims",
-    "configmaps", "services.nodeports", "services.loadbalancers", "storage", "requests.storage", "limits.storage", "count/pods", "hugepages-",
-    "requests.hugepages-", "limits.hugepages-", "volume.storageclass",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+    "storage",
+    "requests.storage",
+    "limits.storage",
+    "count/pods",
+    "hugepages-",
+    "requests.hugepages-",
+    "limits.hugepages-",
+    "volume.storageclass",
 ];
 
 /// Whether a resource name without a domain is known.
@@ -68,7 +90,15 @@ pub fn validate_amount(name: &str, amount: Quantity, path: &Path, causes: &mut C
     check::quantity_non_negative(amount, path, causes);
     let counted = matches!(
         name,
-        "pods" | "services" | "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps" | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers"
+        "pods"
+            | "services"
+            | "replicationcontrollers"
+            | "resourcequotas"
+            | "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "services.nodeports"
+            | "services.loadbalancers"
     );
     if (counted || is_extended(name) || name.starts_with("count/")) && !amount.is_whole() {
         causes.bad(path, amount.to_string(), "must be an integer");

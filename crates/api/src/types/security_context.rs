@@ -60,7 +60,11 @@ pub fn validate_pod(spec: &Map<String, Value>, path: &Path, causes: &mut Causes)
         if name.is_empty() {
             causes.needed(&at.field("name"), "");
         } else if !is_sysctl(name) {
-            causes.bad(&at.field("name"), name, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
+            causes.bad(
+                &at.field("name"),
+                name,
+                "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            );
         } else if seen.contains(&name) {
             causes.twice(&at.field("name"), name);
         }

@@ -94,7 +94,10 @@ fn failures() {
         ("optional.none().value()", "optional.none() dereference"),
         ("'a'.matches('(')", "error parsing regexp: `(`"),
         ("lists.range(100000).map(x, lists.range(100000))", "operation cancelled: actual cost limit exceeded"),
-        ("[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, lists.range(100000).size()))", "operation cancelled: actual cost limit exceeded"),
+        (
+            "[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, lists.range(100000).size()))",
+            "operation cancelled: actual cost limit exceeded",
+        ),
     ] {
         assert_eq!(run(text), Err(expected.to_owned()), "{text}");
     }

@@ -86,41 +86,49 @@ fn is_zero(value: &Value) -> bool {
 
 fn int<'a>(value: &Value) -> Answer<'a> {
     let out_of_range = || Failure::new("integer overflow");
-    Some(match value {
-        Value::Int(integer) => Ok(*integer),
-        Value::Uint(integer) => i64::try_from(*integer).map_err(|_| out_of_range()),
-        Value::Double(double) if double.is_finite() && *double > -9.3e18 && *double < 9.223_372_036_854_775e18 => Ok(*double as i64),
-        Value::Double(_) => Err(out_of_range()),
-        Value::String(text) => text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'int': {text}"))),
-        Value::Timestamp(time) => Ok(time.as_second()),
-        Value::Duration(nanos) => Ok(*nanos),
-        _ => return None,
-    }
-    .map(Value::Int))
+    Some(
+        match value {
+            Value::Int(integer) => Ok(*integer),
+            Value::Uint(integer) => i64::try_from(*integer).map_err(|_| out_of_range()),
+            Value::Double(double) if double.is_finite() && *double > -9.3e18 && *double < 9.223_372_036_854_775e18 => Ok(*double as i64),
+            Value::Double(_) => Err(out_of_range()),
+            Value::String(text) => text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'int': {text}"))),
+            Value::Timestamp(time) => Ok(time.as_second()),
+            Value::Duration(nanos) => Ok(*nanos),
+            _ => return None,
+        }
+        .map(Value::Int),
+    )
 }
 
 fn uint<'a>(value: &Value) -> Answer<'a> {
     let out_of_range = || Failure::new("unsigned integer overflow");
-    Some(match value {
-        Value::Uint(integer) => Ok(*integer),
-        Value::Int(integer) => u64::try_from(*integer).map_err(|_| out_of_range()),
-        Value::Double(double) if double.is_finite() && *double >= 0.0 && *double < 1.8e19 => Ok(*double as u64),
-        Value::Double(_) => Err(out_of_range()),
-        Value::String(text) => text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'uint': {text}"))),
-        _ => return None,
-    }
-    .map(Value::Uint))
+    Some(
+        match value {
+            Value::Uint(integer) => Ok(*integer),
+            Value::Int(integer) => u64::try_from(*integer).map_err(|_| out_of_range()),
+            Value::Double(double) if double.is_finite() && *double >= 0.0 && *double < 1.8e19 => Ok(*double as u64),
+            Value::Double(_) => Err(out_of_range()),
+            Value::String(text) => text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'uint': {text}"))),
+            _ => return None,
+        }
+        .map(Value::Uint),
+    )
 }
 
 fn double<'a>(value: &Value) -> Answer<'a> {
-    Some(match value {
-        Value::Double(double) => Ok(*double),
-        Value::Int(integer) => Ok(*integer as f64),
-        Value::Uint(integer) => Ok(*integer as f64),
-        Value::String(text) => text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'double': {text}"))),
-        _ => return None,
-    }
-    .map(Value::Double))
+    Some(
+        match value {
+            Value::Double(double) => Ok(*double),
+            Value::Int(integer) => Ok(*integer as f64),
+            Value::Uint(integer) => Ok(*integer as f64),
+            Value::String(text) => {
+                text.parse().map_err(|_| Failure::new(format!("type conversion error from 'string' to 'double': {text}")))
+            }
+            _ => return None,
+        }
+        .map(Value::Double),
+    )
 }
 
 /// A double as Go's shortest form writes it.

@@ -58,28 +58,43 @@ fn problems(format: &str, text: &str) -> Vec<String> {
         "dns1123Label" | "dns1123LabelPrefix" => {
             limit(text, 63);
             let text = if format.ends_with("Prefix") { masked(text) } else { text.to_owned() };
-            (label(&text), "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')")
+            (
+                label(&text),
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            )
         }
         "dns1123Subdomain" | "dns1123SubdomainPrefix" => {
             limit(text, 253);
             let text = if format.ends_with("Prefix") { masked(text) } else { text.to_owned() };
-            (text.split('.').all(label), "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')")
+            (
+                text.split('.').all(label),
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            )
         }
         "dns1035Label" | "dns1035LabelPrefix" => {
             limit(text, 63);
             let text = if format.ends_with("Prefix") { masked(text) } else { text.to_owned() };
             let valid = label(&text) && text.starts_with(|letter: char| letter.is_ascii_lowercase());
-            (valid, "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')")
+            (
+                valid,
+                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+            )
         }
         "qualifiedName" => {
             let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
             let good = !name.is_empty() && value_text(name) && name.len() <= 63;
             let prefix = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(label));
-            (good && prefix, "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")
+            (
+                good && prefix,
+                "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            )
         }
         "labelValue" => {
             limit(text, 63);
-            (text.is_empty() || value_text(text), "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')")
+            (
+                text.is_empty() || value_text(text),
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            )
         }
         "uri" => (text.contains(':') || text.starts_with('/'), "invalid URI"),
         "uuid" => (uuid(text), "does not match the UUID format"),

@@ -31,7 +31,9 @@ pub(super) fn global<'a>(name: &str, args: &[Value<'a>], budget: &Budget) -> Ans
         "ip.isCanonical" => address(text).map(|ip| Value::Bool(ip.to_string() == **text)),
         "cidr" => network(text).map(|(ip, length)| Value::Cidr(ip, length)),
         "isCIDR" => Ok(Value::Bool(network(text).is_ok())),
-        "url" => Url::parse(text).map(|url| Value::Url(Arc::new(url))).ok_or_else(|| Failure::new(format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request"))),
+        "url" => Url::parse(text)
+            .map(|url| Value::Url(Arc::new(url)))
+            .ok_or_else(|| Failure::new(format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request"))),
         "isURL" => Ok(Value::Bool(Url::parse(text).is_some())),
         _ => return None,
     })
@@ -88,9 +90,13 @@ fn cidr_method<'a>(ip: IpAddr, length: u8, name: &str, args: &[Value<'a>]) -> An
 fn address(text: &str) -> Result<IpAddr, Failure> {
     let parsed = text.parse::<IpAddr>().ok();
     match parsed {
-        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => Err(Failure::new(format!("IPv4-mapped IPv6 address {text:?} is not allowed"))),
+        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            Err(Failure::new(format!("IPv4-mapped IPv6 address {text:?} is not allowed")))
+        }
         Some(ip) => Ok(ip),
-        None => Err(Failure::new(format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"))),
+        None => Err(Failure::new(format!(
+            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
+        ))),
     }
 }
 
@@ -196,14 +202,16 @@ impl Url {
 }
 
 fn is_scheme(text: &str) -> bool {
-    text.starts_with(|letter: char| letter.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    text.starts_with(|letter: char| letter.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 fn valid_escapes(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.iter().enumerate().all(|(at, byte)| {
-        *byte != b'%' || bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    })
+    bytes
+        .iter()
+        .enumerate()
+        .all(|(at, byte)| *byte != b'%' || bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn decode(text: &str) -> String {

@@ -15,9 +15,11 @@ pub(super) fn global<'a>(name: &str, args: &[Value<'a>], budget: &Budget) -> Ans
         return Some(Err(failure));
     }
     match name {
-        "quantity" => Some(Quantity::parse(text).map(Value::Quantity).ok_or_else(|| {
-            Failure::new("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-        })),
+        "quantity" => Some(
+            Quantity::parse(text)
+                .map(Value::Quantity)
+                .ok_or_else(|| Failure::new("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")),
+        ),
         "isQuantity" => Some(Ok(Value::Bool(Quantity::parse(text).is_some()))),
         _ => None,
     }

@@ -48,7 +48,8 @@ fn of_text<'a>(text: &Cow<'a, str>, name: &str, args: &[Value<'a>], budget: &Bud
         ("findAll", 1 | 2) => {
             let limit = if args.len() == 2 { int_arg(args, 1)? } else { -1 };
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            compile(other?, budget).map(|regex| Value::list(regex.find_iter(text).take(limit).map(|found| Value::text(found.as_str())).collect()))
+            compile(other?, budget)
+                .map(|regex| Value::list(regex.find_iter(text).take(limit).map(|found| Value::text(found.as_str())).collect()))
         }
         ("charAt", 1) => char_at(text, int_arg(args, 0)?),
         ("indexOf", 1 | 2) => index_of(text, other?, if args.len() == 2 { int_arg(args, 1)? } else { 0 }),
@@ -220,7 +221,8 @@ fn format<'a>(text: &str, args: &List<'a>, budget: &Budget) -> Result<Value<'a>,
             while let Some(digit) = letters.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            precision = Some(digits.parse::<usize>().ok().filter(|digits| *digits <= 100).ok_or_else(|| Failure::new("invalid precision"))?);
+            precision =
+                Some(digits.parse::<usize>().ok().filter(|digits| *digits <= 100).ok_or_else(|| Failure::new("invalid precision"))?);
         }
         let clause = letters.next().ok_or_else(|| Failure::new("could not parse formatting clause: unexpected end of string"))?;
         let value = args.get(next).ok_or_else(|| Failure::new(format!("index {next} out of range")))?;

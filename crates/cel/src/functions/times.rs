@@ -79,7 +79,10 @@ fn part<'a>(time: Timestamp, name: &str, zone: TimeZone) -> Answer<'a> {
 
 fn timestamp(text: &str) -> Result<Timestamp, Failure> {
     let shaped = text.len() >= 20 && text.as_bytes()[10] == b'T';
-    text.parse().ok().filter(|_| shaped).ok_or_else(|| Failure::new(format!("type conversion error from 'string' to 'google.protobuf.Timestamp': {text}")))
+    text.parse()
+        .ok()
+        .filter(|_| shaped)
+        .ok_or_else(|| Failure::new(format!("type conversion error from 'string' to 'google.protobuf.Timestamp': {text}")))
 }
 
 /// A span such as `1h30m`, `1.5s`, `-3ms`.
@@ -102,9 +105,17 @@ fn parse_duration(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let length = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
         let (number, after) = rest.split_at(length);
-        let (unit, nanos) = [("ns", 1i128), ("us", 1000), ("µs", 1000), ("ms", 1_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)]
-            .into_iter()
-            .find(|(unit, _)| after.starts_with(unit))?;
+        let (unit, nanos) = [
+            ("ns", 1i128),
+            ("us", 1000),
+            ("µs", 1000),
+            ("ms", 1_000_000),
+            ("h", 3_600_000_000_000),
+            ("m", 60_000_000_000),
+            ("s", 1_000_000_000),
+        ]
+        .into_iter()
+        .find(|(unit, _)| after.starts_with(unit))?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() || whole.len() > 18 {
             return None;

@@ -80,12 +80,22 @@ fn kernel() -> Finding {
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let severity = if version >= (5, 10) { Severity::Fine } else { Severity::Failure };
-    finding("kernel", severity, format!("Linux {release}"), "process descriptors and the newer mount calls are missing", "use Linux 5.10 or newer")
+    finding(
+        "kernel",
+        severity,
+        format!("Linux {release}"),
+        "process descriptors and the newer mount calls are missing",
+        "use Linux 5.10 or newer",
+    )
 }
 
 fn overlay() -> Finding {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().split_whitespace().any(|word| word == "overlay");
-    let (severity, seen) = if known { (Severity::Fine, "the kernel knows overlay mounts") } else { (Severity::Warning, "the kernel shows no overlay mounts yet") };
+    let (severity, seen) = if known {
+        (Severity::Fine, "the kernel knows overlay mounts")
+    } else {
+        (Severity::Warning, "the kernel shows no overlay mounts yet")
+    };
     finding("overlay", severity, seen, "unless the module loads by itself, containers have no root file system", "modprobe overlay")
 }
 
@@ -93,7 +103,13 @@ fn seccomp() -> Finding {
     let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     let known = actions.split_whitespace().any(|action| action == "errno");
     let severity = if known { Severity::Fine } else { Severity::Warning };
-    finding("seccomp", severity, if known { "system calls can be filtered" } else { "system calls cannot be filtered" }, "pods with the profile RuntimeDefault fail to start", "use a kernel with CONFIG_SECCOMP_FILTER")
+    finding(
+        "seccomp",
+        severity,
+        if known { "system calls can be filtered" } else { "system calls cannot be filtered" },
+        "pods with the profile RuntimeDefault fail to start",
+        "use a kernel with CONFIG_SECCOMP_FILTER",
+    )
 }
 
 /// The processes of a node are many; each container needs some, each watch a descriptor.
@@ -101,14 +117,26 @@ fn limits() -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     let severity = if most >= 8192 { Severity::Fine } else { Severity::Warning };
-    finding("descriptors", severity, format!("at most {most} open files"), "with many pods and clients connections are refused", "raise the limit: ulimit -Hn 65536, or LimitNOFILE= of the unit")
+    finding(
+        "descriptors",
+        severity,
+        format!("at most {most} open files"),
+        "with many pods and clients connections are refused",
+        "raise the limit: ulimit -Hn 65536, or LimitNOFILE= of the unit",
+    )
 }
 
 fn groups() -> Vec<Finding> {
     let layout = match Layout::detect() {
         Ok(layout) => layout,
         Err(error) => {
-            return vec![finding("cgroup", Severity::Failure, format!("no control groups: {error}"), "containers cannot be limited or stopped as a whole", "mount them: mount -t cgroup2 none /sys/fs/cgroup")];
+            return vec![finding(
+                "cgroup",
+                Severity::Failure,
+                format!("no control groups: {error}"),
+                "containers cannot be limited or stopped as a whole",
+                "mount them: mount -t cgroup2 none /sys/fs/cgroup",
+            )];
         }
     };
     let version = match layout.version() {
@@ -121,7 +149,13 @@ fn groups() -> Vec<Finding> {
         let there = layout.controller(name).is_some() || offered(&layout, name);
         let severity = if there { Severity::Fine } else { Severity::Warning };
         let seen = if there { "there" } else { "missing" };
-        findings.push(finding(&format!("cgroup/{name}"), severity, seen, &format!("{consequence} have no effect"), &format!("enable the controller: cgroup_enable={name} on the kernel's command line")));
+        findings.push(finding(
+            &format!("cgroup/{name}"),
+            severity,
+            seen,
+            &format!("{consequence} have no effect"),
+            &format!("enable the controller: cgroup_enable={name} on the kernel's command line"),
+        ));
     }
     findings
 }
@@ -135,5 +169,11 @@ fn offered(layout: &Layout, name: &str) -> bool {
 fn occupied(port: u16, user: &str) -> Option<Finding> {
     let error = TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).err()?;
     let mend = "stop what listens there (ss -ltnp), or give knarr another port; a running knarr is well";
-    Some(finding(&format!("port/{port}"), Severity::Warning, format!("port {port} cannot be taken: {error}"), &format!("the {user} does not start"), mend))
+    Some(finding(
+        &format!("port/{port}"),
+        Severity::Warning,
+        format!("port {port} cannot be taken: {error}"),
+        &format!("the {user} does not start"),
+        mend,
+    ))
 }

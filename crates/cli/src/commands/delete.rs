@@ -107,7 +107,9 @@ async fn targets_of<'a>(flags: &Flags, cluster: &Cluster, resources: &'a Resourc
             bail!("name objects, or say --all or -l SELECTOR");
         }
         let selector = flags.selector.as_deref().unwrap_or("");
-        let list = cluster.get(&format!("{}?labelSelector={}", resource.path(Some(&namespace), None), escape(selector)), "application/json").await?;
+        let list = cluster
+            .get(&format!("{}?labelSelector={}", resource.path(Some(&namespace), None), escape(selector)), "application/json")
+            .await?;
         for item in list["items"].as_array().into_iter().flatten() {
             let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             all.push(Target { resource, namespace: namespace.clone(), name });

@@ -48,7 +48,8 @@ async fn describe(cluster: &Cluster, resource: &Resource, name: &str) -> Result<
         }
     }
     print!("{}", codec::yaml::encode(&object));
-    let path = if resource.namespaced { format!("/api/v1/namespaces/{}/events", escape(&cluster.namespace)) } else { "/api/v1/events".to_owned() };
+    let path =
+        if resource.namespaced { format!("/api/v1/namespaces/{}/events", escape(&cluster.namespace)) } else { "/api/v1/events".to_owned() };
     let selector = escape(&format!("involvedObject.name={name},involvedObject.uid={uid}"));
     let events = cluster.get(&format!("{path}?fieldSelector={selector}"), TABLE).await?;
     if events["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {

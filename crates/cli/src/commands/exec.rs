@@ -75,9 +75,7 @@ async fn converse(process: RemoteProcess, tty: bool) -> Result<ExitStatus> {
             let _ = writer.shutdown().await;
         });
     }
-    let outputs = async {
-        tokio::try_join!(copy(stdout, tokio::io::stdout()), copy(stderr, tokio::io::stderr()))
-    };
+    let outputs = async { tokio::try_join!(copy(stdout, tokio::io::stdout()), copy(stderr, tokio::io::stderr())) };
     if tty {
         let mut resized = signal(SignalKind::window_change())?;
         tokio::pin!(outputs);

@@ -119,7 +119,8 @@ impl Flags {
         shown.headers &= !rows;
         let version = found["metadata"]["resourceVersion"].as_str().unwrap_or("0");
         let mark = if path.contains('?') { '&' } else { '?' };
-        follow(cluster, &format!("{path}{mark}watch=true&resourceVersion={version}"), &found["columnDefinitions"], prefix, shown, widths).await?;
+        follow(cluster, &format!("{path}{mark}watch=true&resourceVersion={version}"), &found["columnDefinitions"], prefix, shown, widths)
+            .await?;
         Ok(true)
     }
 
@@ -170,7 +171,8 @@ fn strip(object: &mut Value, resource: &Resource, objects: &mut Vec<Value>) {
 
 fn render(objects: &[Value], form: Output, resources: &Resources, single: bool) -> Result<String> {
     if form == Output::Name {
-        let line = |object: &Value| Ok(format!("{}/{}\n", resources.of(object)?.label(), object["metadata"]["name"].as_str().unwrap_or("")));
+        let line =
+            |object: &Value| Ok(format!("{}/{}\n", resources.of(object)?.label(), object["metadata"]["name"].as_str().unwrap_or("")));
         return objects.iter().map(line).collect();
     }
     let value = match objects {

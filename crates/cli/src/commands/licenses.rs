@@ -26,7 +26,10 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode> {
     let rows: Vec<Vec<String>> = LIST.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
     if flags.output == "json" {
         let part = |row: &Vec<String>, at: usize| row.get(at).cloned().unwrap_or_default();
-        let list: Vec<_> = rows.iter().map(|row| serde_json::json!({"package": part(row, 0), "license": part(row, 1), "repository": part(row, 2)})).collect();
+        let list: Vec<_> = rows
+            .iter()
+            .map(|row| serde_json::json!({"package": part(row, 0), "license": part(row, 1), "repository": part(row, 2)}))
+            .collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
         return Ok(ExitCode::SUCCESS);
     }

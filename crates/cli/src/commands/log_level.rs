@@ -10,11 +10,15 @@ use crate::socket;
 
 /// Flags of the command.
 #[derive(clap::Args)]
-#[command(long_about = "Show or change how much the running process logs.\n\nLevels are error, warn, info, debug, trace or off. A level alone is that of every component; component=level is \
+#[command(
+    long_about = "Show or change how much the running process logs.\n\nLevels are error, warn, info, debug, trace or off. A level alone is that of every component; component=level is \
                         that of one: server, store, scheduler, controllers, reconcile, kubelet, runtime, image, proxy, net, dns, cache, client, pki. The change lasts until the process ends; \
-                        --log-level of server and agent sets what it starts with.")]
-#[command(after_help = "Examples:\n  knarr log-level                                   # show the levels\n  knarr log-level debug                             # everything\n  \
-                        knarr log-level info,scheduler=debug,kubelet=trace  # more of two components\n  knarr log-level info                              # back to the default")]
+                        --log-level of server and agent sets what it starts with."
+)]
+#[command(
+    after_help = "Examples:\n  knarr log-level                                   # show the levels\n  knarr log-level debug                             # everything\n  \
+                        knarr log-level info,scheduler=debug,kubelet=trace  # more of two components\n  knarr log-level info                              # back to the default"
+)]
 pub struct Flags {
     #[command(flatten)]
     local: Local,

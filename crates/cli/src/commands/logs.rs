@@ -86,7 +86,8 @@ pub(super) async fn pod(cluster: &Cluster, target: &str) -> Result<String> {
 
 /// The container that a command means when it names none.
 pub(super) async fn default_container(cluster: &Cluster, pod: &str) -> Result<String> {
-    let object = cluster.get(&format!("/api/v1/namespaces/{}/pods/{}", escape(&cluster.namespace), escape(pod)), "application/json").await?;
+    let object =
+        cluster.get(&format!("/api/v1/namespaces/{}/pods/{}", escape(&cluster.namespace), escape(pod)), "application/json").await?;
     if let Some(name) = object["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str() {
         return Ok(name.to_owned());
     }

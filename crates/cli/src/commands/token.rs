@@ -112,7 +112,12 @@ async fn create(cluster: &Cluster, ttl: Duration, description: &str) -> Result<B
 
 /// Where nodes reach the server: the endpoints of the Service `kubernetes`.
 async fn address(cluster: &Cluster) -> Result<String> {
-    let slices = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes", "application/json").await?;
+    let slices = cluster
+        .get(
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes",
+            "application/json",
+        )
+        .await?;
     let slice = &slices["items"][0];
     match (slice["endpoints"][0]["addresses"][0].as_str(), slice["ports"][0]["port"].as_u64()) {
         (Some(address), Some(port)) if address.contains(':') => Ok(format!("https://[{address}]:{port}")),

@@ -7,8 +7,10 @@ use super::descriptions::{API_VERSION, KIND};
 use super::schemas::Schemas;
 use super::{Dialect, names};
 
-const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
-const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const METADATA: &str =
+    "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+const LIST_METADATA: &str =
+    "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 
 /// Publishes the kind of a custom resource and its list; returns both names.
 pub(super) fn publish(resource: &ResourceDef, dialect: Dialect, schemas: &mut Schemas) -> (String, String) {

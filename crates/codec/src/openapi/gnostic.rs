@@ -153,12 +153,18 @@ impl Message {
                 }),
                 Some("path") => message.inner(2, |other| {
                     other.inner(4, |path| {
-                        path.plain(parameter, &[("required", 1), ("in", 2), ("description", 3), ("name", 4), ("type", 5), ("format", 6), ("uniqueItems", 19)]);
+                        path.plain(
+                            parameter,
+                            &[("required", 1), ("in", 2), ("description", 3), ("name", 4), ("type", 5), ("format", 6), ("uniqueItems", 19)],
+                        );
                     });
                 }),
                 _ => message.inner(2, |other| {
                     other.inner(3, |query| {
-                        query.plain(parameter, &[("required", 1), ("in", 2), ("description", 3), ("name", 4), ("type", 6), ("format", 7), ("uniqueItems", 20)]);
+                        query.plain(
+                            parameter,
+                            &[("required", 1), ("in", 2), ("description", 3), ("name", 4), ("type", 6), ("format", 7), ("uniqueItems", 20)],
+                        );
                     });
                 }),
             });

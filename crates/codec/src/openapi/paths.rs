@@ -299,7 +299,8 @@ impl<'a> Writer<'a> {
     }
 
     fn delete_collection(&self) -> Operation<'a> {
-        let mut query: Vec<(&str, &str)> = DELETE.iter().chain(LIST.iter().filter(|(name, _)| !matches!(*name, "watch" | "allowWatchBookmarks"))).copied().collect();
+        let mut query: Vec<(&str, &str)> =
+            DELETE.iter().chain(LIST.iter().filter(|(name, _)| !matches!(*name, "watch" | "allowWatchBookmarks"))).copied().collect();
         query.sort_unstable();
         let scope = if self.resource.scope == Scope::Namespaced { "CollectionNamespaced" } else { "Collection" };
         Operation {
@@ -349,7 +350,12 @@ impl<'a> Writer<'a> {
             parameters.push(self.dialect.parameter("name", "path", "string", &format!("name of the {}", self.resource.kind)));
         }
         if namespace {
-            parameters.push(self.dialect.parameter("namespace", "path", "string", "object name and auth scope, such as for teams and projects"));
+            parameters.push(self.dialect.parameter(
+                "namespace",
+                "path",
+                "string",
+                "object name and auth scope, such as for teams and projects",
+            ));
         }
         parameters.push(self.dialect.parameter("pretty", "query", "string", "If 'true', then the output is pretty printed."));
         Value::Array(parameters)

@@ -42,7 +42,10 @@ fn documents_are_complete() {
     assert_eq!(container["resources"]["allOf"], json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.ResourceRequirements"}]));
     let all = v2(api::resources::builtin());
     check_references(&all, &all);
-    assert_eq!(all["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"], json!([{"group": "", "kind": "Pod", "version": "v1"}]));
+    assert_eq!(
+        all["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"],
+        json!([{"group": "", "kind": "Pod", "version": "v1"}])
+    );
     assert_eq!(all["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"]["x-kubernetes-action"], "connect");
 }
 

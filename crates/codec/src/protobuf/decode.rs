@@ -24,7 +24,11 @@ fn level(bytes: &[u8], schema: &Type, path: &[u32], depth: usize, map: &mut Map<
     while let Some((number, wire)) = fields.next()? {
         if let Some(field) = schema.fields.iter().find(|field| field.number == number && field.embedded == path) {
             put_field(map, field, wire, depth)?;
-        } else if schema.fields.iter().any(|field| field.embedded.len() > path.len() && field.embedded.starts_with(path) && field.embedded[path.len()] == number) {
+        } else if schema
+            .fields
+            .iter()
+            .any(|field| field.embedded.len() > path.len() && field.embedded.starts_with(path) && field.embedded[path.len()] == number)
+        {
             let mut inner = path.to_vec();
             inner.push(number);
             level(wire.bytes()?, schema, &inner, depth - 1, map)?;
@@ -97,7 +101,9 @@ fn value(shape: &Shape, wire: Wire, depth: usize) -> Result<Value, ProtobufError
         Shape::Scalar(Scalar::Int32) => (wire.varint()? as i32).into(),
         Shape::Scalar(Scalar::Int64) => (wire.varint()? as i64).into(),
         Shape::Scalar(Scalar::Float64) => match wire {
-            Wire::Fixed64(bits) => json::float_value(f64::from_bits(bits)).ok_or(ProtobufError::Malformed("unsupported value: NaN or infinite"))?,
+            Wire::Fixed64(bits) => {
+                json::float_value(f64::from_bits(bits)).ok_or(ProtobufError::Malformed("unsupported value: NaN or infinite"))?
+            }
             _ => return Err(ProtobufError::Malformed("proto: wrong wireType")),
         },
         Shape::Scalar(Scalar::Bytes) => octets::encode(wire.bytes()?).into(),

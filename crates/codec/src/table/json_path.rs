@@ -12,7 +12,11 @@ enum Step {
     Index(i64),
     All,
     /// Items of which the path has (or has not) the value.
-    Filter { path: Vec<String>, equal: bool, value: Value },
+    Filter {
+        path: Vec<String>,
+        equal: bool,
+        value: Value,
+    },
     /// Items that have the path.
     Exists(Vec<String>),
 }
@@ -61,10 +65,13 @@ fn first<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {
         }
         (Step::All, Value::Array(items)) => items.iter().find_map(|item| first(item, rest)),
         (Step::All, Value::Object(map)) => map.values().find_map(|item| first(item, rest)),
-        (Step::Filter { path, equal, value: wanted }, Value::Array(items)) => {
-            items.iter().filter(|item| (at(item, path) == Some(wanted)) == *equal && at(item, path).is_some()).find_map(|item| first(item, rest))
+        (Step::Filter { path, equal, value: wanted }, Value::Array(items)) => items
+            .iter()
+            .filter(|item| (at(item, path) == Some(wanted)) == *equal && at(item, path).is_some())
+            .find_map(|item| first(item, rest)),
+        (Step::Exists(path), Value::Array(items)) => {
+            items.iter().filter(|item| at(item, path).is_some()).find_map(|item| first(item, rest))
         }
-        (Step::Exists(path), Value::Array(items)) => items.iter().filter(|item| at(item, path).is_some()).find_map(|item| first(item, rest)),
         _ => None,
     }
 }

@@ -162,7 +162,8 @@ async fn serve_pod(admin: &Client, entry: &store::Entry) {
         let options = client::DeleteOptions { grace_period_seconds: Some(0), ..client::DeleteOptions::uid(&*entry.header.uid) };
         admin.delete(&pods, namespace, name, &options).await.ok();
     } else if pod["spec"]["nodeName"].is_null() {
-        let pinned = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]["matchFields"][0]["values"][0];
+        let pinned = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]["matchFields"]
+            [0]["values"][0];
         let node = pinned.as_str().unwrap_or("node");
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": namespace}, "target": {"kind": "Node", "name": node}});
         admin.call(Method::POST, &format!("{}/binding", pods.path(namespace, name, "")), &binding).await.ok();

@@ -27,11 +27,7 @@ pub struct Objects {
 
 impl Objects {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new((1, Vec::new())),
-            changes: broadcast::channel(1024).0,
-            open: watch::Sender::new(true),
-        })
+        Arc::new(Self { state: Mutex::new((1, Vec::new())), changes: broadcast::channel(1024).0, open: watch::Sender::new(true) })
     }
 
     fn entry(plural: &str, object: &Value, revision: u64) -> Arc<Entry> {
@@ -44,22 +40,14 @@ impl Objects {
         let key = Kind::new(format!("/{plural}/")).key(rest);
         let bytes = serde_json::to_vec(object).unwrap().into();
         let header = client::header::read(&key, &bytes).unwrap();
-        Arc::new(Entry::new(
-            key,
-            Revision(revision),
-            Revision(1),
-            bytes,
-            header,
-        ))
+        Arc::new(Entry::new(key, Revision(revision), Revision(1), bytes, header))
     }
 
     pub fn put(&self, plural: &str, object: &Value) {
         let mut state = self.state.lock().unwrap();
         state.0 += 1;
         let entry = Self::entry(plural, object, state.0);
-        state
-            .1
-            .retain(|(kind, old)| kind != plural || old.key.rest != entry.key.rest);
+        state.1.retain(|(kind, old)| kind != plural || old.key.rest != entry.key.rest);
         state.1.push((plural.to_owned(), entry.clone()));
         let _ = self.changes.send((plural.to_owned(), Change::Put(entry)));
     }
@@ -68,30 +56,15 @@ impl Objects {
         let mut state = self.state.lock().unwrap();
         state.0 += 1;
         let revision = state.0;
-        let at = state
-            .1
-            .iter()
-            .position(|(kind, old)| kind == plural && &*old.key.rest == key)
-            .unwrap();
+        let at = state.1.iter().position(|(kind, old)| kind == plural && &*old.key.rest == key).unwrap();
         let (_, old) = state.1.remove(at);
-        let last = Entry::new(
-            old.key.clone(),
-            Revision(revision),
-            Revision(1),
-            old.bytes.clone(),
-            old.header.clone(),
-        );
-        let _ = self
-            .changes
-            .send((plural.to_owned(), Change::Deleted(Arc::new(last))));
+        let last = Entry::new(old.key.clone(), Revision(revision), Revision(1), old.bytes.clone(), old.header.clone());
+        let _ = self.changes.send((plural.to_owned(), Change::Deleted(Arc::new(last))));
     }
 }
 
 impl Transport for Objects {
-    fn call(
-        &self,
-        _request: http::Request<bytes::Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, Status>> {
+    fn call(&self, _request: http::Request<bytes::Bytes>) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, Status>> {
         panic!("DNS only lists and watches")
     }
 
@@ -100,25 +73,14 @@ impl Transport for Objects {
             let _ = self.open.subscribe().wait_for(|open| *open).await;
             let plural = selection.resource.plural.to_string();
             let state = self.state.lock().unwrap();
-            let initial = state
-                .1
-                .iter()
-                .filter(|(kind, _)| *kind == plural)
-                .map(|(_, entry)| entry.clone())
-                .collect();
+            let initial = state.1.iter().filter(|(kind, _)| *kind == plural).map(|(_, entry)| entry.clone()).collect();
             let receiver = self.changes.subscribe();
-            let changes = futures_util::stream::unfold(receiver, |mut receiver| async {
-                Some((receiver.recv().await.ok()?, receiver))
-            });
+            let changes = futures_util::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) });
             let changes = changes.filter_map(move |(kind, change)| {
                 let ours = kind == plural;
                 async move { ours.then_some(Ok(change)) }
             });
-            Ok(ListWatch {
-                initial,
-                revision: Revision(state.0),
-                changes: Box::pin(changes),
-            })
+            Ok(ListWatch { initial, revision: Revision(state.0), changes: Box::pin(changes) })
         })
     }
 }
@@ -157,27 +119,14 @@ impl World {
         };
         let (ready, is_ready) = watch::channel(false);
         let stats = Arc::new(dns::Stats::default());
-        let deps = dns::Deps {
-            client: Client::new(objects.clone()),
-            ready,
-            stats: stats.clone(),
-        };
+        let deps = dns::Deps { client: Client::new(objects.clone()), ready, stats: stats.clone() };
         let task = tokio::spawn(async move { dns::run(config, deps).await.unwrap() });
-        Self {
-            objects,
-            address,
-            ready: is_ready,
-            stats,
-            task,
-        }
+        Self { objects, address, ready: is_ready, stats, task }
     }
 
     pub async fn until_ready(&mut self) {
         let wait = self.ready.wait_for(|ready| *ready);
-        tokio::time::timeout(Duration::from_secs(10), wait)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap();
     }
 
     /// Asks over UDP; the answer as text, one line a record.
@@ -186,10 +135,7 @@ impl World {
     }
 
     pub async fn exchange(&self, name: &str, kind: RecordType, payload: Option<u16>) -> Message {
-        let bytes = self
-            .raw(&query(name, kind, payload))
-            .await
-            .expect("no answer");
+        let bytes = self.raw(&query(name, kind, payload)).await.expect("no answer");
         Message::from_vec(&bytes).unwrap()
     }
 
@@ -198,9 +144,7 @@ impl World {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(bytes, self.address).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let received = tokio::time::timeout(Duration::from_secs(8), socket.recv(&mut buffer))
-            .await
-            .ok()?;
+        let received = tokio::time::timeout(Duration::from_secs(8), socket.recv(&mut buffer)).await.ok()?;
         buffer.truncate(received.unwrap());
         Some(buffer)
     }
@@ -231,30 +175,17 @@ pub fn query(name: &str, kind: RecordType, payload: Option<u16>) -> Vec<u8> {
 /// `NoError aa: <name> <type> <data>; ... | <additional>; ...`, records sorted; negative answers name their authority.
 pub fn print(message: &Message) -> String {
     let list = |records: &[Record]| {
-        let mut lines: Vec<String> = records
-            .iter()
-            .map(|record| format!("{} {} {}", record.name, record.record_type(), record.data))
-            .collect();
+        let mut lines: Vec<String> =
+            records.iter().map(|record| format!("{} {} {}", record.name, record.record_type(), record.data)).collect();
         lines.sort();
         lines.join("; ")
     };
-    let flag = if message.metadata.authoritative {
-        " aa"
-    } else {
-        ""
-    };
-    let mut text = format!(
-        "{:?}{flag}: {}",
-        message.metadata.response_code,
-        list(&message.answers)
-    );
+    let flag = if message.metadata.authoritative { " aa" } else { "" };
+    let mut text = format!("{:?}{flag}: {}", message.metadata.response_code, list(&message.answers));
     if !message.additionals.is_empty() {
         text.push_str(&format!(" | {}", list(&message.additionals)));
     }
-    let soa = message
-        .authorities
-        .iter()
-        .find(|record| record.record_type() == RecordType::SOA);
+    let soa = message.authorities.iter().find(|record| record.record_type() == RecordType::SOA);
     if let Some(soa) = soa {
         text.push_str(&format!(" soa {}", soa.name));
     }
@@ -310,11 +241,7 @@ fn answer(bytes: &[u8], udp: bool) -> Vec<u8> {
     } else if name.to_ascii().starts_with("big") {
         answer.metadata.truncation = udp;
         for last in 0..if udp { 0 } else { 100 } {
-            answer.add_answer(Record::from_rdata(
-                name.clone(),
-                20,
-                RData::A(A::new(192, 0, 2, last)),
-            ));
+            answer.add_answer(Record::from_rdata(name.clone(), 20, RData::A(A::new(192, 0, 2, last))));
         }
     } else if question.query_type() == RecordType::A {
         answer.add_answer(Record::from_rdata(name, 20, RData::A(A::new(192, 0, 2, 1))));

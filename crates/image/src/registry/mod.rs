@@ -23,11 +23,7 @@ pub(crate) use transport::Transport;
 pub(crate) enum FetchError {
     /// Nobody answered, or the connection broke. Another try may help.
     #[error("failed to do request: {method} {url:?}: {reason}")]
-    Unreachable {
-        method: &'static str,
-        url: String,
-        reason: String,
-    },
+    Unreachable { method: &'static str, url: String, reason: String },
     /// The registry does not have it.
     #[error("not found")]
     NotFound,
@@ -36,12 +32,7 @@ pub(crate) enum FetchError {
     Denied(String),
     /// Another answer than the protocol foresees.
     #[error("unexpected status from {method} request to {url}: {status}{message}")]
-    Status {
-        method: &'static str,
-        url: String,
-        status: http::StatusCode,
-        message: String,
-    },
+    Status { method: &'static str, url: String, status: http::StatusCode, message: String },
     /// The answer is refused.
     #[error("{0}")]
     Refused(String),
@@ -52,9 +43,7 @@ impl FetchError {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             FetchError::Unreachable { .. } => true,
-            FetchError::Status { status, .. } => {
-                status.is_server_error() || matches!(status.as_u16(), 408 | 429)
-            }
+            FetchError::Status { status, .. } => status.is_server_error() || matches!(status.as_u16(), 408 | 429),
             _ => false,
         }
     }

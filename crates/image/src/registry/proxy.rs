@@ -37,86 +37,54 @@ impl ProxySettings {
             let value = std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase()));
             value.unwrap_or_default()
         };
-        ProxySettings {
-            https: read("HTTPS_PROXY"),
-            http: read("HTTP_PROXY"),
-            except: read("NO_PROXY"),
-        }
+        ProxySettings { https: read("HTTPS_PROXY"), http: read("HTTP_PROXY"), except: read("NO_PROXY") }
     }
 
     /// The proxy for a request; an error if the setting is no proxy URL.
     pub(super) fn choose(&self, uri: &Uri) -> Result<Option<Proxy>, String> {
         let tls = uri.scheme_str() == Some("https");
         let setting = if tls { &self.https } else { &self.http };
-        let host = uri
-            .host()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        if setting.is_empty()
-            || self.is_excepted(host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }))
-        {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        if setting.is_empty() || self.is_excepted(host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 })) {
             return Ok(None);
         }
-        parse(setting)
-            .map(Some)
-            .ok_or_else(|| "the proxy of the environment is no http URL".to_string())
+        parse(setting).map(Some).ok_or_else(|| "the proxy of the environment is no http URL".to_string())
     }
 
     fn is_excepted(&self, host: &str, port: u16) -> bool {
         let address: Option<IpAddr> = host.parse().ok();
-        if host.eq_ignore_ascii_case("localhost")
-            || address.is_some_and(|address| address.is_loopback())
-        {
+        if host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback()) {
             return true;
         }
         let host = host.to_ascii_lowercase();
-        self.except
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .any(|entry| {
-                let entry = entry.to_ascii_lowercase();
-                if entry == "*" {
-                    return true;
-                }
-                if let (Some(address), Some((network, length))) = (address, entry.split_once('/')) {
-                    return in_network(address, network, length);
-                }
-                let (name, wanted) = match entry.rsplit_once(':') {
-                    Some((name, digits)) if !name.contains(':') => {
-                        (name.to_string(), digits.parse().ok())
-                    }
-                    _ => (entry, None),
-                };
-                let name = name.trim_start_matches('*').trim_start_matches('.');
-                let below = host
-                    .strip_suffix(name)
-                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-                wanted.is_none_or(|wanted: u16| wanted == port) && below
-            })
+        self.except.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+            let entry = entry.to_ascii_lowercase();
+            if entry == "*" {
+                return true;
+            }
+            if let (Some(address), Some((network, length))) = (address, entry.split_once('/')) {
+                return in_network(address, network, length);
+            }
+            let (name, wanted) = match entry.rsplit_once(':') {
+                Some((name, digits)) if !name.contains(':') => (name.to_string(), digits.parse().ok()),
+                _ => (entry, None),
+            };
+            let name = name.trim_start_matches('*').trim_start_matches('.');
+            let below = host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            wanted.is_none_or(|wanted: u16| wanted == port) && below
+        })
     }
 }
 
 /// Asks a proxy for a tunnel to `host:port`.
-pub(super) async fn tunnel(
-    stream: &mut TcpStream,
-    proxy: &Proxy,
-    host: &str,
-    port: u16,
-) -> Result<(), String> {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_string()
-    };
+pub(super) async fn tunnel(stream: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> Result<(), String> {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
     let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
     if let Some(authorization) = &proxy.authorization {
         request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
     }
     request.push_str("\r\n");
-    let failed =
-        |error: std::io::Error| format!("proxyconnect tcp {}:{}: {error}", proxy.host, proxy.port);
+    let failed = |error: std::io::Error| format!("proxyconnect tcp {}:{}: {error}", proxy.host, proxy.port);
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -124,44 +92,26 @@ pub(super) async fn tunnel(
         let byte = stream.read_u8().await.map_err(failed)?;
         answer.push(byte);
         if answer.len() > ANSWER_LIMIT {
-            return Err(format!(
-                "proxy {}:{} answers without end",
-                proxy.host, proxy.port
-            ));
+            return Err(format!("proxy {}:{} answers without end", proxy.host, proxy.port));
         }
     }
     let status = String::from_utf8_lossy(&answer);
     let status = status.lines().next().unwrap_or_default().trim().to_string();
     match status.split(' ').nth(1) {
         Some("200") => Ok(()),
-        _ => Err(format!(
-            "proxy {}:{} refuses {host}:{port}: {status}",
-            proxy.host, proxy.port
-        )),
+        _ => Err(format!("proxy {}:{} refuses {host}:{port}: {status}", proxy.host, proxy.port)),
     }
 }
 
 fn parse(setting: &str) -> Option<Proxy> {
-    let with_scheme = if setting.contains("://") {
-        setting.to_string()
-    } else {
-        format!("http://{setting}")
-    };
+    let with_scheme = if setting.contains("://") { setting.to_string() } else { format!("http://{setting}") };
     let uri: Uri = with_scheme.parse().ok()?;
     if uri.scheme_str() != Some("http") {
         return None;
     }
-    let user = uri
-        .authority()?
-        .as_str()
-        .rsplit_once('@')
-        .map(|(user, _)| decode(user));
+    let user = uri.authority()?.as_str().rsplit_once('@').map(|(user, _)| decode(user));
     Some(Proxy {
-        host: uri
-            .host()?
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_string(),
+        host: uri.host()?.trim_start_matches('[').trim_end_matches(']').to_string(),
         port: uri.port_u16().unwrap_or(80),
         authorization: user.map(|user| format!("Basic {}", STANDARD.encode(user))),
     })
@@ -172,12 +122,8 @@ fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, more)) = rest.split_first() {
-        let code = more
-            .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = code
-            .filter(|_| *first == b'%')
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let code = more.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(code.unwrap_or(*first));
         rest = if code.is_some() { &more[2..] } else { more };
     }
@@ -225,37 +171,16 @@ mod tests {
             ("http://127.0.0.1/", None),
         ];
         for (url, expected) in cases {
-            let chosen = settings
-                .choose(&url.parse().expect("a URL"))
-                .expect("a proxy or none");
+            let chosen = settings.choose(&url.parse().expect("a URL")).expect("a proxy or none");
             let shown = chosen.map(|proxy| format!("{}:{}", proxy.host, proxy.port));
             assert_eq!(shown.as_deref(), expected, "{url}");
         }
         let proxy = parse(&settings.https).expect("parses");
-        assert_eq!(
-            proxy.authorization,
-            Some(format!("Basic {}", STANDARD.encode("u::p@")))
-        );
-        let all = ProxySettings {
-            except: "*".into(),
-            ..settings.clone()
-        };
-        assert_eq!(
-            all.choose(&"https://quay.io".parse().expect("a URL")),
-            Ok(None)
-        );
-        let socks = ProxySettings {
-            https: "socks5://x".into(),
-            ..ProxySettings::default()
-        };
-        assert!(
-            socks
-                .choose(&"https://quay.io".parse().expect("a URL"))
-                .is_err()
-        );
-        assert_eq!(
-            ProxySettings::default().choose(&"https://quay.io".parse().expect("a URL")),
-            Ok(None)
-        );
+        assert_eq!(proxy.authorization, Some(format!("Basic {}", STANDARD.encode("u::p@"))));
+        let all = ProxySettings { except: "*".into(), ..settings.clone() };
+        assert_eq!(all.choose(&"https://quay.io".parse().expect("a URL")), Ok(None));
+        let socks = ProxySettings { https: "socks5://x".into(), ..ProxySettings::default() };
+        assert!(socks.choose(&"https://quay.io".parse().expect("a URL")).is_err());
+        assert_eq!(ProxySettings::default().choose(&"https://quay.io".parse().expect("a URL")), Ok(None));
     }
 }

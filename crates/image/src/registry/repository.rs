@@ -48,97 +48,43 @@ struct ErrorEntry {
 }
 
 impl Repository {
-    pub(crate) fn new(
-        transport: Arc<Transport>,
-        endpoint: Endpoint,
-        auth: Option<RegistryAuth>,
-    ) -> Repository {
+    pub(crate) fn new(transport: Arc<Transport>, endpoint: Endpoint, auth: Option<RegistryAuth>) -> Repository {
         let auth = auth.filter(|auth| !auth.is_empty());
-        let ready = auth
-            .as_ref()
-            .map(|auth| &auth.registry_token)
-            .filter(|token| !token.is_empty());
+        let ready = auth.as_ref().map(|auth| &auth.registry_token).filter(|token| !token.is_empty());
         let ready = ready.and_then(|token| token::secret(&format!("Bearer {token}")).ok());
-        Repository {
-            transport,
-            endpoint,
-            auth,
-            authorization: Mutex::new(ready),
-        }
+        Repository { transport, endpoint, auth, authorization: Mutex::new(ready) }
     }
 
     /// Digest of a tag without its manifest; `None` if the registry does not say.
     pub(crate) async fn head_manifest(&self, name: &str) -> Result<Option<String>, FetchError> {
-        let answer = self
-            .request(
-                &Method::HEAD,
-                &format!("manifests/{name}"),
-                &manifest_headers(),
-            )
-            .await?;
-        let digest = answer
-            .headers
-            .get(DIGEST_HEADER)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_string);
+        let answer = self.request(&Method::HEAD, &format!("manifests/{name}"), &manifest_headers()).await?;
+        let digest = answer.headers.get(DIGEST_HEADER).and_then(|value| value.to_str().ok()).map(str::to_string);
         answer.body.discard().await;
         Ok(digest)
     }
 
     /// A manifest by tag or digest. A digest is checked.
     pub(crate) async fn manifest(&self, name: &str) -> Result<FetchedManifest, FetchError> {
-        let mut answer = self
-            .request(
-                &Method::GET,
-                &format!("manifests/{name}"),
-                &manifest_headers(),
-            )
-            .await?;
+        let mut answer = self.request(&Method::GET, &format!("manifests/{name}"), &manifest_headers()).await?;
         let bytes = answer.body.read(DOCUMENT_LIMIT).await?;
         let digest = Hasher::digest(&bytes);
-        let text = |name: &str| {
-            answer
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let promised = if name.contains(':') {
-            Some(name)
-        } else {
-            text(DIGEST_HEADER)
-        };
-        if let Some(promised) =
-            promised.filter(|promised| promised.starts_with("sha256:") && *promised != digest)
-        {
-            return Err(FetchError::Refused(format!(
-                "manifest {name} has the digest {digest} instead of {promised}"
-            )));
+        let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let promised = if name.contains(':') { Some(name) } else { text(DIGEST_HEADER) };
+        if let Some(promised) = promised.filter(|promised| promised.starts_with("sha256:") && *promised != digest) {
+            return Err(FetchError::Refused(format!("manifest {name} has the digest {digest} instead of {promised}")));
         }
         let media_type = text("content-type").unwrap_or_default();
-        let media_type = media_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        Ok(FetchedManifest {
-            bytes,
-            media_type,
-            digest,
-        })
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Ok(FetchedManifest { bytes, media_type, digest })
     }
 
     /// A small blob, digest checked.
     pub(crate) async fn document(&self, digest: &str) -> Result<Bytes, FetchError> {
-        let mut answer = self
-            .request(&Method::GET, &format!("blobs/{digest}"), &HeaderMap::new())
-            .await?;
+        let mut answer = self.request(&Method::GET, &format!("blobs/{digest}"), &HeaderMap::new()).await?;
         let bytes = answer.body.read(DOCUMENT_LIMIT).await?;
         match Hasher::digest(&bytes) {
             got if got == digest => Ok(bytes),
-            got => Err(FetchError::Refused(format!(
-                "blob {digest} has the digest {got}"
-            ))),
+            got => Err(FetchError::Refused(format!("blob {digest} has the digest {got}"))),
         }
     }
 
@@ -149,56 +95,25 @@ impl Repository {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             headers.insert(header::RANGE, range.expect("a number is a header value"));
         }
-        let answer = self
-            .request(&Method::GET, &format!("blobs/{digest}"), &headers)
-            .await?;
+        let answer = self.request(&Method::GET, &format!("blobs/{digest}"), &headers).await?;
         if answer.status != StatusCode::PARTIAL_CONTENT {
             return Ok((0, answer.body));
         }
-        let range = answer
-            .headers
-            .get(header::CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok());
-        let start = range.and_then(|range| {
-            range
-                .strip_prefix("bytes ")?
-                .split('-')
-                .next()?
-                .parse()
-                .ok()
-        });
+        let range = answer.headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
         match start {
             Some(start) if start <= offset => Ok((start, answer.body)),
-            _ => Err(FetchError::Refused(format!(
-                "blob {digest}: the registry answers with the range {range:?}"
-            ))),
+            _ => Err(FetchError::Refused(format!("blob {digest}: the registry answers with the range {range:?}"))),
         }
     }
 
     /// Sends, authorizes if asked to, and turns everything but success into an error.
-    async fn request(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<Answer, FetchError> {
-        let Endpoint {
-            tls,
-            authority,
-            prefix,
-            repository,
-            ..
-        } = &self.endpoint;
+    async fn request(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Answer, FetchError> {
+        let Endpoint { tls, authority, prefix, repository, .. } = &self.endpoint;
         let scheme = if *tls { "https" } else { "http" };
-        let query = self
-            .endpoint
-            .namespace
-            .as_ref()
-            .map_or(String::new(), |namespace| format!("?ns={namespace}"));
+        let query = self.endpoint.namespace.as_ref().map_or(String::new(), |namespace| format!("?ns={namespace}"));
         let url = format!("{scheme}://{authority}{prefix}/{repository}/{path}{query}");
-        let uri: Uri = url
-            .parse()
-            .map_err(|_| FetchError::Refused(format!("{url:?} is no URL")))?;
+        let uri: Uri = url.parse().map_err(|_| FetchError::Refused(format!("{url:?} is no URL")))?;
         let mut answer = self.follow(method, &uri, headers).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             let challenges = challenge::parse(&answer.headers);
@@ -216,38 +131,18 @@ impl Repository {
             }
             StatusCode::UNAUTHORIZED => {
                 let challenges = challenge::parse(&answer.headers);
-                let said = challenges
-                    .iter()
-                    .map(|challenge| challenge.get("error"))
-                    .find(|error| !error.is_empty());
-                FetchError::Denied(format!(
-                    "server message: {}: authorization failed",
-                    said.unwrap_or("unauthorized")
-                ))
+                let said = challenges.iter().map(|challenge| challenge.get("error")).find(|error| !error.is_empty());
+                FetchError::Denied(format!("server message: {}: authorization failed", said.unwrap_or("unauthorized")))
             }
             status => {
                 let message = error_message(&mut answer.body).await;
-                FetchError::Status {
-                    method: if *method == Method::HEAD {
-                        "HEAD"
-                    } else {
-                        "GET"
-                    },
-                    url,
-                    status,
-                    message,
-                }
+                FetchError::Status { method: if *method == Method::HEAD { "HEAD" } else { "GET" }, url, status, message }
             }
         })
     }
 
     /// Follows redirects. The authorization goes to the endpoint itself only, never to where it points.
-    async fn follow(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Answer, FetchError> {
+    async fn follow(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Answer, FetchError> {
         let home = origin(uri);
         let mut uri = uri.clone();
         for _ in 0..REDIRECT_LIMIT {
@@ -256,38 +151,20 @@ impl Repository {
             if at_home && let Some(authorization) = self.authorization.lock().clone() {
                 headers.insert(header::AUTHORIZATION, authorization);
             }
-            let settings = if at_home {
-                self.endpoint.settings.clone()
-            } else {
-                self.foreign_settings()
-            };
-            let answer = self
-                .transport
-                .send(method, &uri, &headers, &Bytes::new(), &settings)
-                .await?;
+            let settings = if at_home { self.endpoint.settings.clone() } else { self.foreign_settings() };
+            let answer = self.transport.send(method, &uri, &headers, &Bytes::new(), &settings).await?;
             if !matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 if answer.status == StatusCode::UNAUTHORIZED && !at_home {
-                    return Err(FetchError::Denied(format!(
-                        "redirected to {uri}, which wants other credentials"
-                    )));
+                    return Err(FetchError::Denied(format!("redirected to {uri}, which wants other credentials")));
                 }
                 return Ok(answer);
             }
-            let location = answer
-                .headers
-                .get(header::LOCATION)
-                .and_then(|value| value.to_str().ok());
+            let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| resolve(&uri, location));
-            let next = next.ok_or_else(|| {
-                FetchError::Refused(format!(
-                    "{uri} redirects to {location:?}, which is no usable URL"
-                ))
-            })?;
+            let next = next.ok_or_else(|| FetchError::Refused(format!("{uri} redirects to {location:?}, which is no usable URL")))?;
             answer.body.discard().await;
             if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                return Err(FetchError::Refused(format!(
-                    "{uri} redirects from https to {next}"
-                )));
+                return Err(FetchError::Refused(format!("{uri} redirects from https to {next}")));
             }
             uri = next;
         }
@@ -295,48 +172,18 @@ impl Repository {
     }
 
     async fn authorize(&self, challenges: &[Challenge]) -> Result<(), FetchError> {
-        let find = |scheme: &str| {
-            challenges
-                .iter()
-                .find(|challenge| challenge.scheme == scheme)
-        };
+        let find = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
         let value = if let Some(bearer) = find("bearer") {
-            let realm = bearer
-                .get("realm")
-                .parse()
-                .ok()
-                .and_then(|realm: Uri| origin(&realm));
-            let at_home = realm
-                == Some((
-                    self.endpoint.tls,
-                    self.endpoint.authority.to_ascii_lowercase(),
-                ));
-            let settings = if at_home {
-                self.endpoint.settings.clone()
-            } else {
-                self.foreign_settings()
-            };
-            token::fetch(
-                &self.transport,
-                &self.endpoint,
-                &settings,
-                bearer,
-                self.auth.as_ref(),
-            )
-            .await?
-        } else if let (Some(_), Some(auth)) = (
-            find("basic"),
-            self.auth.as_ref().filter(|auth| !auth.username.is_empty()),
-        ) {
+            let realm = bearer.get("realm").parse().ok().and_then(|realm: Uri| origin(&realm));
+            let at_home = realm == Some((self.endpoint.tls, self.endpoint.authority.to_ascii_lowercase()));
+            let settings = if at_home { self.endpoint.settings.clone() } else { self.foreign_settings() };
+            token::fetch(&self.transport, &self.endpoint, &settings, bearer, self.auth.as_ref()).await?
+        } else if let (Some(_), Some(auth)) = (find("basic"), self.auth.as_ref().filter(|auth| !auth.username.is_empty())) {
             auth.basic()
         } else if find("basic").is_some() {
-            return Err(FetchError::Denied(
-                "server message: no basic auth credentials".into(),
-            ));
+            return Err(FetchError::Denied("server message: no basic auth credentials".into()));
         } else {
-            return Err(FetchError::Denied(
-                "server message: unauthorized: authorization failed".into(),
-            ));
+            return Err(FetchError::Denied("server message: unauthorized: authorization failed".into()));
         };
         *self.authorization.lock() = Some(token::secret(&value)?);
         Ok(())
@@ -344,11 +191,7 @@ impl Repository {
 
     /// Token servers and blob stores share the trust of their registry, but do not see our client certificate.
     fn foreign_settings(&self) -> TlsSettings {
-        TlsSettings {
-            cert_file: None,
-            key_file: None,
-            ..self.endpoint.settings.clone()
-        }
+        TlsSettings { cert_file: None, key_file: None, ..self.endpoint.settings.clone() }
     }
 }
 
@@ -362,17 +205,8 @@ pub(super) async fn error_message(body: &mut Body) -> String {
     };
     let entry = |entry: &ErrorEntry| format!(": {}: {}", entry.code, entry.message);
     // The text ends in events and on terminals.
-    let printable = |text: String| {
-        text.chars()
-            .filter(|character| !character.is_control())
-            .take(500)
-            .collect()
-    };
-    form.errors
-        .first()
-        .map(entry)
-        .map(printable)
-        .unwrap_or_default()
+    let printable = |text: String| text.chars().filter(|character| !character.is_control()).take(500).collect();
+    form.errors.first().map(entry).map(printable).unwrap_or_default()
 }
 
 fn manifest_headers() -> HeaderMap {

@@ -55,12 +55,7 @@ pub(crate) struct Body {
 
 impl Transport {
     pub(crate) fn new(stall_timeout: Duration, proxies: ProxySettings) -> Arc<Transport> {
-        Arc::new(Transport {
-            idle: Mutex::default(),
-            tls: Mutex::default(),
-            stall_timeout,
-            proxies,
-        })
+        Arc::new(Transport { idle: Mutex::default(), tls: Mutex::default(), stall_timeout, proxies })
     }
 
     /// Sends one request, over an idle connection if there is one.
@@ -73,30 +68,17 @@ impl Transport {
         settings: &TlsSettings,
     ) -> Result<Answer, FetchError> {
         let name = method_name(method);
-        let unreachable = |reason: String| FetchError::Unreachable {
-            method: name,
-            url: uri.to_string(),
-            reason,
-        };
-        let origin = origin(uri)
-            .ok_or_else(|| FetchError::Refused(format!("{uri} is no http or https URL")))?;
+        let unreachable = |reason: String| FetchError::Unreachable { method: name, url: uri.to_string(), reason };
+        let origin = origin(uri).ok_or_else(|| FetchError::Refused(format!("{uri} is no http or https URL")))?;
         loop {
             let idle = self.take_idle(&origin);
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => self
-                    .connect(&origin, uri, settings)
-                    .await
-                    .map_err(&unreachable)?,
+                None => self.connect(&origin, uri, settings).await.map_err(&unreachable)?,
             };
-            let proxy = self
-                .proxies
-                .choose(uri)
-                .map_err(&unreachable)?
-                .filter(|_| !origin.0);
-            let request = build(method, uri, headers, content, proxy.as_ref())
-                .map_err(|error| FetchError::Refused(error.to_string()))?;
+            let proxy = self.proxies.choose(uri).map_err(&unreachable)?.filter(|_| !origin.0);
+            let request = build(method, uri, headers, content, proxy.as_ref()).map_err(|error| FetchError::Refused(error.to_string()))?;
             match timeout(self.stall_timeout, connection.send_request(request)).await {
                 Err(_) => return Err(unreachable("no answer in time".into())),
                 // The other side may close an idle connection at any time; a fresh one gives the true answer.
@@ -111,11 +93,7 @@ impl Transport {
                         method: name,
                         url: uri.to_string(),
                     };
-                    return Ok(Answer {
-                        status: head.status,
-                        headers: head.headers,
-                        body,
-                    });
+                    return Ok(Answer { status: head.status, headers: head.headers, body });
                 }
             }
         }
@@ -129,18 +107,8 @@ impl Transport {
         Some(connections.swap_remove(ready))
     }
 
-    async fn connect(
-        &self,
-        origin: &Origin,
-        uri: &Uri,
-        settings: &TlsSettings,
-    ) -> Result<SendRequest<Full<Bytes>>, String> {
-        let host = uri
-            .host()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_string();
+    async fn connect(&self, origin: &Origin, uri: &Uri, settings: &TlsSettings) -> Result<SendRequest<Full<Bytes>>, String> {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
         let port = uri.port_u16().unwrap_or(if origin.0 { 443 } else { 80 });
         let proxy = self.proxies.choose(uri)?;
         let dial = async {
@@ -148,9 +116,8 @@ impl Transport {
                 Some(proxy) => (proxy.host.as_str(), proxy.port),
                 None => (host.as_str(), port),
             };
-            let mut stream = TcpStream::connect((dialled, dialled_port))
-                .await
-                .map_err(|error| dial_error(dialled, dialled_port, &error))?;
+            let mut stream =
+                TcpStream::connect((dialled, dialled_port)).await.map_err(|error| dial_error(dialled, dialled_port, &error))?;
             let _only_latency = stream.set_nodelay(true);
             if let (true, Some(proxy)) = (origin.0, &proxy) {
                 proxy::tunnel(&mut stream, proxy, &host, port).await?;
@@ -189,12 +156,7 @@ impl Body {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => {
                     if let Some((origin, connection)) = self.connection.take() {
-                        self.transport
-                            .idle
-                            .lock()
-                            .entry(origin)
-                            .or_default()
-                            .push(connection);
+                        self.transport.idle.lock().entry(origin).or_default().push(connection);
                     }
                     return Ok(None);
                 }
@@ -207,18 +169,14 @@ impl Body {
 
     /// The whole body, refused without reading if it says that it is larger than `limit`.
     pub(crate) async fn read(&mut self, limit: u64) -> Result<Bytes, FetchError> {
-        let too_large =
-            || FetchError::Refused(format!("{} is larger than {limit} bytes", self.url));
+        let too_large = || FetchError::Refused(format!("{} is larger than {limit} bytes", self.url));
         if self.incoming.size_hint().lower() > limit {
             return Err(too_large());
         }
         let mut bytes = BytesMut::new();
         while let Some(data) = self.next().await? {
             if (bytes.len() + data.len()) as u64 > limit {
-                return Err(FetchError::Refused(format!(
-                    "{} is larger than {limit} bytes",
-                    self.url
-                )));
+                return Err(FetchError::Refused(format!("{} is larger than {limit} bytes", self.url)));
             }
             bytes.extend_from_slice(&data);
         }
@@ -231,11 +189,7 @@ impl Body {
     }
 
     fn broken(&self, reason: String) -> FetchError {
-        FetchError::Unreachable {
-            method: self.method,
-            url: self.url.clone(),
-            reason,
-        }
+        FetchError::Unreachable { method: self.method, url: self.url.clone(), reason }
     }
 }
 
@@ -255,11 +209,8 @@ async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 << 10)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| chain(&error))?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     // Ends when the sender is dropped; what breaks shows at the sender or in the body.
     tokio::spawn(connection);
     Ok(sender)
@@ -274,28 +225,14 @@ fn build(
 ) -> Result<Request<Full<Bytes>>, http::Error> {
     // A proxy for plain http wants the whole URL; everybody else knows who he is.
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let target = if proxy.is_some() {
-        uri.clone()
-    } else {
-        path.parse()?
-    };
-    let mut request = Request::builder()
-        .method(method)
-        .uri(target)
-        .body(Full::new(content.clone()))?;
+    let target = if proxy.is_some() { uri.clone() } else { path.parse()? };
+    let mut request = Request::builder().method(method).uri(target).body(Full::new(content.clone()))?;
     *request.headers_mut() = headers.clone();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    request
-        .headers_mut()
-        .insert(header::HOST, HeaderValue::from_str(authority)?);
-    request
-        .headers_mut()
-        .insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+    request.headers_mut().insert(header::HOST, HeaderValue::from_str(authority)?);
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
     if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
-        request.headers_mut().insert(
-            header::PROXY_AUTHORIZATION,
-            HeaderValue::from_str(authorization)?,
-        );
+        request.headers_mut().insert(header::PROXY_AUTHORIZATION, HeaderValue::from_str(authorization)?);
     }
     Ok(request)
 }

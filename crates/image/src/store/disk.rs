@@ -15,12 +15,7 @@ pub(super) fn clean(directory: &Path, index: &mut Index) -> io::Result<()> {
     let layers = directory.join("layers");
     let mut present = HashSet::new();
     let mut gone = Vec::new();
-    let unused: HashSet<String> = index
-        .layers
-        .keys()
-        .filter(|key| !index.uses(key))
-        .cloned()
-        .collect();
+    let unused: HashSet<String> = index.layers.keys().filter(|key| !index.uses(key)).cloned().collect();
     for entry in std::fs::read_dir(&layers)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

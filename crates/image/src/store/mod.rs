@@ -95,9 +95,7 @@ pub enum OpenError {
     #[error("image store {0} is in use by another process")]
     Locked(PathBuf),
     /// Written by a later version of this program.
-    #[error(
-        "image store {path} has format {found}, this version knows formats up to {known}; use the newer version"
-    )]
+    #[error("image store {path} has format {found}, this version knows formats up to {known}; use the newer version")]
     Newer {
         /// The store.
         path: PathBuf,
@@ -107,9 +105,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The index is not readable as what it should be.
-    #[error(
-        "image index of {path} is damaged: {reason}; remove the directory to start with an empty store"
-    )]
+    #[error("image index of {path} is damaged: {reason}; remove the directory to start with an empty store")]
     Damaged {
         /// The store.
         path: PathBuf,
@@ -179,12 +175,7 @@ impl ImageConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            layer_bytes: 64 << 30,
-            layer_entries: 2_000_000,
-            path_depth: 255,
-            layers: 500,
-        }
+        Limits { layer_bytes: 64 << 30, layer_entries: 2_000_000, path_depth: 255, layers: 500 }
     }
 }
 
@@ -192,17 +183,10 @@ impl ImageStore {
     /// Opens or creates the store and removes what an interrupted pull left. Blocks for a short time.
     pub fn open(config: ImageConfig) -> Result<ImageStore, OpenError> {
         let directory = config.dir.join("images");
-        let failed = |error: io::Error| OpenError::Io {
-            path: directory.clone(),
-            error,
-        };
+        let failed = |error: io::Error| OpenError::Io { path: directory.clone(), error };
         for name in ["", "layers", "ingest"] {
             let path = directory.join(name);
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(failed)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         }
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o700)).map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
@@ -211,21 +195,12 @@ impl ImageStore {
             result => result.map_err(|error| failed(error.into()))?,
         }
         let mut index = index::read(&directory).map_err(|error| match error {
-            IndexError::Newer(found) => OpenError::Newer {
-                path: directory.clone(),
-                found,
-                known: index::FORMAT,
-            },
-            IndexError::Damaged(reason) => OpenError::Damaged {
-                path: directory.clone(),
-                reason,
-            },
+            IndexError::Newer(found) => OpenError::Newer { path: directory.clone(), found, known: index::FORMAT },
+            IndexError::Damaged(reason) => OpenError::Damaged { path: directory.clone(), reason },
             IndexError::Io(error) => failed(error),
         })?;
         disk::clean(&directory, &mut index).map_err(failed)?;
-        Ok(ImageStore {
-            inner: Arc::new(Inner::new(config, directory, index, lock)),
-        })
+        Ok(ImageStore { inner: Arc::new(Inner::new(config, directory, index, lock)) })
     }
 
     /// Replaces mirrors and credentials for later pulls.
@@ -237,8 +212,7 @@ impl ImageStore {
     /// pulls of the same reference with the same credentials are one pull. Fitting credentials of `auths` are tried in
     /// the kubelet's order; if none fits, those of `registries.yaml` are used, else none.
     pub async fn pull(&self, reference: &str, auths: &[RegistryAuth]) -> Result<Image, PullError> {
-        self.pull_with_progress(reference, auths, Arc::new(|_| {}))
-            .await
+        self.pull_with_progress(reference, auths, Arc::new(|_| {})).await
     }
 
     /// As [`ImageStore::pull`]; `progress` is called on every change. Who joins a running pull hears nothing.
@@ -248,14 +222,10 @@ impl ImageStore {
         auths: &[RegistryAuth],
         progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<Image, PullError> {
-        let parsed = Reference::parse(reference).map_err(|error| PullError::InvalidName {
-            reference: reference.to_string(),
-            error,
-        })?;
+        let parsed = Reference::parse(reference).map_err(|error| PullError::InvalidName { reference: reference.to_string(), error })?;
         let key = (parsed.to_string(), auths.to_vec());
         let (inner, auths) = (self.inner.clone(), auths.to_vec());
-        let start =
-            || async move { crate::pull::pull(&inner, &parsed, &auths, &*progress).await }.boxed();
+        let start = || async move { crate::pull::pull(&inner, &parsed, &auths, &*progress).await }.boxed();
         self.inner.pulls.join(key, start).await
     }
 
@@ -267,10 +237,7 @@ impl ImageStore {
     }
 
     /// Imports a docker-archive or OCI-layout tar, plain or compressed with gzip or zstd. The images are pinned.
-    pub async fn import(
-        &self,
-        tar: impl AsyncRead + Send + Unpin,
-    ) -> Result<Vec<Image>, ImportError> {
+    pub async fn import(&self, tar: impl AsyncRead + Send + Unpin) -> Result<Vec<Image>, ImportError> {
         crate::import::import_stream(&self.inner, tar).await
     }
 
@@ -282,11 +249,7 @@ impl ImageStore {
     /// All images, by first name.
     pub fn list(&self) -> Vec<Image> {
         let index = self.inner.index();
-        let mut images: Vec<Image> = index
-            .images
-            .keys()
-            .filter_map(|id| self.inner.image(&index, id))
-            .collect();
+        let mut images: Vec<Image> = index.images.keys().filter_map(|id| self.inner.image(&index, id)).collect();
         images.sort_by(|a, b| (a.names.first(), &a.id).cmp(&(b.names.first(), &b.id)));
         images
     }
@@ -299,14 +262,9 @@ impl ImageStore {
 
     /// Gives an image a further name.
     pub async fn tag(&self, reference: &str, name: &str) -> Result<Image, TagError> {
-        let invalid = |error| TagError::InvalidName {
-            name: name.to_string(),
-            error,
-        };
+        let invalid = |error| TagError::InvalidName { name: name.to_string(), error };
         let parsed = Reference::parse(name).map_err(invalid)?;
-        let tagged = parsed
-            .tagged_name()
-            .ok_or_else(|| invalid(crate::ReferenceError::Format))?;
+        let tagged = parsed.tagged_name().ok_or_else(|| invalid(crate::ReferenceError::Format))?;
         let (inner, reference) = (self.inner.clone(), reference.to_string());
         blocking(move || {
             let _changing = inner.start_change();
@@ -317,9 +275,7 @@ impl ImageStore {
             let record = index.images.get_mut(&id).expect("the id was just found");
             Arc::make_mut(record).names.push(tagged);
             inner.write_and_publish(index)?;
-            Ok(inner
-                .image(&inner.index(), &id)
-                .expect("the image was just published"))
+            Ok(inner.image(&inner.index(), &id).expect("the image was just published"))
         })
         .await
     }
@@ -381,10 +337,8 @@ impl ImageStore {
     /// Disk use of all layers.
     pub fn usage(&self) -> StoreUsage {
         let index = self.inner.index();
-        let sum = |sum: StoreUsage, layer: &Arc<LayerRecord>| StoreUsage {
-            bytes: sum.bytes + layer.bytes,
-            inodes: sum.inodes + layer.inodes,
-        };
+        let sum =
+            |sum: StoreUsage, layer: &Arc<LayerRecord>| StoreUsage { bytes: sum.bytes + layer.bytes, inodes: sum.inodes + layer.inodes };
         index.layers.values().fold(StoreUsage::default(), sum)
     }
 

@@ -7,11 +7,7 @@ use crate::reference::Reference;
 
 /// Full ids, names and digest names.
 pub(super) fn resolve_id(index: &Index, text: &str) -> Option<String> {
-    let full = if text.starts_with("sha256:") {
-        text.to_string()
-    } else {
-        format!("sha256:{text}")
-    };
+    let full = if text.starts_with("sha256:") { text.to_string() } else { format!("sha256:{text}") };
     if index.images.contains_key(&full) {
         return Some(full);
     }
@@ -32,10 +28,7 @@ pub(super) fn find_id(index: &Index, text: &str) -> Result<Option<String>, ()> {
     if digits.len() < 12 {
         return Ok(None);
     }
-    let mut fitting = index
-        .images
-        .keys()
-        .filter(|id| id["sha256:".len()..].starts_with(digits));
+    let mut fitting = index.images.keys().filter(|id| id["sha256:".len()..].starts_with(digits));
     match (fitting.next(), fitting.next()) {
         (Some(_), Some(_)) => Err(()),
         (found, _) => Ok(found.cloned()),
@@ -47,22 +40,11 @@ pub(super) fn take_name(index: &mut Index, name: &str, new_owner: &str) {
     let owners: Vec<String> = index
         .images
         .iter()
-        .filter(|(_, record)| {
-            record
-                .names
-                .iter()
-                .chain(&record.digests)
-                .any(|known| known == name)
-        })
+        .filter(|(_, record)| record.names.iter().chain(&record.digests).any(|known| known == name))
         .map(|(id, _)| id.clone())
         .collect();
     for owner in owners {
-        let record = Arc::make_mut(
-            index
-                .images
-                .get_mut(&owner)
-                .expect("the owner was just found"),
-        );
+        let record = Arc::make_mut(index.images.get_mut(&owner).expect("the owner was just found"));
         record.names.retain(|known| known != name);
         record.digests.retain(|known| known != name);
         if owner != new_owner && record.names.is_empty() {

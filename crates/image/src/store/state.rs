@@ -101,21 +101,14 @@ impl Inner {
             return None;
         }
         *claims.images.entry(id.to_string()).or_default() += 1;
-        claims
-            .used
-            .insert(id.to_string(), seconds(SystemTime::now()));
-        Some(Hold {
-            inner: self.clone(),
-            id: id.to_string(),
-        })
+        claims.used.insert(id.to_string(), seconds(SystemTime::now()));
+        Some(Hold { inner: self.clone(), id: id.to_string() })
     }
 
     pub(super) fn mark_used(&self, id: &str) {
         let mut claims = self.claims.lock();
         if self.index().images.contains_key(id) {
-            claims
-                .used
-                .insert(id.to_string(), seconds(SystemTime::now()));
+            claims.used.insert(id.to_string(), seconds(SystemTime::now()));
         }
     }
 
@@ -125,14 +118,7 @@ impl Inner {
 
     pub(crate) fn image(&self, index: &Index, id: &str) -> Option<Image> {
         let record = index.images.get(id)?;
-        let used = self
-            .claims
-            .lock()
-            .used
-            .get(id)
-            .copied()
-            .unwrap_or(0)
-            .max(record.last_used);
+        let used = self.claims.lock().used.get(id).copied().unwrap_or(0).max(record.last_used);
         Some(Image {
             id: id.to_string(),
             names: record.names.clone(),
@@ -155,17 +141,11 @@ impl Inner {
 
     /// A fresh name in `ingest/`, unique in this process.
     pub(crate) fn fresh_ingest_path(&self) -> PathBuf {
-        self.ingest_path(&format!(
-            "spool-{}",
-            self.temporary.fetch_add(1, Ordering::Relaxed)
-        ))
+        self.ingest_path(&format!("spool-{}", self.temporary.fetch_add(1, Ordering::Relaxed)))
     }
 
     pub(crate) fn temporary_directory(&self) -> io::Result<TemporaryDirectory> {
-        let path = self.layer_path(&format!(
-            ".tmp-{}",
-            self.temporary.fetch_add(1, Ordering::Relaxed)
-        ));
+        let path = self.layer_path(&format!(".tmp-{}", self.temporary.fetch_add(1, Ordering::Relaxed)));
         std::fs::DirBuilder::new().mode(0o755).create(&path)?;
         // The mode of a layer's root shows in containers; the umask must not.
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
@@ -176,12 +156,7 @@ impl Inner {
     pub(crate) fn claim_layer(&self, id: &str, claims: &mut LayerClaims) -> Option<String> {
         let key = layer_key(id);
         let mut held = self.claims.lock();
-        if self
-            .index()
-            .layers
-            .get(&key)
-            .is_none_or(|layer| layer.id != id)
-        {
+        if self.index().layers.get(&key).is_none_or(|layer| layer.id != id) {
             return None;
         }
         *held.layers.entry(key.clone()).or_default() += 1;
@@ -191,12 +166,7 @@ impl Inner {
 
     /// Makes a finished directory the layer `record.id` and claims it. If that layer is present by now, the directory is
     /// dropped.
-    pub(crate) fn add_layer(
-        &self,
-        mut directory: TemporaryDirectory,
-        record: LayerRecord,
-        claims: &mut LayerClaims,
-    ) -> io::Result<String> {
+    pub(crate) fn add_layer(&self, mut directory: TemporaryDirectory, record: LayerRecord, claims: &mut LayerClaims) -> io::Result<String> {
         let _changing = self.changing.lock();
         if let Some(key) = self.claim_layer(&record.id, claims) {
             return Ok(key);
@@ -204,17 +174,10 @@ impl Inner {
         let key = layer_key(&record.id);
         let mut index = (*self.index()).clone();
         if index.layers.contains_key(&key) {
-            return Err(io::Error::other(format!(
-                "layer id {} clashes with that of another layer",
-                record.id
-            )));
+            return Err(io::Error::other(format!("layer id {} clashes with that of another layer", record.id)));
         }
-        let path = directory
-            .path
-            .take()
-            .expect("only this function takes the path");
-        std::fs::rename(&path, self.layer_path(&key))
-            .inspect_err(|_| directory.path = Some(path))?;
+        let path = directory.path.take().expect("only this function takes the path");
+        std::fs::rename(&path, self.layer_path(&key)).inspect_err(|_| directory.path = Some(path))?;
         let mut held = self.claims.lock();
         *held.layers.entry(key.clone()).or_default() += 1;
         claims.keys.push(key.clone());
@@ -236,18 +199,11 @@ impl Inner {
             }
             let record = index.images.entry(image.id).or_default();
             let record = Arc::make_mut(record);
-            let (mut names, mut digests) = (
-                std::mem::take(&mut record.names),
-                std::mem::take(&mut record.digests),
-            );
+            let (mut names, mut digests) = (std::mem::take(&mut record.names), std::mem::take(&mut record.digests));
             add_new(&mut names, image.record.names);
             add_new(&mut digests, image.record.digests);
             let (pinned, imported) = (record.pinned, record.imported);
-            *record = ImageRecord {
-                names,
-                digests,
-                ..image.record
-            };
+            *record = ImageRecord { names, digests, ..image.record };
             record.pinned |= pinned;
             record.imported |= imported;
             record.last_used = seconds(SystemTime::now());
@@ -260,11 +216,7 @@ impl Inner {
     /// The caller holds `changing`.
     pub(super) fn write_and_publish(&self, mut index: Index) -> io::Result<()> {
         for (id, used) in &self.claims.lock().used {
-            if let Some(record) = index
-                .images
-                .get_mut(id)
-                .filter(|record| record.last_used < *used)
-            {
+            if let Some(record) = index.images.get_mut(id).filter(|record| record.last_used < *used) {
                 Arc::make_mut(record).last_used = *used;
             }
         }
@@ -276,21 +228,15 @@ impl Inner {
     pub(super) fn remove(&self, reference: &str) -> Result<(), RemoveError> {
         let _changing = self.changing.lock();
         let mut index = (*self.index()).clone();
-        let id = find_id(&index, reference)
-            .map_err(|()| RemoveError::Ambiguous(reference.to_string()))?;
+        let id = find_id(&index, reference).map_err(|()| RemoveError::Ambiguous(reference.to_string()))?;
         let id = id.ok_or_else(|| RemoveError::NotFound(reference.to_string()))?;
         let record = index.images.get_mut(&id).expect("the id was just found");
-        let name = Reference::parse(reference)
-            .ok()
-            .and_then(|parsed| parsed.tagged_name());
-        if let Some(name) =
-            name.filter(|name| record.names.len() > 1 && record.names.contains(name))
-        {
+        let name = Reference::parse(reference).ok().and_then(|parsed| parsed.tagged_name());
+        if let Some(name) = name.filter(|name| record.names.len() > 1 && record.names.contains(name)) {
             Arc::make_mut(record).names.retain(|known| *known != name);
             return Ok(self.write_and_publish(index)?);
         }
-        self.remove_images(std::slice::from_ref(&id))
-            .map_err(|error| error.unwrap_or(RemoveError::InUse(id)))?;
+        self.remove_images(std::slice::from_ref(&id)).map_err(|error| error.unwrap_or(RemoveError::InUse(id)))?;
         Ok(())
     }
 
@@ -312,27 +258,19 @@ impl Inner {
             gone
         };
         remove_directories(&gone);
-        index::write(&self.directory, &self.index())
-            .map_err(|error| Some(RemoveError::Io(error)))?;
+        index::write(&self.directory, &self.index()).map_err(|error| Some(RemoveError::Io(error)))?;
         Ok(freed)
     }
 
     /// Takes layers without image and claim out of the index and out of the way. Their directories are then to be removed.
     fn take_unused_layers(&self, index: &mut Index, claims: &Claims) -> (Vec<PathBuf>, u64) {
-        let used: HashSet<String> = index
-            .images
-            .values()
-            .flat_map(|record| record.layers.iter().cloned())
-            .collect();
+        let used: HashSet<String> = index.images.values().flat_map(|record| record.layers.iter().cloned()).collect();
         let (mut gone, mut freed) = (Vec::new(), 0);
         index.layers.retain(|key, layer| {
             if used.contains(key) || claims.layers.contains_key(key) {
                 return true;
             }
-            let path = self.layer_path(&format!(
-                ".gone-{}",
-                self.temporary.fetch_add(1, Ordering::Relaxed)
-            ));
+            let path = self.layer_path(&format!(".gone-{}", self.temporary.fetch_add(1, Ordering::Relaxed)));
             // If it cannot be renamed (it is already missing), there is nothing to remove.
             if std::fs::rename(self.layer_path(key), &path).is_ok() {
                 gone.push(path);
@@ -359,16 +297,9 @@ impl Inner {
     pub(super) fn collect_garbage(&self, policy: &GcPolicy) -> GcReport {
         let _changing = self.changing.lock();
         let index = self.index();
-        let images: Vec<Image> = index
-            .images
-            .keys()
-            .filter_map(|id| self.image(&index, id))
-            .collect();
+        let images: Vec<Image> = index.images.keys().filter_map(|id| self.image(&index, id)).collect();
         let held: HashSet<String> = self.claims.lock().images.keys().cloned().collect();
-        let mut report = GcReport {
-            freed: self.sweep(),
-            ..GcReport::default()
-        };
+        let mut report = GcReport { freed: self.sweep(), ..GcReport::default() };
         for image in crate::gc::candidates(images, policy, &held) {
             if report.freed >= policy.bytes_to_free && !policy.is_overdue(&image) {
                 continue;
@@ -393,10 +324,7 @@ impl Inner {
 
 impl LayerClaims {
     pub(crate) fn new(inner: &Arc<Inner>) -> LayerClaims {
-        LayerClaims {
-            inner: inner.clone(),
-            keys: Vec::new(),
-        }
+        LayerClaims { inner: inner.clone(), keys: Vec::new() }
     }
 
     /// Takes over what `more` claims.
@@ -409,9 +337,7 @@ impl LayerClaims {
 impl Drop for LayerClaims {
     fn drop(&mut self) {
         let mut claims = self.inner.claims.lock();
-        self.keys
-            .drain(..)
-            .for_each(|key| release(&mut claims.layers, &key));
+        self.keys.drain(..).for_each(|key| release(&mut claims.layers, &key));
     }
 }
 
@@ -419,17 +345,13 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut claims = self.inner.claims.lock();
         release(&mut claims.images, &self.id);
-        claims
-            .used
-            .insert(self.id.clone(), seconds(SystemTime::now()));
+        claims.used.insert(self.id.clone(), seconds(SystemTime::now()));
     }
 }
 
 impl TemporaryDirectory {
     pub(crate) fn path(&self) -> &Path {
-        self.path
-            .as_deref()
-            .expect("the path is taken only when the value is consumed")
+        self.path.as_deref().expect("the path is taken only when the value is consumed")
     }
 }
 
@@ -455,15 +377,11 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Directory name of a layer. The full id stands in the index.
 pub(crate) fn layer_key(id: &str) -> String {
-    id.trim_start_matches("sha256:")
-        .chars()
-        .take(KEY_LENGTH)
-        .collect()
+    id.trim_start_matches("sha256:").chars().take(KEY_LENGTH).collect()
 }
 
 pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn release(counts: &mut HashMap<String, usize>, key: &str) {

@@ -13,10 +13,7 @@ pub(crate) fn decompress<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read +
     let mut input = input;
     let mut magic = Vec::with_capacity(4);
     input.by_ref().take(4).read_to_end(&mut magic)?;
-    let kind = (
-        magic.starts_with(&[0x1f, 0x8b]),
-        magic == [0x28, 0xb5, 0x2f, 0xfd],
-    );
+    let kind = (magic.starts_with(&[0x1f, 0x8b]), magic == [0x28, 0xb5, 0x2f, 0xfd]);
     let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(magic).chain(input));
     Ok(match kind {
         (true, _) => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(whole))),

@@ -24,10 +24,7 @@ impl Hasher {
         text.push_str("sha256:");
         for byte in digest.as_ref() {
             for digit in [byte >> 4, byte & 15] {
-                text.push(
-                    char::from_digit(u32::from(digit), 16)
-                        .expect("four bits are a hexadecimal digit"),
-                );
+                text.push(char::from_digit(u32::from(digit), 16).expect("four bits are a hexadecimal digit"));
             }
         }
         text
@@ -49,10 +46,7 @@ pub(crate) struct HashingReader<R> {
 
 impl<R: Read> HashingReader<R> {
     pub(crate) fn new(input: R) -> HashingReader<R> {
-        HashingReader {
-            input,
-            hasher: Hasher::new(),
-        }
+        HashingReader { input, hasher: Hasher::new() }
     }
 
     pub(crate) fn finish(self) -> String {

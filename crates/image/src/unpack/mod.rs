@@ -70,21 +70,10 @@ pub(crate) struct Unpacked {
 }
 
 /// Unpacks a plain or compressed layer into the existing, empty directory `root`.
-pub(crate) fn unpack(
-    archive: impl Read,
-    root: &Path,
-    limits: &Limits,
-    expected: Option<&str>,
-) -> Result<Unpacked, UnpackError> {
+pub(crate) fn unpack(archive: impl Read, root: &Path, limits: &Limits, expected: Option<&str>) -> Result<Unpacked, UnpackError> {
     let plain = decompress(archive).map_err(TarError::Read)?;
     let tree = Tree::open(root).map_err(|error| write_error(b"", error))?;
-    let mut unpacker = Unpacker {
-        tree,
-        limits,
-        report: Unpacked::default(),
-        directory_times: Vec::new(),
-        entries: 0,
-    };
+    let mut unpacker = Unpacker { tree, limits, report: Unpacked::default(), directory_times: Vec::new(), entries: 0 };
     let mut tar = TarReader::new(HashingReader::new(plain));
     while let Some(entry) = tar.next_entry()? {
         unpacker.add(&entry, &mut tar)?;
@@ -93,39 +82,27 @@ pub(crate) fn unpack(
     let mut rest = tar.into_inner();
     // What follows the end mark belongs to the digest; its length is bounded like the layer itself.
     let limit = limits.layer_bytes;
-    let followed =
-        io::copy(&mut rest.by_ref().take(limit), &mut io::sink()).map_err(TarError::Read)?;
+    let followed = io::copy(&mut rest.by_ref().take(limit), &mut io::sink()).map_err(TarError::Read)?;
     if followed == limit {
-        return Err(UnpackError::Limit {
-            what: "bytes",
-            limit,
-        });
+        return Err(UnpackError::Limit { what: "bytes", limit });
     }
     let mut report = unpacker.report;
     report.implicit = unpacker.tree.take_implicit();
     report.diff_id = rest.finish();
     match expected {
-        Some(expected) if expected != report.diff_id => Err(UnpackError::DiffId {
-            expected: expected.to_string(),
-            got: report.diff_id,
-        }),
+        Some(expected) if expected != report.diff_id => Err(UnpackError::DiffId { expected: expected.to_string(), got: report.diff_id }),
         _ => Ok(report),
     }
 }
 
 /// Gives `directory` of the layer at `layer` the attributes of the same directory in the topmost of `lower` that has
 /// it. A file or a whiteout on the way ends the search, as it does in the mounted image.
-pub(crate) fn adopt_attributes(
-    layer: &Path,
-    directory: &Path,
-    lower: &[PathBuf],
-) -> io::Result<()> {
+pub(crate) fn adopt_attributes(layer: &Path, directory: &Path, lower: &[PathBuf]) -> io::Result<()> {
     let target = Tree::open(layer)?.open_directory(directory)?;
     for below in lower {
         match Tree::open(below)?.open_directory(directory) {
             Ok(source) => return tree::copy_attributes(&source, &target),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error()) => {
-            }
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error()) => {}
             Err(_) => return Ok(()),
         }
     }
@@ -145,10 +122,7 @@ impl Unpacker<'_> {
     fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), UnpackError> {
         self.entries += 1;
         if self.entries > self.limits.layer_entries {
-            return Err(UnpackError::Limit {
-                what: "entries",
-                limit: self.limits.layer_entries,
-            });
+            return Err(UnpackError::Limit { what: "entries", limit: self.limits.layer_entries });
         }
         let path = self.clean(&entry.path)?;
         let Some(name) = path.file_name().map(OsStrExt::as_bytes) else {
@@ -161,8 +135,7 @@ impl Unpacker<'_> {
             return self.add_whiteout(entry, parent_path, &parent, name, hidden);
         }
         let existing = self.tree.existing(&parent, name).map_err(failed)?;
-        let keeps_directory =
-            existing == Some(Existing::Directory) && entry.kind == Kind::Directory;
+        let keeps_directory = existing == Some(Existing::Directory) && entry.kind == Kind::Directory;
         if existing.is_some() && !keeps_directory {
             self.tree.remove(&parent, name).map_err(failed)?;
         }
@@ -193,48 +166,23 @@ impl Unpacker<'_> {
             }
             Kind::HardLink => {
                 let target = self.clean(&entry.link)?;
-                self.tree
-                    .make_hard_link(&target, &parent, name)
-                    .map_err(|error| match error {
-                        tree::LinkError::Refused(reason) => refused(entry, reason),
-                        tree::LinkError::System(error) => failed(error),
-                    })?;
+                self.tree.make_hard_link(&target, &parent, name).map_err(|error| match error {
+                    tree::LinkError::Refused(reason) => refused(entry, reason),
+                    tree::LinkError::System(error) => failed(error),
+                })?;
             }
             Kind::Symlink => {
                 if entry.link.is_empty() || entry.link.len() >= 4096 {
-                    return Err(refused(
-                        entry,
-                        "is a symbolic link with an impossible target",
-                    ));
+                    return Err(refused(entry, "is a symbolic link with an impossible target"));
                 }
-                self.tree
-                    .make_symlink(
-                        OsStr::from_bytes(&entry.link),
-                        &parent,
-                        name,
-                        &attributes,
-                        entry.mtime,
-                    )
-                    .map_err(failed)?;
+                self.tree.make_symlink(OsStr::from_bytes(&entry.link), &parent, name, &attributes, entry.mtime).map_err(failed)?;
                 self.report.inodes += 1;
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
                 if entry.kind == Kind::CharDevice && entry.device == (0, 0) {
-                    return Err(refused(
-                        entry,
-                        "is a device 0/0, which overlayfs takes for a removal",
-                    ));
+                    return Err(refused(entry, "is a device 0/0, which overlayfs takes for a removal"));
                 }
-                self.tree
-                    .make_node(
-                        entry.kind,
-                        entry.device,
-                        &parent,
-                        name,
-                        &attributes,
-                        entry.mtime,
-                    )
-                    .map_err(failed)?;
+                self.tree.make_node(entry.kind, entry.device, &parent, name, &attributes, entry.mtime).map_err(failed)?;
                 self.report.inodes += 1;
             }
             Kind::Other(_) => return Err(refused(entry, "has a type that no layer may have")),
@@ -248,21 +196,13 @@ impl Unpacker<'_> {
             return Err(refused(entry, "would replace the root"));
         }
         let root = self.tree.root().as_fd();
-        tree::set_attributes(&root, &attributes(entry)?)
-            .map_err(|error| write_error(&entry.path, error))?;
+        tree::set_attributes(&root, &attributes(entry)?).map_err(|error| write_error(&entry.path, error))?;
         self.directory_times.push((PathBuf::new(), entry.mtime));
         Ok(())
     }
 
     /// Whiteouts speak of the layers below only: what this layer itself brings stays, but hides what is below it.
-    fn add_whiteout(
-        &mut self,
-        entry: &Entry,
-        parent_path: &Path,
-        parent: &OwnedFd,
-        name: &[u8],
-        hidden: &[u8],
-    ) -> Result<(), UnpackError> {
+    fn add_whiteout(&mut self, entry: &Entry, parent_path: &Path, parent: &OwnedFd, name: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
         let failed = |error| write_error(&entry.path, error);
         if name == OPAQUE {
             if parent_path.as_os_str().is_empty() {
@@ -293,10 +233,7 @@ impl Unpacker<'_> {
 
     /// Components below the root. Absolute names are taken relative to it; `..` is refused.
     fn clean(&self, path: &[u8]) -> Result<PathBuf, UnpackError> {
-        let bad = |reason| UnpackError::Refused {
-            path: String::from_utf8_lossy(path).into_owned(),
-            reason,
-        };
+        let bad = |reason| UnpackError::Refused { path: String::from_utf8_lossy(path).into_owned(), reason };
         if path.len() >= 4096 {
             return Err(bad("has too long a name"));
         }
@@ -314,25 +251,15 @@ impl Unpacker<'_> {
             }
         }
         if depth > self.limits.path_depth {
-            return Err(UnpackError::Limit {
-                what: "path components",
-                limit: self.limits.path_depth as u64,
-            });
+            return Err(UnpackError::Limit { what: "path components", limit: self.limits.path_depth as u64 });
         }
         Ok(clean)
     }
 
     fn count_bytes(&mut self, bytes: u64) -> Result<(), UnpackError> {
         let limit = self.limits.layer_bytes;
-        let sum = self
-            .report
-            .bytes
-            .checked_add(bytes)
-            .filter(|sum| *sum <= limit);
-        self.report.bytes = sum.ok_or(UnpackError::Limit {
-            what: "bytes",
-            limit,
-        })?;
+        let sum = self.report.bytes.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.report.bytes = sum.ok_or(UnpackError::Limit { what: "bytes", limit })?;
         Ok(())
     }
 
@@ -357,10 +284,7 @@ fn attributes(entry: &Entry) -> Result<Attributes<'_>, UnpackError> {
             return Err(refused(entry, "has an impossible extended attribute"));
         }
         let kept = name.starts_with("user.")
-            || matches!(
-                name.as_str(),
-                "security.capability" | "system.posix_acl_access" | "system.posix_acl_default"
-            );
+            || matches!(name.as_str(), "security.capability" | "system.posix_acl_access" | "system.posix_acl_default");
         if kept {
             xattrs.push((name.as_str(), value.as_slice()));
         }
@@ -368,22 +292,13 @@ fn attributes(entry: &Entry) -> Result<Attributes<'_>, UnpackError> {
     if entry.uid == u32::MAX || entry.gid == u32::MAX {
         return Err(refused(entry, "has an impossible owner"));
     }
-    Ok(Attributes {
-        mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        xattrs,
-    })
+    Ok(Attributes { mode: entry.mode, uid: entry.uid, gid: entry.gid, xattrs })
 }
 
 fn write_data(file: &mut File, entry: &Entry, data: &mut impl Read) -> io::Result<()> {
     let Some(pieces) = &entry.sparse else {
         let written = copy(&mut data.take(entry.size), file)?;
-        return if written == entry.size {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        };
+        return if written == entry.size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
     };
     file.set_len(entry.size)?;
     let mut buffer = vec![0; 64 << 10];
@@ -419,23 +334,15 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
 fn data_error(entry: &Entry, error: io::Error) -> UnpackError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => TarError::Truncated.into(),
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other => {
-            TarError::Read(error).into()
-        }
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other => TarError::Read(error).into(),
         _ => write_error(&entry.path, error),
     }
 }
 
 fn refused(entry: &Entry, reason: &'static str) -> UnpackError {
-    UnpackError::Refused {
-        path: String::from_utf8_lossy(&entry.path).into_owned(),
-        reason,
-    }
+    UnpackError::Refused { path: String::from_utf8_lossy(&entry.path).into_owned(), reason }
 }
 
 fn write_error(path: &[u8], error: impl Into<io::Error>) -> UnpackError {
-    UnpackError::Write {
-        path: String::from_utf8_lossy(path).into_owned(),
-        error: error.into(),
-    }
+    UnpackError::Write { path: String::from_utf8_lossy(path).into_owned(), error: error.into() }
 }

@@ -5,9 +5,7 @@
 
 use std::io::{self, Read};
 
-use super::tar_fields::{
-    Pax, check_sparse, field_text, number, parse_pax, sparse_pairs, sum_is_right,
-};
+use super::tar_fields::{Pax, check_sparse, field_text, number, parse_pax, sparse_pairs, sum_is_right};
 
 const BLOCK: u64 = 512;
 /// Largest PAX header or GNU long name that is read.
@@ -83,12 +81,7 @@ pub(crate) trait Skip: Read + Sized {
 
 impl<R: Skip> TarReader<R> {
     pub(crate) fn new(input: R) -> TarReader<R> {
-        TarReader {
-            input,
-            position: 0,
-            remaining: 0,
-            padding: 0,
-        }
+        TarReader { input, position: 0, remaining: 0, padding: 0 }
     }
 
     /// Where in the input the unread data of the current entry begins.
@@ -122,9 +115,7 @@ impl<R: Skip> TarReader<R> {
                 b'L' => long_name = Some(until_nul(self.read_extension(size)?)),
                 b'K' => long_link = Some(until_nul(self.read_extension(size)?)),
                 _ => {
-                    return self
-                        .finish_entry(&header, size, pax, long_name, long_link)
-                        .map(Some);
+                    return self.finish_entry(&header, size, pax, long_name, long_link).map(Some);
                 }
             }
         }
@@ -162,34 +153,20 @@ impl<R: Skip> TarReader<R> {
         };
         self.remaining = stored;
         self.padding = stored.next_multiple_of(BLOCK) - stored;
-        let id = |range: std::ops::Range<usize>, name| {
-            number(&header[range])
-                .and_then(|id| u32::try_from(id).ok())
-                .ok_or(TarError::Field(name))
-        };
+        let id =
+            |range: std::ops::Range<usize>, name| number(&header[range]).and_then(|id| u32::try_from(id).ok()).ok_or(TarError::Field(name));
         let mtime = number(&header[136..148]).and_then(|time| i64::try_from(time).ok());
         let device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
         let mut entry = Entry {
             kind,
             path,
-            link: pax
-                .link
-                .take()
-                .or(long_link)
-                .unwrap_or_else(|| field_text(&header[157..257]).to_vec()),
+            link: pax.link.take().or(long_link).unwrap_or_else(|| field_text(&header[157..257]).to_vec()),
             mode: number(&header[100..108]).ok_or(TarError::Field("mode"))? as u32 & 0o7777,
             uid: pax.uid.map_or_else(|| id(108..116, "uid"), Ok)?,
             gid: pax.gid.map_or_else(|| id(116..124, "gid"), Ok)?,
             size: stored,
-            mtime: pax
-                .mtime
-                .or(mtime.map(|seconds| (seconds, 0)))
-                .unwrap_or_default(),
-            device: if device {
-                (id(329..337, "device")?, id(337..345, "device")?)
-            } else {
-                (0, 0)
-            },
+            mtime: pax.mtime.or(mtime.map(|seconds| (seconds, 0))).unwrap_or_default(),
+            device: if device { (id(329..337, "device")?, id(337..345, "device")?) } else { (0, 0) },
             xattrs: std::mem::take(&mut pax.xattrs),
             sparse: None,
         };
@@ -220,11 +197,7 @@ impl<R: Skip> TarReader<R> {
                 let piece = number(&field[..12]).zip(number(&field[12..]));
                 pieces.push(piece.ok_or(TarError::Field("sparse map"))?);
             }
-            if pieces.len() > SPARSE_LIMIT {
-                Err(TarError::Field("sparse map"))
-            } else {
-                Ok(())
-            }
+            if pieces.len() > SPARSE_LIMIT { Err(TarError::Field("sparse map")) } else { Ok(()) }
         };
         add(&header[386..482])?;
         let mut more = header[482] != 0;
@@ -242,9 +215,7 @@ impl<R: Skip> TarReader<R> {
         let mut text = Vec::new();
         let mut numbers: Vec<u64> = Vec::new();
         loop {
-            let wanted = numbers
-                .first()
-                .map_or(1, |count| count.saturating_mul(2).saturating_add(1));
+            let wanted = numbers.first().map_or(1, |count| count.saturating_mul(2).saturating_add(1));
             if wanted > 2 * SPARSE_LIMIT as u64 + 1 {
                 return Err(TarError::Field("sparse map"));
             }
@@ -259,9 +230,7 @@ impl<R: Skip> TarReader<R> {
             text.extend_from_slice(&block);
             while let Some(newline) = text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = text.drain(..=newline).collect();
-                let parsed = std::str::from_utf8(&line[..newline])
-                    .ok()
-                    .and_then(|line| line.parse().ok());
+                let parsed = std::str::from_utf8(&line[..newline]).ok().and_then(|line| line.parse().ok());
                 numbers.push(parsed.ok_or(TarError::Field("sparse map"))?);
                 if numbers.len() as u64 > numbers[0].saturating_mul(2) {
                     break;
@@ -271,10 +240,7 @@ impl<R: Skip> TarReader<R> {
                 return Err(TarError::Field("sparse map"));
             }
         }
-        Ok(numbers[1..]
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect())
+        Ok(numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
     fn read_extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
@@ -294,18 +260,11 @@ impl<R: Skip> TarReader<R> {
         for _ in 0..2 {
             match self.input.read(&mut header[..1])? {
                 0 => return Ok(None),
-                _ => self
-                    .input
-                    .read_exact(&mut header[1..])
-                    .map_err(end_is_truncation)?,
+                _ => self.input.read_exact(&mut header[1..]).map_err(end_is_truncation)?,
             }
             self.position += BLOCK;
             if header.iter().any(|byte| *byte != 0) {
-                return if sum_is_right(&header) {
-                    Ok(Some(header))
-                } else {
-                    Err(TarError::Checksum)
-                };
+                return if sum_is_right(&header) { Ok(Some(header)) } else { Err(TarError::Checksum) };
             }
         }
         Ok(None)
@@ -318,18 +277,11 @@ impl<R: Skip> TarReader<R> {
     }
 
     fn skip_data(&mut self) -> Result<(), TarError> {
-        let left = self
-            .remaining
-            .checked_add(self.padding)
-            .ok_or(TarError::Field("size"))?;
+        let left = self.remaining.checked_add(self.padding).ok_or(TarError::Field("size"))?;
         let skipped = self.input.skip(left)?;
         self.position += skipped;
         (self.remaining, self.padding) = (0, 0);
-        if skipped == left {
-            Ok(())
-        } else {
-            Err(TarError::Truncated)
-        }
+        if skipped == left { Ok(()) } else { Err(TarError::Truncated) }
     }
 }
 
@@ -358,11 +310,6 @@ fn end_is_truncation(error: io::Error) -> TarError {
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.truncate(
-        bytes
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(bytes.len()),
-    );
+    bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
     bytes
 }

@@ -25,17 +25,7 @@ struct Member<'a> {
 
 impl Default for Member<'_> {
     fn default() -> Self {
-        Member {
-            kind: b'0',
-            name: b"",
-            link: b"",
-            data: b"",
-            mode: 0o644,
-            owner: (0, 0),
-            mtime: 1_600_000_000,
-            device: (0, 0),
-            pax: &[],
-        }
+        Member { kind: b'0', name: b"", link: b"", data: b"", mode: 0o644, owner: (0, 0), mtime: 1_600_000_000, device: (0, 0), pax: &[] }
     }
 }
 
@@ -89,38 +79,19 @@ impl Archive {
     }
 
     fn file(self, name: &str, data: &str) -> Archive {
-        self.add(Member {
-            name: name.as_bytes(),
-            data: data.as_bytes(),
-            ..Member::default()
-        })
+        self.add(Member { name: name.as_bytes(), data: data.as_bytes(), ..Member::default() })
     }
 
     fn directory(self, name: &str) -> Archive {
-        self.add(Member {
-            kind: b'5',
-            name: name.as_bytes(),
-            mode: 0o755,
-            ..Member::default()
-        })
+        self.add(Member { kind: b'5', name: name.as_bytes(), mode: 0o755, ..Member::default() })
     }
 
     fn symlink(self, name: &str, link: &str) -> Archive {
-        self.add(Member {
-            kind: b'2',
-            name: name.as_bytes(),
-            link: link.as_bytes(),
-            ..Member::default()
-        })
+        self.add(Member { kind: b'2', name: name.as_bytes(), link: link.as_bytes(), ..Member::default() })
     }
 
     fn hard_link(self, name: &str, link: &str) -> Archive {
-        self.add(Member {
-            kind: b'1',
-            name: name.as_bytes(),
-            link: link.as_bytes(),
-            ..Member::default()
-        })
+        self.add(Member { kind: b'1', name: name.as_bytes(), link: link.as_bytes(), ..Member::default() })
     }
 
     fn end(mut self) -> Vec<u8> {
@@ -149,30 +120,14 @@ impl Place {
     }
 
     fn unpack(&self, archive: Archive) -> Result<Unpacked, UnpackError> {
-        unpack(
-            Cursor::new(archive.end()),
-            &self.root(),
-            &Limits::default(),
-            None,
-        )
+        unpack(Cursor::new(archive.end()), &self.root(), &Limits::default(), None)
     }
 
     /// Nothing beside the root was made or changed.
     fn assert_untouched(&self) {
-        assert_eq!(
-            fs::read_to_string(self.secret()).expect("the secret"),
-            "secret"
-        );
-        assert_eq!(
-            fs::metadata(self.secret()).expect("the secret").nlink(),
-            1,
-            "a hard link leads out"
-        );
-        assert_eq!(
-            fs::read_dir(self.0.path()).expect("the place").count(),
-            2,
-            "something new beside the root"
-        );
+        assert_eq!(fs::read_to_string(self.secret()).expect("the secret"), "secret");
+        assert_eq!(fs::metadata(self.secret()).expect("the secret").nlink(), 1, "a hard link leads out");
+        assert_eq!(fs::read_dir(self.0.path()).expect("the place").count(), 2, "something new beside the root");
     }
 
     fn text(&self, name: &str) -> String {
@@ -190,13 +145,7 @@ fn check_refused(archive: Archive, part: &str) {
 
 #[test]
 fn dots_that_leave_are_refused() {
-    for name in [
-        "../secret",
-        "a/../../secret",
-        "/../secret",
-        "./..",
-        "a/../b",
-    ] {
+    for name in ["../secret", "a/../../secret", "/../secret", "./..", "a/../b"] {
         check_refused(Archive::new().file(name, "x"), "leaves the root");
     }
 }
@@ -204,9 +153,7 @@ fn dots_that_leave_are_refused() {
 #[test]
 fn absolute_names_are_inside() {
     let place = Place::new();
-    place
-        .unpack(Archive::new().file("/secret", "inside"))
-        .expect("unpacks");
+    place.unpack(Archive::new().file("/secret", "inside")).expect("unpacks");
     assert_eq!(place.text("secret"), "inside");
     place.assert_untouched();
 }
@@ -215,9 +162,7 @@ fn absolute_names_are_inside() {
 fn a_file_through_an_absolute_link_stays_inside() {
     let place = Place::new();
     let outside = place.0.path().to_str().expect("text").to_string();
-    let archive = Archive::new()
-        .symlink("out", &outside)
-        .file("out/secret", "x");
+    let archive = Archive::new().symlink("out", &outside).file("out/secret", "x");
     // The link's target does not exist inside the root, so there is nowhere to write.
     place.unpack(archive).expect_err("dangling inside");
     place.assert_untouched();
@@ -226,12 +171,8 @@ fn a_file_through_an_absolute_link_stays_inside() {
 #[test]
 fn a_file_through_a_relative_link_stays_inside() {
     let place = Place::new();
-    let archive = Archive::new()
-        .symlink("up", "../../..")
-        .file("up/secret", "inside");
-    place
-        .unpack(archive)
-        .expect("dots in links end at the root");
+    let archive = Archive::new().symlink("up", "../../..").file("up/secret", "inside");
+    place.unpack(archive).expect("dots in links end at the root");
     assert_eq!(place.text("secret"), "inside");
     place.assert_untouched();
 }
@@ -240,9 +181,7 @@ fn a_file_through_a_relative_link_stays_inside() {
 fn a_file_over_a_link_replaces_it() {
     let place = Place::new();
     let target = place.secret();
-    let archive = Archive::new()
-        .symlink("a", target.to_str().expect("text"))
-        .file("a", "mine");
+    let archive = Archive::new().symlink("a", target.to_str().expect("text")).file("a", "mine");
     place.unpack(archive).expect("unpacks");
     assert_eq!(place.text("a"), "mine");
     place.assert_untouched();
@@ -252,10 +191,7 @@ fn a_file_over_a_link_replaces_it() {
 fn a_directory_over_a_link_replaces_it() {
     let place = Place::new();
     let outside = place.0.path().to_str().expect("text").to_string();
-    let archive = Archive::new()
-        .symlink("a", &outside)
-        .directory("a/")
-        .file("a/secret", "x");
+    let archive = Archive::new().symlink("a", &outside).directory("a/").file("a/secret", "x");
     place.unpack(archive).expect("unpacks");
     assert_eq!(place.text("a/secret"), "x");
     place.assert_untouched();
@@ -266,12 +202,7 @@ fn removing_through_links_stays_inside() {
     let place = Place::new();
     let outside = place.0.path().to_str().expect("text").to_string();
     // A directory with a link to the outside is replaced by a file: the link goes, not what it points to.
-    let archive = Archive::new()
-        .directory("d")
-        .symlink("d/out", &outside)
-        .directory("d/e")
-        .file("d/e/f", "")
-        .file("d", "file");
+    let archive = Archive::new().directory("d").symlink("d/out", &outside).directory("d/e").file("d/e/f", "").file("d", "file");
     place.unpack(archive).expect("unpacks");
     assert_eq!(place.text("d"), "file");
     place.assert_untouched();
@@ -279,49 +210,27 @@ fn removing_through_links_stays_inside() {
 
 #[test]
 fn hard_links_out_are_refused() {
-    check_refused(
-        Archive::new().hard_link("a", "../secret"),
-        "leaves the root",
-    );
-    check_refused(
-        Archive::new().hard_link("a", "/etc/passwd"),
-        "does not have",
-    );
-    check_refused(
-        Archive::new()
-            .symlink("up", "/")
-            .hard_link("a", "up/secret"),
-        "does not have",
-    );
+    check_refused(Archive::new().hard_link("a", "../secret"), "leaves the root");
+    check_refused(Archive::new().hard_link("a", "/etc/passwd"), "does not have");
+    check_refused(Archive::new().symlink("up", "/").hard_link("a", "up/secret"), "does not have");
     check_refused(Archive::new().hard_link("a", "/"), "link to the root");
-    check_refused(
-        Archive::new().directory("d").hard_link("a", "d"),
-        "link to a directory",
-    );
+    check_refused(Archive::new().directory("d").hard_link("a", "d"), "link to a directory");
 }
 
 #[test]
 fn a_hard_link_to_a_link_is_the_link() {
     let place = Place::new();
     let target = place.secret();
-    let archive = Archive::new()
-        .symlink("a", target.to_str().expect("text"))
-        .hard_link("b", "a");
+    let archive = Archive::new().symlink("a", target.to_str().expect("text")).hard_link("b", "a");
     place.unpack(archive).expect("unpacks");
-    assert!(
-        fs::symlink_metadata(place.root().join("b"))
-            .expect("b")
-            .is_symlink()
-    );
+    assert!(fs::symlink_metadata(place.root().join("b")).expect("b").is_symlink());
     place.assert_untouched();
 }
 
 #[test]
 fn magic_links_are_not_followed() {
     let place = Place::new();
-    let archive = Archive::new()
-        .symlink("self", "/proc/self/cwd")
-        .file("self/x", "");
+    let archive = Archive::new().symlink("self", "/proc/self/cwd").file("self/x", "");
     place.unpack(archive).expect_err("there is no /proc inside");
     place.assert_untouched();
 }
@@ -332,106 +241,46 @@ fn whiteouts_cannot_leave() {
     check_refused(Archive::new().file("d/.wh..", ""), "whiteout of nothing");
     check_refused(Archive::new().file(".wh.", ""), "whiteout of nothing");
     check_refused(Archive::new().file("../.wh.secret", ""), "leaves the root");
-    let device = Member {
-        kind: b'3',
-        name: b"secret",
-        ..Member::default()
-    };
+    let device = Member { kind: b'3', name: b"secret", ..Member::default() };
     check_refused(Archive::new().add(device), "0/0");
 }
 
 #[test]
 fn overlay_attributes_are_refused() {
-    for name in [
-        "SCHILY.xattr.trusted.overlay.redirect",
-        "SCHILY.xattr.trusted.overlay.opaque",
-        "SCHILY.xattr.user.overlay.metacopy",
-    ] {
-        let member = Member {
-            kind: b'5',
-            name: b"d",
-            pax: &[(name, b"/secret")],
-            ..Member::default()
-        };
+    for name in ["SCHILY.xattr.trusted.overlay.redirect", "SCHILY.xattr.trusted.overlay.opaque", "SCHILY.xattr.user.overlay.metacopy"] {
+        let member = Member { kind: b'5', name: b"d", pax: &[(name, b"/secret")], ..Member::default() };
         check_refused(Archive::new().add(member), "steers overlayfs");
     }
 }
 
 #[test]
 fn strange_entries_are_refused() {
-    check_refused(
-        Archive::new().add(Member {
-            kind: b'M',
-            name: b"x",
-            ..Member::default()
-        }),
-        "type that no layer",
-    );
+    check_refused(Archive::new().add(Member { kind: b'M', name: b"x", ..Member::default() }), "type that no layer");
     check_refused(Archive::new().file("./", ""), "replace the root");
-    check_refused(
-        Archive::new().add(Member {
-            kind: b'2',
-            name: b"x",
-            ..Member::default()
-        }),
-        "impossible target",
-    );
+    check_refused(Archive::new().add(Member { kind: b'2', name: b"x", ..Member::default() }), "impossible target");
     let long = "x".repeat(300);
-    let member = Member {
-        name: b"x",
-        pax: &[("path", long.as_bytes())],
-        ..Member::default()
-    };
+    let member = Member { name: b"x", pax: &[("path", long.as_bytes())], ..Member::default() };
     check_refused(Archive::new().add(member), "too long a name");
-    let owner = Member {
-        name: b"x",
-        pax: &[("uid", b"4294967295")],
-        ..Member::default()
-    };
+    let owner = Member { name: b"x", pax: &[("uid", b"4294967295")], ..Member::default() };
     check_refused(Archive::new().add(owner), "impossible owner");
 }
 
 #[test]
 fn limits_hold() {
-    let limits = Limits {
-        layer_bytes: 100_000,
-        layer_entries: 10,
-        path_depth: 3,
-        layers: 1,
-    };
-    let many = (0..11).fold(Archive::new(), |archive, at| {
-        archive.file(&format!("f{at}"), "")
-    });
-    let sparse = Member {
-        name: b"bomb",
-        pax: &[
-            ("GNU.sparse.size", b"9000000000000"),
-            ("GNU.sparse.map", b"0,0"),
-        ],
-        ..Member::default()
-    };
+    let limits = Limits { layer_bytes: 100_000, layer_entries: 10, path_depth: 3, layers: 1 };
+    let many = (0..11).fold(Archive::new(), |archive, at| archive.file(&format!("f{at}"), ""));
+    let sparse = Member { name: b"bomb", pax: &[("GNU.sparse.size", b"9000000000000"), ("GNU.sparse.map", b"0,0")], ..Member::default() };
     let large = "x".repeat(60_000);
     let cases = [
         (many.end(), "10 entries"),
-        (
-            Archive::new().file("a/b/c/d", "").end(),
-            "3 path components",
-        ),
-        (
-            Archive::new().file("a", &large).file("b", &large).end(),
-            "100000 bytes",
-        ),
+        (Archive::new().file("a/b/c/d", "").end(), "3 path components"),
+        (Archive::new().file("a", &large).file("b", &large).end(), "100000 bytes"),
         (Archive::new().add(sparse).end(), "100000 bytes"),
-        (
-            [Archive::new().file("a", "").end(), vec![0; 200_000]].concat(),
-            "100000 bytes",
-        ),
+        ([Archive::new().file("a", "").end(), vec![0; 200_000]].concat(), "100000 bytes"),
     ];
     for (archive, part) in cases {
         let place = Place::new();
-        let error = unpack(Cursor::new(archive), &place.root(), &limits, None)
-            .expect_err(part)
-            .to_string();
+        let error = unpack(Cursor::new(archive), &place.root(), &limits, None).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -444,12 +293,8 @@ fn headers_that_promise_too_much_cost_nothing() {
     let sum: u32 = name[..512].iter().map(|byte| u32::from(*byte)).sum();
     name[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let place = Place::new();
-    let error =
-        unpack(Cursor::new(name), &place.root(), &Limits::default(), None).expect_err("too large");
-    assert!(
-        matches!(error, UnpackError::Archive(TarError::ExtensionTooLarge(_))),
-        "{error}"
-    );
+    let error = unpack(Cursor::new(name), &place.root(), &Limits::default(), None).expect_err("too large");
+    assert!(matches!(error, UnpackError::Archive(TarError::ExtensionTooLarge(_))), "{error}");
 }
 
 #[test]
@@ -457,15 +302,9 @@ fn damaged_archives_are_refused() {
     let whole = Archive::new().file("a", &"x".repeat(2000)).end();
     let mut wrong_sum = whole.clone();
     wrong_sum[0] = b'b';
-    for (bytes, part) in [
-        (whole[..1000].to_vec(), "ends inside"),
-        (whole[..100].to_vec(), "ends inside"),
-        (wrong_sum, "checksum"),
-    ] {
+    for (bytes, part) in [(whole[..1000].to_vec(), "ends inside"), (whole[..100].to_vec(), "ends inside"), (wrong_sum, "checksum")] {
         let place = Place::new();
-        let error = unpack(Cursor::new(bytes), &place.root(), &Limits::default(), None)
-            .expect_err(part)
-            .to_string();
+        let error = unpack(Cursor::new(bytes), &place.root(), &Limits::default(), None).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -476,21 +315,12 @@ fn the_digest_covers_all() {
     let digest = Hasher::digest(&archive);
     let unpack_as = |bytes: &[u8]| {
         let place = Place::new();
-        unpack(
-            Cursor::new(bytes),
-            &place.root(),
-            &Limits::default(),
-            Some(&digest),
-        )
-        .map(|unpacked| unpacked.diff_id)
+        unpack(Cursor::new(bytes), &place.root(), &Limits::default(), Some(&digest)).map(|unpacked| unpacked.diff_id)
     };
     assert_eq!(unpack_as(&archive).expect("unpacks"), digest);
     let mut longer = archive.clone();
     longer.extend([1; 10]);
-    assert!(matches!(
-        unpack_as(&longer),
-        Err(UnpackError::DiffId { .. })
-    ));
+    assert!(matches!(unpack_as(&longer), Err(UnpackError::DiffId { .. })));
 }
 
 #[test]
@@ -505,20 +335,10 @@ fn all_compressions_are_read() {
     let members = [gzip(&archive[..1000]), gzip(&archive[1000..])].concat();
     let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("compresses");
     let frames = [zstd(&archive[..700]), zstd(&archive[700..])].concat();
-    for bytes in [
-        archive.clone(),
-        gzip(&archive),
-        members,
-        zstd(&archive),
-        frames,
-    ] {
+    for bytes in [archive.clone(), gzip(&archive), members, zstd(&archive), frames] {
         let place = Place::new();
-        let unpacked =
-            unpack(Cursor::new(bytes), &place.root(), &Limits::default(), None).expect("unpacks");
-        assert_eq!(
-            (unpacked.diff_id, unpacked.bytes, unpacked.inodes),
-            (Hasher::digest(&archive), 100_000, 1)
-        );
+        let unpacked = unpack(Cursor::new(bytes), &place.root(), &Limits::default(), None).expect("unpacks");
+        assert_eq!((unpacked.diff_id, unpacked.bytes, unpacked.inodes), (Hasher::digest(&archive), 100_000, 1));
     }
 }
 
@@ -527,102 +347,38 @@ fn owners_modes_times_and_attributes_are_kept() {
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let place = Place::new();
     let archive = Archive::new()
-        .add(Member {
-            kind: b'5',
-            name: b"./",
-            mode: 0o711,
-            owner: (7, 8),
-            mtime: 5,
-            ..Member::default()
-        })
-        .add(Member {
-            kind: b'5',
-            name: b"d/",
-            mode: 0o1777,
-            owner: (1, 2),
-            mtime: 1000,
-            ..Member::default()
-        })
-        .add(Member {
-            name: b"d/su",
-            mode: 0o4755,
-            owner: (1, 2),
-            data: b"x",
-            ..Member::default()
-        })
+        .add(Member { kind: b'5', name: b"./", mode: 0o711, owner: (7, 8), mtime: 5, ..Member::default() })
+        .add(Member { kind: b'5', name: b"d/", mode: 0o1777, owner: (1, 2), mtime: 1000, ..Member::default() })
+        .add(Member { name: b"d/su", mode: 0o4755, owner: (1, 2), data: b"x", ..Member::default() })
         .add(Member {
             name: b"d/cap",
-            pax: &[
-                ("SCHILY.xattr.security.capability", capability),
-                ("SCHILY.xattr.user.a", b"b\0c"),
-                ("SCHILY.xattr.trusted.x", b"y"),
-            ],
+            pax: &[("SCHILY.xattr.security.capability", capability), ("SCHILY.xattr.user.a", b"b\0c"), ("SCHILY.xattr.trusted.x", b"y")],
             ..Member::default()
         })
-        .add(Member {
-            kind: b'2',
-            name: b"d/l",
-            link: b"nowhere",
-            owner: (5, 6),
-            mtime: 77,
-            ..Member::default()
-        })
-        .add(Member {
-            kind: b'6',
-            name: b"d/fifo",
-            mode: 0o622,
-            ..Member::default()
-        })
-        .add(Member {
-            kind: b'3',
-            name: b"d/null",
-            mode: 0o666,
-            device: (1, 3),
-            ..Member::default()
-        })
+        .add(Member { kind: b'2', name: b"d/l", link: b"nowhere", owner: (5, 6), mtime: 77, ..Member::default() })
+        .add(Member { kind: b'6', name: b"d/fifo", mode: 0o622, ..Member::default() })
+        .add(Member { kind: b'3', name: b"d/null", mode: 0o666, device: (1, 3), ..Member::default() })
         .add(Member {
             name: b"d/frac",
-            pax: &[
-                ("mtime", b"12.5"),
-                ("uid", b"3000000"),
-                ("path", "d/\u{fc}".as_bytes()),
-            ],
+            pax: &[("mtime", b"12.5"), ("uid", b"3000000"), ("path", "d/\u{fc}".as_bytes())],
             ..Member::default()
         })
         .hard_link("d/su2", "d/su");
     let unpacked = place.unpack(archive).expect("unpacks");
     assert!(unpacked.implicit.is_empty());
     let stat = |name: &str| fs::symlink_metadata(place.root().join(name)).expect(name);
-    let facts = |name: &str| {
-        (
-            stat(name).mode() & 0o7777,
-            stat(name).uid(),
-            stat(name).gid(),
-            stat(name).mtime(),
-        )
-    };
+    let facts = |name: &str| (stat(name).mode() & 0o7777, stat(name).uid(), stat(name).gid(), stat(name).mtime());
     assert_eq!(facts(""), (0o711, 7, 8, 5));
     assert_eq!(facts("d"), (0o1777, 1, 2, 1000));
     assert_eq!(facts("d/su"), (0o4755, 1, 2, 1_600_000_000));
     assert_eq!((stat("d/l").uid(), stat("d/l").mtime()), (5, 77));
     assert!(stat("d/fifo").file_type().is_fifo() && facts("d/fifo").0 == 0o622);
-    assert_eq!(
-        (stat("d/null").rdev(), facts("d/null").0),
-        (rustix::fs::makedev(1, 3), 0o666)
-    );
-    assert_eq!(
-        (
-            stat("d/\u{fc}").uid(),
-            stat("d/\u{fc}").mtime(),
-            stat("d/\u{fc}").mtime_nsec()
-        ),
-        (3_000_000, 12, 500_000_000)
-    );
+    assert_eq!((stat("d/null").rdev(), facts("d/null").0), (rustix::fs::makedev(1, 3), 0o666));
+    assert_eq!((stat("d/\u{fc}").uid(), stat("d/\u{fc}").mtime(), stat("d/\u{fc}").mtime_nsec()), (3_000_000, 12, 500_000_000));
     assert_eq!(stat("d/su").ino(), stat("d/su2").ino());
     let attribute = |name: &str| {
         let mut value = [0; 64];
-        rustix::fs::getxattr(place.root().join("d/cap"), name, &mut value[..])
-            .map(|got| value[..got].to_vec())
+        rustix::fs::getxattr(place.root().join("d/cap"), name, &mut value[..]).map(|got| value[..got].to_vec())
     };
     assert_eq!(attribute("security.capability").expect("kept"), capability);
     assert_eq!(attribute("user.a").expect("kept"), b"b\0c");
@@ -630,14 +386,12 @@ fn owners_modes_times_and_attributes_are_kept() {
 }
 
 fn is_whiteout(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
+    fs::symlink_metadata(path).is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
 }
 
 fn is_opaque(path: &Path) -> bool {
     let mut value = [0; 4];
-    rustix::fs::lgetxattr(path, "trusted.overlay.opaque", &mut value[..])
-        .is_ok_and(|got| &value[..got] == b"y")
+    rustix::fs::lgetxattr(path, "trusted.overlay.opaque", &mut value[..]).is_ok_and(|got| &value[..got] == b"y")
 }
 
 #[test]
@@ -661,10 +415,7 @@ fn whiteouts_become_overlay_marks() {
     let at = |name: &str| place.root().join(name);
     assert!(is_whiteout(&at("d/gone")));
     assert!(is_opaque(&at("o")) && at("o/new").exists());
-    assert!(
-        is_opaque(&at("both")) && at("both/keep").exists(),
-        "what the layer brings itself stays"
-    );
+    assert!(is_opaque(&at("both")) && at("both/keep").exists(), "what the layer brings itself stays");
     assert!(is_opaque(&at("d/later")) && !is_opaque(&at("d")));
     assert_eq!(place.text("d/file"), "new");
     assert!(unpacked.opaque_root && !is_opaque(&at("")));
@@ -674,39 +425,18 @@ fn whiteouts_become_overlay_marks() {
 #[test]
 fn directories_without_entry_look_like_those_below() {
     let place = Place::new();
-    let unpacked = place
-        .unpack(
-            Archive::new()
-                .file("a/b/c", "")
-                .directory("x/y/")
-                .directory("x/"),
-        )
-        .expect("unpacks");
+    let unpacked = place.unpack(Archive::new().file("a/b/c", "").directory("x/y/").directory("x/")).expect("unpacks");
     assert_eq!(unpacked.implicit, [Path::new("a"), Path::new("a/b")]);
     let lower = Place::new();
     let archive = Archive::new()
-        .add(Member {
-            kind: b'5',
-            name: b"a",
-            mode: 0o1777,
-            owner: (3, 4),
-            mtime: 9,
-            ..Member::default()
-        })
+        .add(Member { kind: b'5', name: b"a", mode: 0o1777, owner: (3, 4), mtime: 9, ..Member::default() })
         .file("a/b", "no directory");
     lower.unpack(archive).expect("unpacks");
     for path in &unpacked.implicit {
         adopt_attributes(&place.root(), path, &[lower.root()]).expect("adopts");
     }
     let stat = |name: &str| fs::metadata(place.root().join(name)).expect(name);
-    assert_eq!(
-        (
-            stat("a").mode() & 0o7777,
-            stat("a").uid(),
-            stat("a").mtime()
-        ),
-        (0o1777, 3, 9)
-    );
+    assert_eq!((stat("a").mode() & 0o7777, stat("a").uid(), stat("a").mtime()), (0o1777, 3, 9));
     assert_eq!((stat("a/b").mode() & 0o7777, stat("a/b").uid()), (0o755, 0));
 }
 
@@ -724,12 +454,7 @@ fn archives_of_gnu_tar_are_read() {
     sparse.write_all_at(b"end", 5 << 20).expect("writes");
     drop(sparse);
     let whole = fs::read(source.join("sparse")).expect("reads");
-    for format in [
-        "gnu",
-        "posix --sparse-version=1.0",
-        "posix --sparse-version=0.1",
-        "posix --sparse-version=0.0",
-    ] {
+    for format in ["gnu", "posix --sparse-version=1.0", "posix --sparse-version=0.1", "posix --sparse-version=0.0"] {
         let root = place.0.path().join("root");
         fs::remove_dir_all(&root).expect("removes");
         fs::create_dir(&root).expect("a root");
@@ -741,31 +466,11 @@ fn archives_of_gnu_tar_are_read() {
             .args(["-C", source.to_str().expect("text"), "-cf", "-", "."])
             .output()
             .expect("tar runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let unpacked =
-            unpack(Cursor::new(output.stdout), &root, &Limits::default(), None).expect(format);
-        assert_eq!(
-            fs::read_to_string(root.join(&long).join("file")).expect("reads"),
-            "deep",
-            "{format}"
-        );
-        assert_eq!(
-            fs::read_link(root.join("link"))
-                .expect("reads")
-                .as_os_str()
-                .as_bytes()
-                .len(),
-            200,
-            "{format}"
-        );
-        assert!(
-            fs::read(root.join("sparse")).expect("reads") == whole,
-            "{format}"
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let unpacked = unpack(Cursor::new(output.stdout), &root, &Limits::default(), None).expect(format);
+        assert_eq!(fs::read_to_string(root.join(&long).join("file")).expect("reads"), "deep", "{format}");
+        assert_eq!(fs::read_link(root.join("link")).expect("reads").as_os_str().as_bytes().len(), 200, "{format}");
+        assert!(fs::read(root.join("sparse")).expect("reads") == whole, "{format}");
         let blocks = fs::metadata(root.join("sparse")).expect("stat").blocks();
         assert!(blocks < 256, "{format}: holes stay holes, {blocks} blocks");
         assert_eq!(unpacked.bytes, whole.len() as u64 + 4, "{format}");
@@ -783,11 +488,7 @@ fn changed_archives_stay_inside() {
         .hard_link("h", "a/l/f")
         .add(Member {
             name: b"p",
-            pax: &[
-                ("path", b"a/q"),
-                ("GNU.sparse.map", b"0,1"),
-                ("GNU.sparse.size", b"5"),
-            ],
+            pax: &[("path", b"a/q"), ("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"5")],
             data: b"x",
             ..Member::default()
         })
@@ -799,12 +500,7 @@ fn changed_archives_stay_inside() {
         state ^= state << 17;
         state as usize
     };
-    let limits = Limits {
-        layer_bytes: 1 << 20,
-        layer_entries: 100,
-        path_depth: 10,
-        layers: 1,
-    };
+    let limits = Limits { layer_bytes: 1 << 20, layer_entries: 100, path_depth: 10, layers: 1 };
     for _ in 0..2000 {
         let mut bytes = archive.clone();
         for _ in 0..1 + random() % 3 {
@@ -812,10 +508,7 @@ fn changed_archives_stay_inside() {
             bytes[at] = random() as u8;
         }
         // With the checksums mended, the change reaches the reader behind them.
-        for header in bytes
-            .chunks_exact_mut(512)
-            .filter(|block| block[257..262] == *b"ustar")
-        {
+        for header in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
             header[148..156].fill(b' ');
             let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
             header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

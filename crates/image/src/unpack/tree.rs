@@ -11,18 +11,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::tar::Kind;
 
 const OVERLAY_OPAQUE: &str = "trusted.overlay.opaque";
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A directory tree under construction.
 pub(super) struct Tree {
@@ -58,11 +53,7 @@ pub(super) enum LinkError {
 impl Tree {
     pub(super) fn open(root: &Path) -> io::Result<Tree> {
         let root = rustix::fs::openat(CWD, root, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-        Ok(Tree {
-            root,
-            last: None,
-            implicit: HashSet::new(),
-        })
+        Ok(Tree { root, last: None, implicit: HashSet::new() })
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
@@ -71,11 +62,7 @@ impl Tree {
 
     /// An existing directory, links on the way resolved inside the root.
     pub(super) fn open_directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // EAGAIN means that a rename went on elsewhere; the kernel asks for another try.
         loop {
@@ -94,9 +81,7 @@ impl Tree {
             return directory.try_clone();
         }
         let directory = match self.open_directory(path) {
-            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-                self.make_missing(path)?
-            }
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => self.make_missing(path)?,
             result => result?,
         };
         self.last = Some((path.to_path_buf(), directory.try_clone()?));
@@ -162,67 +147,35 @@ impl Tree {
     }
 
     pub(super) fn make_directory(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::mkdirat(
-            parent,
-            name,
-            Mode::from_raw_mode(0o700),
-        )?)
+        Ok(rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?)
     }
 
     pub(super) fn child_directory(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
-        Ok(rustix::fs::openat(
-            parent,
-            name,
-            DIRECTORY | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?)
+        Ok(rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
     }
 
     pub(super) fn make_file(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(
-            parent,
-            name,
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?)
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?)
     }
 
     pub(super) fn make_whiteout(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::mknodat(
-            parent,
-            name,
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        )?)
+        Ok(rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)?)
     }
 
     /// Links to a file of the same layer. Links on the way to it are resolved inside the root, the last one is not.
-    pub(super) fn make_hard_link(
-        &self,
-        target: &Path,
-        parent: &OwnedFd,
-        name: &[u8],
-    ) -> Result<(), LinkError> {
+    pub(super) fn make_hard_link(&self, target: &Path, parent: &OwnedFd, name: &[u8]) -> Result<(), LinkError> {
         let system = |error: Errno| LinkError::System(error.into());
         let Some(target_name) = target.file_name().map(OsStrExt::as_bytes) else {
             return Err(LinkError::Refused("is a hard link to the root"));
         };
-        const MISSING: LinkError =
-            LinkError::Refused("is a hard link to a file that its layer does not have");
+        const MISSING: LinkError = LinkError::Refused("is a hard link to a file that its layer does not have");
         let parent_path = target.parent().unwrap_or(Path::new(""));
-        let directory = self
-            .open_directory(parent_path)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MISSING,
-                _ => LinkError::System(error),
-            })?;
-        match self
-            .existing(&directory, target_name)
-            .map_err(LinkError::System)?
-        {
+        let directory = self.open_directory(parent_path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MISSING,
+            _ => LinkError::System(error),
+        })?;
+        match self.existing(&directory, target_name).map_err(LinkError::System)? {
             Some(Existing::Other) => {}
             Some(Existing::Directory) => {
                 return Err(LinkError::Refused("is a hard link to a directory"));
@@ -258,30 +211,17 @@ impl Tree {
             Kind::BlockDevice => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
-        let number = if file_type == FileType::Fifo {
-            0
-        } else {
-            rustix::fs::makedev(device.0, device.1)
-        };
+        let number = if file_type == FileType::Fifo { 0 } else { rustix::fs::makedev(device.0, device.1) };
         rustix::fs::mknodat(parent, name, file_type, Mode::empty(), number)?;
         set_owner_and_times(parent, name, attributes, mtime)?;
         // The node is new and no link, so following it is no question.
-        Ok(rustix::fs::chmodat(
-            parent,
-            name,
-            Mode::from_raw_mode(attributes.mode),
-            AtFlags::empty(),
-        )?)
+        Ok(rustix::fs::chmodat(parent, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?)
     }
 }
 
 /// Owner first: a change of owner drops the set-user-id bit and capabilities.
 pub(super) fn set_attributes(file: &impl AsFd, attributes: &Attributes<'_>) -> io::Result<()> {
-    rustix::fs::fchown(
-        file,
-        Some(Uid::from_raw(attributes.uid)),
-        Some(Gid::from_raw(attributes.gid)),
-    )?;
+    rustix::fs::fchown(file, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
     for (name, value) in &attributes.xattrs {
         match rustix::fs::fsetxattr(file, *name, value, XattrFlags::empty()) {
@@ -298,64 +238,27 @@ pub(super) fn set_times(file: &impl AsFd, mtime: (i64, u32)) -> io::Result<()> {
 }
 
 pub(super) fn set_opaque(directory: &impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(
-        directory,
-        OVERLAY_OPAQUE,
-        b"y",
-        XattrFlags::empty(),
-    )?)
+    Ok(rustix::fs::fsetxattr(directory, OVERLAY_OPAQUE, b"y", XattrFlags::empty())?)
 }
 
 /// Owner, mode and times of one directory for another.
 pub(super) fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
-    rustix::fs::fchown(
-        to,
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-    )?;
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    set_times(
-        to,
-        (
-            stat.st_mtime,
-            u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        ),
-    )
+    set_times(to, (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)))
 }
 
-fn set_owner_and_times(
-    parent: &OwnedFd,
-    name: &[u8],
-    attributes: &Attributes<'_>,
-    mtime: (i64, u32),
-) -> io::Result<()> {
+fn set_owner_and_times(parent: &OwnedFd, name: &[u8], attributes: &Attributes<'_>, mtime: (i64, u32)) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-    rustix::fs::chownat(
-        parent,
-        name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?;
-    Ok(rustix::fs::utimensat(
-        parent,
-        name,
-        &timestamps(mtime),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(rustix::fs::utimensat(parent, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn timestamps(mtime: (i64, u32)) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.0,
-            tv_nsec: mtime.1.into(),
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() },
     }
 }
 

@@ -14,11 +14,7 @@ use image::{ImageConfig, ImageStore, Registries};
 /// `sha256:<hex>`.
 pub fn digest(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let hex: String = digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -28,16 +24,10 @@ pub fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         let directory = name.ends_with('/');
-        header.set_entry_type(if directory {
-            tar::EntryType::Directory
-        } else {
-            tar::EntryType::Regular
-        });
+        header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
         header.set_mode(if directory { 0o755 } else { 0o644 });
         header.set_size(text.len() as u64);
-        builder
-            .append_data(&mut header, name, text.as_bytes())
-            .expect("in memory");
+        builder.append_data(&mut header, name, text.as_bytes()).expect("in memory");
     }
     builder.into_inner().expect("in memory")
 }
@@ -83,25 +73,14 @@ pub fn docker_archive(images: &[(&[&str], &[Vec<u8>])]) -> Vec<u8> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let mut manifest = Vec::new();
     for (names, layers) in images {
-        let config = config(
-            layers,
-            serde_json::json!({"Cmd": ["/run"], "Env": ["A=b"], "Labels": {"n": names[0]}}),
-        );
+        let config = config(layers, serde_json::json!({"Cmd": ["/run"], "Env": ["A=b"], "Labels": {"n": names[0]}}));
         let config_name = format!("{}.json", &digest(&config)[7..]);
-        let layer_names: Vec<String> = layers
-            .iter()
-            .map(|layer| format!("{}/layer.tar", &digest(layer)[7..]))
-            .collect();
-        manifest.push(
-            serde_json::json!({"Config": config_name, "RepoTags": names, "Layers": layer_names}),
-        );
+        let layer_names: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", &digest(layer)[7..])).collect();
+        manifest.push(serde_json::json!({"Config": config_name, "RepoTags": names, "Layers": layer_names}));
         files.push((config_name, config));
         files.extend(layer_names.into_iter().zip(layers.iter().cloned()));
     }
-    files.push((
-        "manifest.json".into(),
-        serde_json::Value::from(manifest).to_string().into_bytes(),
-    ));
+    files.push(("manifest.json".into(), serde_json::Value::from(manifest).to_string().into_bytes()));
     archive(&files)
 }
 
@@ -116,10 +95,7 @@ pub fn oci_archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
         "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "1"},
     }]});
     let mut files = vec![
-        (
-            "oci-layout".to_string(),
-            br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-        ),
+        ("oci-layout".to_string(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
         ("index.json".to_string(), index.to_string().into_bytes()),
     ];
     for blob in blobs.into_iter().chain([config, manifest]) {
@@ -130,11 +106,9 @@ pub fn oci_archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
 
 /// An OCI manifest over compressed layers.
 pub fn manifest(config: &[u8], blobs: &[Vec<u8>]) -> Vec<u8> {
-    let descriptor = |media_type: &str, blob: &[u8]| serde_json::json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()});
-    let layers: Vec<_> = blobs
-        .iter()
-        .map(|blob| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", blob))
-        .collect();
+    let descriptor =
+        |media_type: &str, blob: &[u8]| serde_json::json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()});
+    let layers: Vec<_> = blobs.iter().map(|blob| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", blob)).collect();
     serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -147,10 +121,7 @@ pub fn manifest(config: &[u8], blobs: &[Vec<u8>]) -> Vec<u8> {
 
 /// An archive of these files.
 pub fn archive_with(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let files: Vec<(String, Vec<u8>)> = files
-        .iter()
-        .map(|(name, bytes)| (name.to_string(), bytes.to_vec()))
-        .collect();
+    let files: Vec<(String, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect();
     archive(&files)
 }
 
@@ -160,9 +131,7 @@ fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(bytes.len() as u64);
-        builder
-            .append_data(&mut header, name, bytes.as_slice())
-            .expect("in memory");
+        builder.append_data(&mut header, name, bytes.as_slice()).expect("in memory");
     }
     builder.into_inner().expect("in memory")
 }
@@ -170,18 +139,12 @@ fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 /// A store below `directory` that sees registries by `registries.yaml`.
 pub fn open(directory: &Path, registries: &str) -> ImageStore {
     let registries = Registries::parse(registries).expect("registries parse");
-    ImageStore::open(ImageConfig {
-        registries,
-        ..ImageConfig::new(directory)
-    })
-    .expect("the store opens")
+    ImageStore::open(ImageConfig { registries, ..ImageConfig::new(directory) }).expect("the store opens")
 }
 
 /// The text of a file as a container would see it: the topmost layer that has it.
 pub fn text(layers: &[PathBuf], name: &str) -> Option<String> {
-    layers
-        .iter()
-        .find_map(|layer| std::fs::read_to_string(layer.join(name)).ok())
+    layers.iter().find_map(|layer| std::fs::read_to_string(layer.join(name)).ok())
 }
 
 /// Debian's registry on a free port; ended with the value.
@@ -194,9 +157,7 @@ pub struct DebianRegistry {
 impl DebianRegistry {
     pub fn start() -> DebianRegistry {
         let directory = tempfile::tempdir().expect("a directory");
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
         let config = directory.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
@@ -210,11 +171,7 @@ impl DebianRegistry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let registry = DebianRegistry {
-            child,
-            address,
-            _directory: directory,
-        };
+        let registry = DebianRegistry { child, address, _directory: directory };
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "the registry does not listen");
@@ -234,11 +191,7 @@ impl DebianRegistry {
             .arg(format!("docker://{}/{target}", self.address))
             .output()
             .expect("skopeo is installed");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -67,23 +67,17 @@ impl Stand {
                     match acceptor {
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(stream).await {
-                                let _broken =
-                                    server.serve_connection(TokioIo::new(stream), service).await;
+                                let _broken = server.serve_connection(TokioIo::new(stream), service).await;
                             }
                         }
                         None => {
-                            let _broken =
-                                server.serve_connection(TokioIo::new(stream), service).await;
+                            let _broken = server.serve_connection(TokioIo::new(stream), service).await;
                         }
                     }
                 });
             }
         });
-        Stand {
-            address,
-            behaviour,
-            task,
-        }
+        Stand { address, behaviour, task }
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Behaviour)) {
@@ -96,10 +90,7 @@ impl Stand {
 
     /// Requests whose path contains `part`.
     pub fn count(&self, part: &str) -> usize {
-        self.seen()
-            .iter()
-            .filter(|(path, _)| path.contains(part))
-            .count()
+        self.seen().iter().filter(|(path, _)| path.contains(part)).count()
     }
 
     /// Adds an image and returns the digest of its manifest.
@@ -107,18 +98,11 @@ impl Stand {
         let blobs: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
         let config = config(layers, serde_json::json!({"Cmd": ["/run"]}));
         let manifest = manifest(&config, &blobs);
-        self.add_manifest(
-            repository,
-            tag,
-            "application/vnd.oci.image.manifest.v1+json",
-            manifest.clone(),
-        );
+        self.add_manifest(repository, tag, "application/vnd.oci.image.manifest.v1+json", manifest.clone());
         self.set(|behaviour| {
             for blob in blobs.into_iter().chain([config]) {
                 let path = format!("/v2/{repository}/blobs/{}", digest(&blob));
-                behaviour
-                    .content
-                    .insert(path, ("application/octet-stream".into(), blob));
+                behaviour.content.insert(path, ("application/octet-stream".into(), blob));
             }
         });
         digest(&manifest)
@@ -128,9 +112,7 @@ impl Stand {
         self.set(|behaviour| {
             for name in [tag, &digest(&manifest)] {
                 let path = format!("/v2/{repository}/manifests/{name}");
-                behaviour
-                    .content
-                    .insert(path, (media_type.into(), manifest.clone()));
+                behaviour.content.insert(path, (media_type.into(), manifest.clone()));
             }
         });
     }
@@ -145,55 +127,32 @@ impl Drop for Stand {
 type Body = BoxBody<Bytes, std::io::Error>;
 
 fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
 fn answer(shared: &Mutex<Behaviour>, request: &Request<Incoming>) -> Response<Body> {
     let mut behaviour = shared.lock().expect("not poisoned");
-    let header = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let path = request.uri().path().to_string();
     let whole = request.uri().to_string();
-    behaviour
-        .seen
-        .push((whole, header("authorization").to_string()));
+    behaviour.seen.push((whole, header("authorization").to_string()));
     let status = |status: StatusCode| Response::builder().status(status);
     let is_token = path == "/token";
-    if let Some(wanted) = behaviour
-        .wanted
-        .as_ref()
-        .filter(|wanted| !is_token && *wanted != header("authorization"))
-    {
+    if let Some(wanted) = behaviour.wanted.as_ref().filter(|wanted| !is_token && *wanted != header("authorization")) {
         let _wanted = wanted;
         return status(StatusCode::UNAUTHORIZED)
             .header("www-authenticate", &behaviour.challenge)
-            .body(full(
-                r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#,
-            ))
+            .body(full(r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#))
             .expect("a response");
     }
     let is_blob = path.contains("/blobs/");
     if is_blob && let Some(origin) = &behaviour.redirect_blobs {
-        return status(StatusCode::TEMPORARY_REDIRECT)
-            .header("location", format!("{origin}{path}"))
-            .body(full(""))
-            .expect("a response");
+        return status(StatusCode::TEMPORARY_REDIRECT).header("location", format!("{origin}{path}")).body(full("")).expect("a response");
     }
     let Some((media_type, content)) = behaviour.content.get(&path).cloned() else {
-        return status(StatusCode::NOT_FOUND)
-            .body(full(""))
-            .expect("a response");
+        return status(StatusCode::NOT_FOUND).body(full("")).expect("a response");
     };
-    let offset = header("range")
-        .strip_prefix("bytes=")
-        .and_then(|range| range.trim_end_matches('-').parse().ok());
+    let offset = header("range").strip_prefix("bytes=").and_then(|range| range.trim_end_matches('-').parse().ok());
     let offset: usize = offset.filter(|_| !behaviour.no_ranges).unwrap_or(0);
     let mut response = if offset > 0 {
         let range = format!("bytes {offset}-{}/{}", content.len() - 1, content.len());
@@ -207,10 +166,7 @@ fn answer(shared: &Mutex<Behaviour>, request: &Request<Incoming>) -> Response<Bo
     }
     let body = content[offset..].to_vec();
     let key = format!("{path} {offset}");
-    if let Some(length) = behaviour
-        .break_after
-        .filter(|length| is_blob && *length < body.len() && !behaviour.broken.contains(&key))
-    {
+    if let Some(length) = behaviour.break_after.filter(|length| is_blob && *length < body.len() && !behaviour.broken.contains(&key)) {
         behaviour.broken.push(key);
         let first = Ok(Frame::data(Bytes::copy_from_slice(&body[..length])));
         let fault = futures_util::stream::once(async {
@@ -222,10 +178,7 @@ fn answer(shared: &Mutex<Behaviour>, request: &Request<Incoming>) -> Response<Bo
         });
         let pieces = futures_util::StreamExt::chain(futures_util::stream::iter([first]), fault);
         let body = BodyExt::boxed(StreamBody::new(pieces));
-        return response
-            .header("content-length", content.len() - offset)
-            .body(body)
-            .expect("a response");
+        return response.header("content-length", content.len() - offset).body(body).expect("a response");
     }
     if request.method() == http::Method::HEAD {
         return response.body(full("")).expect("a response");

@@ -85,7 +85,15 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     crate::process::show(&metrics, "agent", Some(machine.runtime.cgroup_root()));
     let access = Access { node: client.clone(), proxy: client.clone(), serving, client_ca: facts.client_ca, metrics };
     let ready = super::start(&flags.node, &cluster, &machine, access, |_| false, &supervisor)?;
-    let state = admin::State { levels, supervisor: supervisor.clone(), images: Some(machine.images.clone()), ready: Some(Arc::new(ready)), client, files: Arc::default(), node: Some(machine.name.clone()) };
+    let state = admin::State {
+        levels,
+        supervisor: supervisor.clone(),
+        images: Some(machine.images.clone()),
+        ready: Some(Arc::new(ready)),
+        client,
+        files: Arc::default(),
+        node: Some(machine.name.clone()),
+    };
     let socket = flags.node.run_dir.join("knarr.sock");
     supervisor.run("admin", move || Box::pin(admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, server = flags.server, node = machine.name, "knarr agent is running");
@@ -106,7 +114,14 @@ fn follow_uplink(transport: Arc<HttpTransport>, supervisor: &Supervisor) {
     });
 }
 
-fn keep_renewed(name: &str, wanted: Wanted, cert: Arc<HotCert>, client: &Client, supervisor: &Supervisor, replaced: impl Fn() + Clone + Send + Sync + 'static) {
+fn keep_renewed(
+    name: &str,
+    wanted: Wanted,
+    cert: Arc<HotCert>,
+    client: &Client,
+    supervisor: &Supervisor,
+    replaced: impl Fn() + Clone + Send + Sync + 'static,
+) {
     let client = client.clone();
     supervisor.run(name, move || Box::pin(wanted.clone().keep_renewed(cert.clone(), client.clone(), replaced.clone())));
 }
@@ -190,7 +205,12 @@ async fn persist<T, F: Future<Output = Result<T, Status>>>(what: &str, attempt: 
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
-            Err(status) if matches!(status.reason, Reason::ServiceUnavailable | Reason::TooManyRequests | Reason::Timeout | Reason::ServerTimeout) => {
+            Err(status)
+                if matches!(
+                    status.reason,
+                    Reason::ServiceUnavailable | Reason::TooManyRequests | Reason::Timeout | Reason::ServerTimeout
+                ) =>
+            {
                 tracing::warn!(why = status.message, "cannot {what} yet");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LONGEST);
@@ -201,7 +221,12 @@ async fn persist<T, F: Future<Output = Result<T, Status>>>(what: &str, attempt: 
     }
 }
 
-pub(super) fn transport(server: &str, trust: &ServerTrust, cert: Option<&Arc<HotCert>>, credential: Option<String>) -> Result<HttpTransport> {
+pub(super) fn transport(
+    server: &str,
+    trust: &ServerTrust,
+    cert: Option<&Arc<HotCert>>,
+    credential: Option<String>,
+) -> Result<HttpTransport> {
     let tls = pki::client_config(trust, cert, &["h2"])?;
     let token = credential.map(|credential| -> client::Token { Arc::new(move || credential.clone()) });
     Ok(HttpTransport::new(Connect { server: server.to_owned(), tls: Arc::new(tls), token })?)

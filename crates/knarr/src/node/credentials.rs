@@ -52,7 +52,13 @@ impl Wanted {
         let mut sans = vec![San::Dns(node.to_owned())];
         sans.extend(addresses.iter().copied().map(San::Ip));
         sans.sort();
-        Wanted { signer: "kubernetes.io/kubelet-serving", usage: "server auth", subject: subject(node), sans, file: dir.join("serving.pem") }
+        Wanted {
+            signer: "kubernetes.io/kubelet-serving",
+            usage: "server auth",
+            subject: subject(node),
+            sans,
+            file: dir.join("serving.pem"),
+        }
     }
 
     /// The stored pair, if it is still what is wanted and valid.
@@ -93,7 +99,11 @@ impl Wanted {
         if let Ok(decided) = tokio::time::timeout(PATIENCE, &mut waiting).await {
             return decided;
         }
-        tracing::warn!(request = name, signer = self.signer, "certificate request is neither approved nor denied yet (kubectl certificate approve)");
+        tracing::warn!(
+            request = name,
+            signer = self.signer,
+            "certificate request is neither approved nor denied yet (kubectl certificate approve)"
+        );
         waiting.await
     }
 
@@ -126,7 +136,11 @@ impl Wanted {
                     pause = *PAUSES.start();
                 }
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), signer = self.signer, "certificate not renewed, trying again in {pause:?}");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        signer = self.signer,
+                        "certificate not renewed, trying again in {pause:?}"
+                    );
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(*PAUSES.end());
                 }

@@ -59,7 +59,8 @@ impl Facts {
     /// # Errors
     /// A fact is missing.
     pub fn read(config_map: &Value) -> Result<Facts> {
-        serde_json::from_value(config_map["data"].clone()).with_context(|| format!("ConfigMap kube-system/{} does not describe the cluster", Facts::NAME))
+        serde_json::from_value(config_map["data"].clone())
+            .with_context(|| format!("ConfigMap kube-system/{} does not describe the cluster", Facts::NAME))
     }
 
     /// The cluster that they describe.

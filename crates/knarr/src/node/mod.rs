@@ -106,7 +106,8 @@ impl Machine {
         let mut config = ImageConfig::new(&flags.data_dir);
         config.registries = registries;
         let images = ImageStore::open(config)?;
-        let runtime = Runtime::open(RuntimeConfig { run_dir: flags.run_dir.join("pods"), cgroup_root: flags.cgroup_root.clone(), self_exe: None })?;
+        let runtime =
+            Runtime::open(RuntimeConfig { run_dir: flags.run_dir.join("pods"), cgroup_root: flags.cgroup_root.clone(), self_exe: None })?;
         for dir in runtime.cgroup_root().dirs() {
             journal.record(Change::CgroupTree { path: dir }).context("write the host journal")?;
         }
@@ -153,7 +154,14 @@ fn containers_dir(pod_logs: &Path) -> PathBuf {
 ///
 /// # Errors
 /// A quantity that is none, or a certificate that cannot serve.
-pub fn start(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, access: Access, disabled: impl Fn(&str) -> bool, supervisor: &Supervisor) -> Result<Ready> {
+pub fn start(
+    flags: &NodeFlags,
+    cluster: &Cluster,
+    machine: &Machine,
+    access: Access,
+    disabled: impl Fn(&str) -> bool,
+    supervisor: &Supervisor,
+) -> Result<Ready> {
     let (kubelet_ready, kubelet) = watch::channel(false);
     let (dns_ready, dns) = watch::channel(disabled("dns"));
     let config = kubelet_config(flags, cluster, machine)?;
@@ -201,7 +209,12 @@ fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Re
         max_pods: flags.max_pods,
         cpu_milli: quantity(&flags.node_cpu)?.map(Quantity::milli),
         memory_bytes: quantity(&flags.node_memory)?.map(Quantity::value),
-        labels: flags.node_label.iter().filter_map(|label| label.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        labels: flags
+            .node_label
+            .iter()
+            .filter_map(|label| label.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
         taints: flags.node_taint.clone(),
         pod_manifests: flags.pod_manifests.clone(),
         log_max_size: 10 << 20,
@@ -218,7 +231,14 @@ fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Re
     })
 }
 
-fn start_dns(flags: &NodeFlags, cluster: &Cluster, machine: &Machine, client: &Client, ready: watch::Sender<bool>, supervisor: &Supervisor) -> Result<()> {
+fn start_dns(
+    flags: &NodeFlags,
+    cluster: &Cluster,
+    machine: &Machine,
+    client: &Client,
+    ready: watch::Sender<bool>,
+    supervisor: &Supervisor,
+) -> Result<()> {
     // Every node answers at the cluster's DNS address itself: it is an address of its own.
     let address = LoopbackAddress::ensure(cluster.dns, &machine.journal).context("take the address of the cluster DNS")?;
     std::mem::forget(address);

@@ -86,7 +86,12 @@ async fn renew(kubelet: &Arc<Kubelet>) -> Result<(), Status> {
             owner_references: owner.map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: Some(LeaseSpec { holder_identity: Some(name.clone()), lease_duration_seconds: Some(DURATION), renew_time: Some(now), ..LeaseSpec::default() }),
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(DURATION),
+            renew_time: Some(now),
+            ..LeaseSpec::default()
+        }),
     };
     kubelet.client.create(&lease).await.map(drop)
 }

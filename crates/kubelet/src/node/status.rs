@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
+    NodeStatus,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -27,7 +30,9 @@ pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
         capacity: Some(with_extended(to_api(&kubelet.node.capacity()), old)),
         allocatable: Some(with_extended(to_api(&kubelet.node.allocatable()), old)),
         conditions: Some(conditions(kubelet, old, &now)),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }),
+        }),
         node_info: Some(kubelet.node.info().clone()),
         images: Some(images(kubelet)),
         runtime_handlers: Some(vec![NodeRuntimeHandler {
@@ -60,7 +65,10 @@ fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
     let mut images = kubelet.images.list();
     images.sort_by_key(|image| std::cmp::Reverse(image.size));
     images.truncate(MAX_IMAGES);
-    let entry = |image: image::Image| ContainerImage { names: Some(image.digests.iter().chain(&image.names).take(5).cloned().collect()), size_bytes: Some(image.size as i64) };
+    let entry = |image: image::Image| ContainerImage {
+        names: Some(image.digests.iter().chain(&image.names).take(5).cloned().collect()),
+        size_bytes: Some(image.size as i64),
+    };
     images.into_iter().map(entry).collect()
 }
 
@@ -79,16 +87,16 @@ fn conditions(kubelet: &Kubelet, old: Option<&Node>, now: &Time) -> Vec<NodeCond
     let all = pressures.chain([ready]);
     let old = old.and_then(|node| node.status.as_ref()).and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     all.map(|(kind, holds, reason, message)| {
-            let status = if holds { "True" } else { "False" };
-            let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
-            NodeCondition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: Some(reason.to_owned()),
-                message: Some(message),
-                last_heartbeat_time: Some(now.clone()),
-                last_transition_time: before.and_then(|condition| condition.last_transition_time.clone()).or_else(|| Some(now.clone())),
-            }
-        })
-        .collect()
+        let status = if holds { "True" } else { "False" };
+        let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: before.and_then(|condition| condition.last_transition_time.clone()).or_else(|| Some(now.clone())),
+        }
+    })
+    .collect()
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use image::Image;
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SecurityContext, VolumeMount};
 use runtime::{
-    Bind, Capabilities, ContainerId, ContainerSpec, ImageMount, LogSpec, Mount, PidMode, Propagation, Rootfs, Seccomp, Source, SupplementalGroups, User, UserRef,
+    Bind, Capabilities, ContainerId, ContainerSpec, ImageMount, LogSpec, Mount, PidMode, Propagation, Rootfs, Seccomp, Source,
+    SupplementalGroups, User, UserRef,
 };
 
 use super::env::expand;
@@ -172,7 +173,11 @@ fn user(parts: &Parts, security: &SecurityContext, pod: &PodSecurityContext) -> 
         user,
         group: security.run_as_group.or(pod.run_as_group).map(id).transpose()?,
         supplemental,
-        policy: if pod.supplemental_groups_policy.as_deref() == Some("Strict") { SupplementalGroups::Strict } else { SupplementalGroups::Merge },
+        policy: if pod.supplemental_groups_policy.as_deref() == Some("Strict") {
+            SupplementalGroups::Strict
+        } else {
+            SupplementalGroups::Merge
+        },
     })
 }
 
@@ -191,7 +196,9 @@ fn not_root(parts: &Parts, user: &UserRef) -> Result<(), String> {
         UserRef::Name(name) => match name.split(':').next().unwrap_or("").parse::<u32>() {
             Ok(0) => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
             Ok(_) => Ok(()),
-            Err(_) => Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}")),
+            Err(_) => {
+                Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}"))
+            }
         },
     }
 }
@@ -223,7 +230,10 @@ fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>
     let container = &parts.member.spec;
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = parts.volumes.get(&mount.name).ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+        let volume = parts
+            .volumes
+            .get(&mount.name)
+            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
         mounts.push(volume_mount(mount, volume, lookup)?);
     }
     let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path.trim_end_matches('/') == path);
@@ -247,10 +257,15 @@ fn volume_mount(mount: &VolumeMount, volume: &Mounted, lookup: &impl Fn(&str) ->
         _ => String::new(),
     };
     if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
-        return Err(format!("failed to prepare subPath for volumeMount {:?} of container: subPath {sub_path:?} must be a relative path without ..", mount.name));
+        return Err(format!(
+            "failed to prepare subPath for volumeMount {:?} of container: subPath {sub_path:?} must be a relative path without ..",
+            mount.name
+        ));
     }
     match volume {
-        Mounted::Image(layers) => Ok(Mount::Image(ImageMount { layers: layers.clone(), target: mount.mount_path.clone().into(), sub_path: sub_path.into() })),
+        Mounted::Image(layers) => {
+            Ok(Mount::Image(ImageMount { layers: layers.clone(), target: mount.mount_path.clone().into(), sub_path: sub_path.into() }))
+        }
         Mounted::Device(path) => Err(format!("volume {:?} is a block device ({}) and cannot be mounted", mount.name, path.display())),
         Mounted::Path { path, read_only } => {
             let mut bind = Bind::new(path.clone(), target(&mount.mount_path));

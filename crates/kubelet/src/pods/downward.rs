@@ -82,9 +82,12 @@ pub fn resource(pod: &Pod, own: &Container, host: &Host, selector: &ResourceFiel
     let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     let container = match named {
         None => own,
-        Some(name) => containers.into_iter().find(|container| container.name == name).ok_or_else(|| format!("container {name} not found"))?,
+        Some(name) => {
+            containers.into_iter().find(|container| container.name == name).ok_or_else(|| format!("container {name} not found"))?
+        }
     };
-    let (list, resource) = selector.resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
+    let (list, resource) =
+        selector.resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
     let resources = container.resources.as_ref();
     let set = match list {
         "limits" => resources.and_then(|resources| resources.limits.as_ref()),

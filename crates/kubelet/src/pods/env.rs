@@ -33,7 +33,13 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
 ///
 /// # Errors
 /// A text for `CreateContainerConfigError`.
-pub fn environment(pod: &Pod, container: &Container, host: &Host, services: &[(String, String)], sources: &Sources) -> Result<Vec<(String, String)>, String> {
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    host: &Host,
+    services: &[(String, String)],
+    sources: &Sources,
+) -> Result<Vec<(String, String)>, String> {
     let mut known: BTreeMap<String, String> = services.iter().cloned().collect();
     let mut order: Vec<String> = services.iter().map(|(name, _)| name.clone()).collect();
     let mut set = |known: &mut BTreeMap<String, String>, name: String, value: String| {
@@ -73,7 +79,15 @@ pub fn environment(pod: &Pod, container: &Container, host: &Host, services: &[(S
 }
 
 /// The value of one variable; `None` where an optional source is not there.
-fn value(pod: &Pod, container: &Container, host: &Host, sources: &Sources, namespace: &str, variable: &EnvVar, known: &BTreeMap<String, String>) -> Result<Option<String>, String> {
+fn value(
+    pod: &Pod,
+    container: &Container,
+    host: &Host,
+    sources: &Sources,
+    namespace: &str,
+    variable: &EnvVar,
+    known: &BTreeMap<String, String>,
+) -> Result<Option<String>, String> {
     let Some(from) = &variable.value_from else {
         return Ok(Some(expand(variable.value.as_deref().unwrap_or(""), |name| known.get(name).cloned())));
     };
@@ -144,7 +158,8 @@ pub fn service_variables(services: &[Service], namespace: &str, links: bool) -> 
         variables.push((format!("{prefix}_SERVICE_PORT"), first.port.to_string()));
         for port in ports {
             if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-                variables.push((format!("{prefix}_SERVICE_PORT_{}", port_name.to_ascii_uppercase().replace('-', "_")), port.port.to_string()));
+                variables
+                    .push((format!("{prefix}_SERVICE_PORT_{}", port_name.to_ascii_uppercase().replace('-', "_")), port.port.to_string()));
             }
         }
         let url = |port: i32, protocol: &str| {

@@ -69,7 +69,8 @@ pub fn requested(spec: &PodSpec, resource: &str) -> i64 {
     let sidecar = |container: &&k8s_openapi::api::core::v1::Container| container.restart_policy.as_deref() == Some("Always");
     let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
     let total: i64 = lasting.map(|container| value(container.resources.as_ref())).sum();
-    let once = spec.init_containers.iter().flatten().filter(|container| !sidecar(container)).map(|container| value(container.resources.as_ref()));
+    let once =
+        spec.init_containers.iter().flatten().filter(|container| !sidecar(container)).map(|container| value(container.resources.as_ref()));
     total.max(once.max().unwrap_or(0))
 }
 
@@ -102,7 +103,12 @@ pub fn pod(spec: &PodSpec, class: Class) -> Limits {
         let sidecar = |container: &&k8s_openapi::api::core::v1::Container| container.restart_policy.as_deref() == Some("Always");
         let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
         let values: Vec<Option<i64>> = lasting.map(|container| value(container.resources.as_ref())).collect();
-        let once = spec.init_containers.iter().flatten().filter(|container| !sidecar(container)).map(|container| value(container.resources.as_ref()));
+        let once = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .filter(|container| !sidecar(container))
+            .map(|container| value(container.resources.as_ref()));
         let complete = values.iter().all(Option::is_some);
         let total: i64 = values.into_iter().flatten().sum();
         (total.max(once.flatten().max().unwrap_or(0)), complete)

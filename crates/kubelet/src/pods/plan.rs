@@ -95,13 +95,8 @@ pub struct Verdict {
 
 /// Judges whether a pod has ended.
 pub fn verdict(spec: &PodSpec, members: &[Member], observed: &Observed) -> Verdict {
-    let ended = |member: &Member| {
-        observed.exit_code(&member.spec.name).filter(|code| after_exit(spec, member, *code) == Restart::No)
-    };
-    let init_failed = members
-        .iter()
-        .filter(|member| member.role == Role::Init)
-        .any(|member| ended(member).is_some_and(|code| code != 0));
+    let ended = |member: &Member| observed.exit_code(&member.spec.name).filter(|code| after_exit(spec, member, *code) == Restart::No);
+    let init_failed = members.iter().filter(|member| member.role == Role::Init).any(|member| ended(member).is_some_and(|code| code != 0));
     if init_failed {
         return Verdict { finished: true, failed: true };
     }

@@ -25,7 +25,9 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
     let uid = model::uid(pod);
     let failed = |what: &str| {
         let what = what.to_owned();
-        move |error: &dyn std::error::Error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {what}: {}", chain(error)))
+        move |error: &dyn std::error::Error| {
+            Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {what}: {}", chain(error)))
+        }
     };
     let pod_dir = kubelet.pod_dir(uid);
     std::fs::create_dir_all(pod_dir.join("etc")).map_err(|error| failed("make directories")(&error))?;
@@ -35,7 +37,9 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let group = kubelet.pod_group(class, uid);
-    let group = Group::new(kubelet.cgroups.clone(), &group).and_then(|group| group.create().map(|()| group)).map_err(|error| failed("make control group")(&error))?;
+    let group = Group::new(kubelet.cgroups.clone(), &group)
+        .and_then(|group| group.create().map(|()| group))
+        .map_err(|error| failed("make control group")(&error))?;
     group.apply(&limits::pod(spec, class)).map_err(|error| failed("limit control group")(&error))?;
     let began = Instant::now();
     let sandbox = sandbox(kubelet, pod, spec, class).await?;

@@ -86,7 +86,8 @@ impl Registry {
         if done && !leaving && !inner.left.contains_key(&uid) {
             return;
         }
-        let same_name = |running: &Running| model::name(&running.pod) == model::name(&pod) && model::namespace(&running.pod) == model::namespace(&pod);
+        let same_name =
+            |running: &Running| model::name(&running.pod) == model::name(&pod) && model::namespace(&running.pod) == model::namespace(&pod);
         if inner.workers.values().any(same_name) {
             // Two pods of one name never run at the same time; the newer waits for the older to be over.
             inner.held_back.insert(uid, pod);
@@ -221,7 +222,12 @@ impl Registry {
     /// A pod by namespace and name, the one with a worker.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let inner = self.inner.lock();
-        inner.workers.values().map(|running| &running.pod).find(|pod| model::namespace(pod) == namespace && model::name(pod) == name).cloned()
+        inner
+            .workers
+            .values()
+            .map(|running| &running.pod)
+            .find(|pod| model::namespace(pod) == namespace && model::name(pod) == name)
+            .cloned()
     }
 
     fn over(&self, kubelet: &Arc<Kubelet>, uid: &str) {

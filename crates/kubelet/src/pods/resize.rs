@@ -25,6 +25,10 @@ pub fn needed(container: &Container, applied: &ResourceRequirements) -> Resize {
         };
         of(&wanted.limits) != of(&applied.limits) || of(&wanted.requests) != of(&applied.requests)
     };
-    let restart = container.resize_policy.iter().flatten().any(|policy| policy.restart_policy == "RestartContainer" && changed(&policy.resource_name));
+    let restart = container
+        .resize_policy
+        .iter()
+        .flatten()
+        .any(|policy| policy.restart_policy == "RestartContainer" && changed(&policy.resource_name));
     if restart { Resize::Restart } else { Resize::InPlace }
 }

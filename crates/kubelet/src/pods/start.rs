@@ -94,7 +94,8 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     let env = environment(order).await.map_err(config_error)?;
     let pod_dir = order.kubelet.pod_dir(model::uid(&order.pod));
     let log_dir = order.kubelet.log_dir(&order.pod);
-    prepare_files(&pod_dir, order).map_err(|error| Trouble::new("CreateContainerError", format!("prepare files of the container: {error}")))?;
+    prepare_files(&pod_dir, order)
+        .map_err(|error| Trouble::new("CreateContainerError", format!("prepare files of the container: {error}")))?;
     let parts = Parts {
         pod: &order.pod,
         member: &order.member,
@@ -114,7 +115,12 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     let spec = container::spec(&parts).map_err(config_error)?;
     for mount in &spec.mounts {
         if let Mount::Bind(Bind { source: Source::Beneath { root, path }, .. }) = mount {
-            let failed = |error| Trouble::new("CreateContainerConfigError", format!("failed to create subPath directory for volumeMount: {}: {error}", path.display()));
+            let failed = |error| {
+                Trouble::new(
+                    "CreateContainerConfigError",
+                    format!("failed to create subPath directory for volumeMount: {}: {error}", path.display()),
+                )
+            };
             sub_path::ensure(root, path).map_err(failed)?;
         }
     }
@@ -141,7 +147,14 @@ async fn post_start(order: &Order, id: &ContainerId) -> Result<(), Trouble> {
     let Some(hook) = order.member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
         return Ok(());
     };
-    let context = hooks::Context { kubelet: &order.kubelet, pod: &order.pod, container: &order.member.spec, id, sandbox: &order.sandbox, addresses: &order.addresses };
+    let context = hooks::Context {
+        kubelet: &order.kubelet,
+        pod: &order.pod,
+        container: &order.member.spec,
+        id,
+        sandbox: &order.sandbox,
+        addresses: &order.addresses,
+    };
     let Err(error) = hooks::run(&context, hook).await else {
         return Ok(());
     };
@@ -161,7 +174,8 @@ async fn environment(order: &Order) -> Result<Vec<(String, String)>, String> {
     let mut sources = Sources::default();
     for (kind, names) in [(ObjectKind::ConfigMap, config_maps), (ObjectKind::Secret, secrets)] {
         for name in names {
-            let entry = order.kubelet.objects.get(model::uid(&order.pod), kind, namespace, &name).await.map_err(|status| status.to_string())?;
+            let entry =
+                order.kubelet.objects.get(model::uid(&order.pod), kind, namespace, &name).await.map_err(|status| status.to_string())?;
             let data = entry.map(|entry| crate::volumes::data_of(&entry));
             let known = if kind == ObjectKind::ConfigMap { &mut sources.config_maps } else { &mut sources.secrets };
             known.insert(name, data);
@@ -169,7 +183,14 @@ async fn environment(order: &Order) -> Result<Vec<(String, String)>, String> {
     }
     let links = order.pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     order.kubelet.services.synced().await;
-    let candidates: Vec<Service> = order.kubelet.services.list_namespace(namespace).iter().chain(order.kubelet.services.get("default", "kubernetes").iter()).filter_map(|entry| cache::decode(entry)).collect();
+    let candidates: Vec<Service> = order
+        .kubelet
+        .services
+        .list_namespace(namespace)
+        .iter()
+        .chain(order.kubelet.services.get("default", "kubernetes").iter())
+        .filter_map(|entry| cache::decode(entry))
+        .collect();
     let variables = env::service_variables(&candidates, namespace, links);
     let allocatable = order.kubelet.node.allocatable();
     let host_ips = order.kubelet.host_ips();

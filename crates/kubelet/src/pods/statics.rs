@@ -56,7 +56,10 @@ impl Statics {
     pub fn open(folder: &Path) -> Result<Statics> {
         std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         let notify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).context("watch static pods")?;
-        let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::MOVED_FROM | inotify::WatchFlags::DELETE;
+        let flags = inotify::WatchFlags::CLOSE_WRITE
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::MOVED_FROM
+            | inotify::WatchFlags::DELETE;
         inotify::add_watch(&notify, folder, flags).with_context(|| format!("watch {}", folder.display()))?;
         let events = pipe::Receiver::from_owned_fd_unchecked(notify).context("watch static pods")?;
         Ok(Statics { folder: folder.to_owned(), events, known: BTreeMap::new() })
@@ -179,7 +182,8 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
         api::types::default(map, &schema);
     }
     let mut pod: Pod = serde_json::from_value(value).context("no pod")?;
-    let hash: String = Sha256::digest(format!("{node}{}{text}", path.display())).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String =
+        Sha256::digest(format!("{node}{}{text}", path.display())).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     pod.metadata.name = Some(format!("{}-{node}", pod.metadata.name.unwrap_or_default()));
     pod.metadata.namespace.get_or_insert_with(|| "default".into());
     pod.metadata.uid = Some(hash.clone());
@@ -189,7 +193,11 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
     let spec = pod.spec.as_mut().context("a pod has a spec")?;
     spec.node_name = Some(node.to_owned());
     // Nobody can evict a static pod by a taint.
-    spec.tolerations.get_or_insert_default().push(k8s_openapi::api::core::v1::Toleration { operator: Some("Exists".into()), effect: Some("NoExecute".into()), ..Default::default() });
+    spec.tolerations.get_or_insert_default().push(k8s_openapi::api::core::v1::Toleration {
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..Default::default()
+    });
     Ok(pod)
 }
 

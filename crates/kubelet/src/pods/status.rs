@@ -1,8 +1,8 @@
 //! The status of a pod, always computed afresh from what was observed, never edited in place.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus as ApiStatus, ContainerUser, HostIP,
-    LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus as ApiStatus,
+    ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -62,7 +62,11 @@ pub fn compute(facts: &Facts) -> PodStatus {
         host_ip: facts.host_ips.first().cloned(),
         host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: addresses.first().cloned().or_else(|| facts.old.pod_ip.clone()),
-        pod_ips: if addresses.is_empty() { facts.old.pod_ips.clone() } else { Some(addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect()) },
+        pod_ips: if addresses.is_empty() {
+            facts.old.pod_ips.clone()
+        } else {
+            Some(addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect())
+        },
         qos_class: facts.old.qos_class.clone(),
         start_time: facts.old.start_time.clone().or(Some(Time(whole_seconds(facts.now)))),
         observed_generation: facts.pod.metadata.generation,
@@ -103,7 +107,11 @@ fn running_or_pending(facts: &Facts) -> &'static str {
         return "Pending";
     }
     // Running means that every main container was started at least once and one of them still matters.
-    if mains.all(|member| facts.observed.latest(&member.spec.name).is_some_and(|status| status.state != ContainerState::Created)) { "Running" } else { "Pending" }
+    if mains.all(|member| facts.observed.latest(&member.spec.name).is_some_and(|status| status.state != ContainerState::Created)) {
+        "Running"
+    } else {
+        "Pending"
+    }
 }
 
 /// The status of one container.
@@ -134,7 +142,9 @@ fn container(facts: &Facts, member: &Member) -> ApiStatus {
         image_id,
         container_id: Some(container_id(facts.pod, latest)),
         state: Some(state),
-        last_state: Some(last.map_or_else(ApiState::default, |status| ApiState { terminated: Some(terminated(facts, status)), ..ApiState::default() })),
+        last_state: Some(
+            last.map_or_else(ApiState::default, |status| ApiState { terminated: Some(terminated(facts, status)), ..ApiState::default() }),
+        ),
         restart_count: attempt(latest) as i32,
         ready: ready(member, &progress, running, latest),
         started: Some(started),
@@ -229,7 +239,10 @@ fn volume_mounts(member: &Member) -> Option<Vec<k8s_openapi::api::core::v1::Volu
                 name: mount.name.clone(),
                 mount_path: mount.mount_path.clone(),
                 read_only: mount.read_only.filter(|read_only| *read_only),
-                recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| mount.recursive_read_only.clone().unwrap_or_else(|| "Disabled".into())),
+                recursive_read_only: mount
+                    .read_only
+                    .filter(|read_only| *read_only)
+                    .map(|_| mount.recursive_read_only.clone().unwrap_or_else(|| "Disabled".into())),
                 ..Default::default()
             })
             .collect(),
@@ -243,8 +256,10 @@ pub fn container_id(pod: &Pod, status: &ContainerStatus) -> String {
 
 fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], main: &[ApiStatus]) -> Vec<PodCondition> {
     let done = matches!(phase, "Succeeded" | "Failed");
-    let unready = |list: &[ApiStatus]| -> Vec<String> { list.iter().filter(|status| !status.ready).map(|status| status.name.clone()).collect() };
-    let sidecars: Vec<ApiStatus> = init.iter().zip(facts.members).filter(|(_, member)| member.role == Role::Sidecar).map(|(status, _)| status.clone()).collect();
+    let unready =
+        |list: &[ApiStatus]| -> Vec<String> { list.iter().filter(|status| !status.ready).map(|status| status.name.clone()).collect() };
+    let sidecars: Vec<ApiStatus> =
+        init.iter().zip(facts.members).filter(|(_, member)| member.role == Role::Sidecar).map(|(status, _)| status.clone()).collect();
     let not_ready: Vec<String> = unready(main).into_iter().chain(unready(&sidecars)).collect();
     let uninitialised: Vec<String> = unready_init(facts, init);
     let containers = match (done, not_ready.is_empty()) {
@@ -257,7 +272,9 @@ fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], ma
     let initialised = match (done && phase == "Succeeded", uninitialised.is_empty()) {
         (true, _) => verdict_of(true, "PodCompleted", String::new()),
         (_, true) => verdict_of(true, "", String::new()),
-        (_, false) => verdict_of(false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", uninitialised.join(" "))),
+        (_, false) => {
+            verdict_of(false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", uninitialised.join(" ")))
+        }
     };
     let sandbox = verdict_of(facts.observed.sandbox && !facts.finished, "", String::new());
     let mut all = vec![
@@ -301,7 +318,9 @@ fn gates(facts: &Facts, spec: &PodSpec) -> Holds {
             let found = current.into_iter().flatten().find(|condition| condition.type_ == gate.condition_type);
             match found {
                 None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
-                Some(condition) if condition.status != "True" => Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, condition.status)),
+                Some(condition) if condition.status != "True" => {
+                    Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, condition.status))
+                }
                 Some(_) => None,
             }
         })

@@ -41,11 +41,24 @@ pub async fn stop(order: Order) {
     let grace = Duration::from_secs(order.grace.max(0) as u64);
     let hook = order.member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let Some(hook) = hook.filter(|_| order.grace > 0) {
-        let context = hooks::Context { kubelet: &order.kubelet, pod: &order.pod, container: &order.member.spec, id: &order.id, sandbox: &order.sandbox, addresses: &order.addresses };
+        let context = hooks::Context {
+            kubelet: &order.kubelet,
+            pod: &order.pod,
+            container: &order.member.spec,
+            id: &order.id,
+            sandbox: &order.sandbox,
+            addresses: &order.addresses,
+        };
         match tokio::time::timeout(grace, hooks::run(&context, hook)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => order.kubelet.event(&order.pod, &order.member.spec.name, EventKind::Warning, "FailedPreStopHook", &error),
-            Err(_) => order.kubelet.event(&order.pod, &order.member.spec.name, EventKind::Warning, "FailedPreStopHook", "the preStop hook did not end within the grace period"),
+            Err(_) => order.kubelet.event(
+                &order.pod,
+                &order.member.spec.name,
+                EventKind::Warning,
+                "FailedPreStopHook",
+                "the preStop hook did not end within the grace period",
+            ),
         }
     }
     // What the hook used is gone, but every container has two seconds to hear its signal.

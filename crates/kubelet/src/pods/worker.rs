@@ -89,7 +89,13 @@ pub fn now_ms() -> i64 {
 
 impl Worker {
     /// A worker for a pod, with the sandbox that an earlier run of ours left, if any.
-    pub fn new(kubelet: Arc<Kubelet>, pod: Arc<Pod>, sandbox: Option<Sandbox>, sender: UnboundedSender<Message>, inbox: UnboundedReceiver<Message>) -> Worker {
+    pub fn new(
+        kubelet: Arc<Kubelet>,
+        pod: Arc<Pod>,
+        sandbox: Option<Sandbox>,
+        sender: UnboundedSender<Message>,
+        inbox: UnboundedReceiver<Message>,
+    ) -> Worker {
         let members = pod.spec.as_ref().map(model::members).unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
         let class = limits::class(status.qos_class.as_deref());
@@ -195,7 +201,12 @@ impl Worker {
         }
         for member in &self.members {
             let name = member.spec.name.clone();
-            let progress = Progress { post_started: true, started: member.spec.startup_probe.is_none(), ready: member.spec.readiness_probe.is_none() || was_ready(&self.status, &name), ..Progress::default() };
+            let progress = Progress {
+                post_started: true,
+                started: member.spec.startup_probe.is_none(),
+                ready: member.spec.readiness_probe.is_none() || was_ready(&self.status, &name),
+                ..Progress::default()
+            };
             self.observed.progress.insert(name, progress);
         }
     }
@@ -375,7 +386,8 @@ impl Worker {
     fn resize_pod(&self) {
         let spec = self.pod.spec.clone().unwrap_or_default();
         let group = self.kubelet.pod_group(self.class, model::uid(&self.pod));
-        let result = cgroup::Group::new(self.kubelet.cgroups.clone(), &group).and_then(|group| group.apply(&limits::pod(&spec, self.class)));
+        let result =
+            cgroup::Group::new(self.kubelet.cgroups.clone(), &group).and_then(|group| group.apply(&limits::pod(&spec, self.class)));
         if let Err(error) = result {
             tracing::debug!(pod = model::name(&self.pod), %error, "limits of the pod's control group");
         }
@@ -405,8 +417,24 @@ impl Worker {
         let until = self.restarts.entry(name.clone()).or_default().failed(ended);
         if until > now_ms() {
             let wait = (until - ended) / 1000;
-            let text = format!("back-off {} restarting failed container={name} pod={}_{}({})", duration(wait), model::name(&self.pod), model::namespace(&self.pod), model::uid(&self.pod));
-            self.event_for(name, EventKind::Warning, "BackOff", &format!("Back-off restarting failed container {name} in pod {}_{}({})", model::name(&self.pod), model::namespace(&self.pod), model::uid(&self.pod)));
+            let text = format!(
+                "back-off {} restarting failed container={name} pod={}_{}({})",
+                duration(wait),
+                model::name(&self.pod),
+                model::namespace(&self.pod),
+                model::uid(&self.pod)
+            );
+            self.event_for(
+                name,
+                EventKind::Warning,
+                "BackOff",
+                &format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({})",
+                    model::name(&self.pod),
+                    model::namespace(&self.pod),
+                    model::uid(&self.pod)
+                ),
+            );
             let progress = self.progress(&member_name);
             progress.not_before = until;
             progress.waiting = Some(("CrashLoopBackOff".into(), text));
@@ -463,7 +491,8 @@ impl Worker {
         if let (Some(seconds), Some(started)) = (deadline, started) {
             let due = started + seconds * 1000;
             if now_ms() >= due {
-                self.failure.get_or_insert(("DeadlineExceeded".into(), "Pod was active on the node longer than the specified deadline".into()));
+                self.failure
+                    .get_or_insert(("DeadlineExceeded".into(), "Pod was active on the node longer than the specified deadline".into()));
                 let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
                 self.end(grace);
             } else {

@@ -18,7 +18,9 @@ pub async fn probe(target: &Target, action: &ExecAction, timeout: Duration) -> O
             let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             if output.exit.success() { Outcome::Success(text) } else { Outcome::Failure(text) }
         }
-        Err(ExecError::Timeout { command }) => Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs())),
+        Err(ExecError::Timeout { command }) => {
+            Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs()))
+        }
         Err(ExecError::Start(why)) => Outcome::Failure(why),
         Err(error) => Outcome::Unknown(error.to_string()),
     }

@@ -27,7 +27,11 @@ pub async fn probe(target: &Target, action: &GRPCAction, timeout: Duration) -> O
         Ok(Ok(1)) => Outcome::Success("service healthy".into()),
         Ok(Ok(state)) => Outcome::Failure(format!("service unhealthy (responded with {:?})", state_name(state))),
         Ok(Err(why)) => Outcome::Failure(why),
-        Err(_) => Outcome::Failure(format!("timeout: failed to connect service \"{}:{port}\" within {}s: context deadline exceeded", target.address, timeout.as_secs())),
+        Err(_) => Outcome::Failure(format!(
+            "timeout: failed to connect service \"{}:{port}\" within {}s: context deadline exceeded",
+            target.address,
+            timeout.as_secs()
+        )),
     }
 }
 
@@ -42,8 +46,10 @@ fn state_name(state: u64) -> &'static str {
 
 async fn check(address: &str, port: u16, service: &str) -> Result<u64, String> {
     let text = |error: &dyn std::fmt::Display| format!("error: {error}");
-    let stream = TcpStream::connect((address, port)).await.map_err(|error| format!("failed to connect service \"{address}:{port}\": {error}"))?;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let stream =
+        TcpStream::connect((address, port)).await.map_err(|error| format!("failed to connect service \"{address}:{port}\": {error}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| text(&error))?;
     let connection = tokio::spawn(connection);
     let request = Request::post(format!("http://{address}:{port}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")

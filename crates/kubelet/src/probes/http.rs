@@ -74,7 +74,8 @@ fn local_path(location: &str, host: &str, port: u16) -> Option<String> {
 type Answer = (u16, String, Option<String>);
 
 async fn once(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: &str) -> Result<Answer, String> {
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {}:{port}: connect: {error}", bracketed(host)))?;
+    let stream =
+        TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {}:{port}: connect: {error}", bracketed(host)))?;
     if !tls {
         return exchange(stream, action, host, port, path).await;
     }
@@ -83,7 +84,13 @@ async fn once(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: &s
     exchange(stream, action, host, port, path).await
 }
 
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, action: &HTTPGetAction, host: &str, port: u16, path: &str) -> Result<Answer, String> {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    action: &HTTPGetAction,
+    host: &str,
+    port: u16,
+    path: &str,
+) -> Result<Answer, String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let mut request = Request::get(path).header("Connection", "close");

@@ -12,8 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use crate::Kubelet;
-use crate::pods::model;
 use crate::pods::message::{Message, ProbeKind, ProbeVerdict};
+use crate::pods::model;
 use crate::pods::worker::now_ms;
 
 pub mod exec;
@@ -76,7 +76,13 @@ pub fn run(target: Target, sender: &UnboundedSender<Message>) -> Vec<AbortHandle
     probes.into_iter().filter_map(start).collect()
 }
 
-async fn follow(target: Target, kind: ProbeKind, probe: Probe, startup: Arc<tokio::sync::watch::Sender<bool>>, sender: UnboundedSender<Message>) {
+async fn follow(
+    target: Target,
+    kind: ProbeKind,
+    probe: Probe,
+    startup: Arc<tokio::sync::watch::Sender<bool>>,
+    sender: UnboundedSender<Message>,
+) {
     if kind != ProbeKind::Startup {
         let mut started = startup.subscribe();
         if started.wait_for(|started| *started).await.is_err() {
@@ -106,11 +112,23 @@ async fn follow(target: Target, kind: ProbeKind, probe: Probe, startup: Arc<toki
                     ProbeKind::Liveness => "Liveness",
                     ProbeKind::Readiness => "Readiness",
                 };
-                target.kubelet.event(&target.pod, &target.container.name, EventKind::Warning, "Unhealthy", &format!("{word} probe failed: {why}"));
+                target.kubelet.event(
+                    &target.pod,
+                    &target.container.name,
+                    EventKind::Warning,
+                    "Unhealthy",
+                    &format!("{word} probe failed: {why}"),
+                );
             }
             Outcome::Unknown(why) => tracing::debug!(container = target.container.name, why, "probe was not carried out"),
         }
-        let verdict = if good >= needed { Some(true) } else if bad >= allowed { Some(false) } else { None };
+        let verdict = if good >= needed {
+            Some(true)
+        } else if bad >= allowed {
+            Some(false)
+        } else {
+            None
+        };
         if verdict.is_some() && verdict != healthy {
             healthy = verdict;
             let holds = verdict == Some(true);

@@ -65,7 +65,12 @@ impl Access {
     }
 
     /// Whether a call may go on; otherwise the code and text of the answer.
-    pub async fn allow<B>(&self, certified: Option<&Caller>, request: &Request<B>, attributes: Attributes) -> Result<(), (StatusCode, String)> {
+    pub async fn allow<B>(
+        &self,
+        certified: Option<&Caller>,
+        request: &Request<B>,
+        attributes: Attributes,
+    ) -> Result<(), (StatusCode, String)> {
         let caller = match certified {
             Some(caller) => caller.clone(),
             None => self.by_token(request).await.ok_or((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?,
@@ -85,7 +90,10 @@ impl Access {
         let answer = self.client.call(Method::POST, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await;
         let answer = answer.map_err(|status| (StatusCode::INTERNAL_SERVER_ERROR, format!("authorization failed: {status}")))?;
         if answer["status"]["allowed"] != true {
-            let text = format!("Forbidden (user={}, verb={}, resource=nodes, subresource({})=[{}])", caller.name, attributes.verb, self.node, attributes.subresource);
+            let text = format!(
+                "Forbidden (user={}, verb={}, resource=nodes, subresource({})=[{}])",
+                caller.name, attributes.verb, self.node, attributes.subresource
+            );
             return Err((StatusCode::FORBIDDEN, text));
         }
         let mut allowed = self.allowed.lock();

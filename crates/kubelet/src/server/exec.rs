@@ -36,7 +36,8 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Inc
         let Ok(command) = pending.await else {
             return;
         };
-        let (status, sink) = if tty { with_terminal(&sandbox, &id, argv, command).await } else { with_pipes(&sandbox, &id, argv, command).await };
+        let (status, sink) =
+            if tty { with_terminal(&sandbox, &id, argv, command).await } else { with_pipes(&sandbox, &id, argv, command).await };
         if let Err(error) = sink.finish(status).await {
             tracing::debug!(%error, "exec: the outcome was not told");
         }
@@ -44,13 +45,19 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Inc
     response
 }
 
-async fn with_pipes(sandbox: &runtime::Sandbox, id: &runtime::ContainerId, argv: Vec<String>, command: RemoteCommand) -> (ExitStatus, stream::StatusSink) {
+async fn with_pipes(
+    sandbox: &runtime::Sandbox,
+    id: &runtime::ContainerId,
+    argv: Vec<String>,
+    command: RemoteCommand,
+) -> (ExitStatus, stream::StatusSink) {
     let RemoteCommand { stdin, stdout, stderr, status: sink, closed, .. } = command;
     let mut pipes = match Pipes::new(stdin.is_some(), stdout.is_some(), stderr.is_some()) {
         Ok(pipes) => pipes,
         Err(error) => return (ExitStatus::internal(error.to_string()), sink),
     };
-    let spec = ExecSpec { argv, stdin: pipes.give_stdin(), stdout: pipes.give_stdout(), stderr: pipes.give_stderr(), ..ExecSpec::default() };
+    let spec =
+        ExecSpec { argv, stdin: pipes.give_stdin(), stdout: pipes.give_stdout(), stderr: pipes.give_stderr(), ..ExecSpec::default() };
     let mut handle = match sandbox.exec(id, spec).await {
         Ok(handle) => handle,
         Err(error) => return (failure(&error), sink),
@@ -67,7 +74,12 @@ async fn with_pipes(sandbox: &runtime::Sandbox, id: &runtime::ContainerId, argv:
     (exit.map_or_else(|error| failure(&error), |exit| ExitStatus::from_code(exit.code)), sink)
 }
 
-async fn with_terminal(sandbox: &runtime::Sandbox, id: &runtime::ContainerId, argv: Vec<String>, command: RemoteCommand) -> (ExitStatus, stream::StatusSink) {
+async fn with_terminal(
+    sandbox: &runtime::Sandbox,
+    id: &runtime::ContainerId,
+    argv: Vec<String>,
+    command: RemoteCommand,
+) -> (ExitStatus, stream::StatusSink) {
     let RemoteCommand { stdin, stdout, mut resize, status: sink, closed, .. } = command;
     let spec = ExecSpec { argv, tty: true, ..ExecSpec::default() };
     let mut handle = match sandbox.exec(id, spec).await {

@@ -6,15 +6,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::stream::Body;
 use bytes::Bytes;
+use futures_util::stream::poll_fn;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rustix::fs::inotify;
-use ::stream::Body;
-use futures_util::stream::poll_fn;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -54,7 +54,12 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, query: &str) -> Resp
     let path = directory.join(format!("{attempt}.log"));
     let mut reader = match Reader::open(&path, &wish) {
         Ok(reader) => reader,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to try resolving symlinks in path {:?}: {error}", path.display())),
+        Err(error) => {
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &format!("failed to try resolving symlinks in path {:?}: {error}", path.display()),
+            );
+        }
     };
     reader.watching = if wish.follow { Watching::new(kubelet.clone(), &pod, target, attempt, &path).ok() } else { None };
     let (sender, mut receiver) = mpsc::channel(4);
@@ -86,7 +91,9 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, query: &str) -> Resp
 
 fn wish(text: &str) -> Result<Wish, String> {
     let flag = |name: &str| query(text, name).is_some_and(|value| value != "false" && value != "0");
-    let number = |name: &str| -> Result<Option<i64>, String> { query(text, name).map(|value| value.parse::<i64>().map_err(|_| format!("{name} {value:?} is no number"))).transpose() };
+    let number = |name: &str| -> Result<Option<i64>, String> {
+        query(text, name).map(|value| value.parse::<i64>().map_err(|_| format!("{name} {value:?} is no number"))).transpose()
+    };
     let seconds = number("sinceSeconds")?;
     let since = match (seconds, query(text, "sinceTime")) {
         (Some(seconds), _) => Timestamp::from_second(Timestamp::now().as_second() - seconds).ok(),
@@ -310,7 +317,14 @@ impl Watching {
     fn new(kubelet: Arc<Kubelet>, pod: &Pod, target: &Target, attempt: u32, path: &Path) -> io::Result<Watching> {
         let notify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let watches = notify.try_clone()?;
-        let watching = Watching { notify: pipe::Receiver::from_owned_fd_unchecked(notify)?, watches, kubelet, uid: model::uid(pod).to_owned(), container: target.container.clone(), attempt };
+        let watching = Watching {
+            notify: pipe::Receiver::from_owned_fd_unchecked(notify)?,
+            watches,
+            kubelet,
+            uid: model::uid(pod).to_owned(),
+            container: target.container.clone(),
+            attempt,
+        };
         watching.add(path)?;
         if let Some(parent) = path.parent() {
             watching.add(parent)?;

@@ -89,7 +89,8 @@ async fn rebind(old: TcpListener, address: SocketAddr) -> TcpListener {
 async fn connection(stream: TcpStream, kubelet: Arc<Kubelet>, access: Arc<Access>, acceptor: TlsAcceptor) -> Result<()> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.context("TLS handshake took too long")??;
-    let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect();
+    let chain: Vec<_> =
+        stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect();
     let caller = Arc::new(access.by_certificate(&chain));
     let service = service_fn(move |request| {
         let (kubelet, access, caller) = (kubelet.clone(), access.clone(), caller.clone());
@@ -104,7 +105,12 @@ async fn connection(stream: TcpStream, kubelet: Arc<Kubelet>, access: Arc<Access
         .map_err(Into::into)
 }
 
-async fn answer(kubelet: Arc<Kubelet>, access: Arc<Access>, caller: Arc<Option<access::Caller>>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    kubelet: Arc<Kubelet>,
+    access: Arc<Access>,
+    caller: Arc<Option<access::Caller>>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let Some(route) = route::find(request.method(), request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     };

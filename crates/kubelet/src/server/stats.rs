@@ -155,24 +155,39 @@ fn own(kubelet: &Kubelet, text: &mut String) {
 
 async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {
     let measured = measure(kubelet, false).await;
-    let _ = writeln!(text, "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter");
+    let _ = writeln!(
+        text,
+        "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter"
+    );
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
     });
-    let _ = writeln!(text, "# HELP container_memory_working_set_bytes Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge");
+    let _ = writeln!(
+        text,
+        "# HELP container_memory_working_set_bytes Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge"
+    );
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_memory_working_set_bytes{{{labels}}} {}", stats.memory.working_set);
     });
-    let _ = writeln!(text, "# HELP resource_scrape_error 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0");
+    let _ = writeln!(
+        text,
+        "# HELP resource_scrape_error 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0"
+    );
 }
 
 async fn containers(kubelet: &Arc<Kubelet>, text: &mut String) {
     let measured = measure(kubelet, false).await;
-    let _ = writeln!(text, "# HELP container_memory_usage_bytes Current memory usage in bytes, including all memory regardless of when it was accessed\n# TYPE container_memory_usage_bytes gauge");
+    let _ = writeln!(
+        text,
+        "# HELP container_memory_usage_bytes Current memory usage in bytes, including all memory regardless of when it was accessed\n# TYPE container_memory_usage_bytes gauge"
+    );
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_memory_usage_bytes{{{labels}}} {}", stats.memory.usage);
     });
-    let _ = writeln!(text, "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed in seconds.\n# TYPE container_cpu_usage_seconds_total counter");
+    let _ = writeln!(
+        text,
+        "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed in seconds.\n# TYPE container_cpu_usage_seconds_total counter"
+    );
     each(&measured, |labels, stats| {
         let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
     });

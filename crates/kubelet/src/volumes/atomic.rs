@@ -55,7 +55,11 @@ pub fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<
 
 fn check(path: &str) -> io::Result<()> {
     let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if inside && !path.is_empty() && !path.starts_with("..") { Ok(()) } else { Err(io::Error::other(format!("path {path:?} leaves the volume"))) }
+    if inside && !path.is_empty() && !path.starts_with("..") {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("path {path:?} leaves the volume")))
+    }
 }
 
 /// Whether the directory shows exactly these files already.

@@ -23,8 +23,10 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
     Box::pin(async move {
         let source = order.volume.config_map.clone().unwrap_or_default();
         let mode = source.default_mode.unwrap_or(0o644);
-        let files = object_files(order, ObjectKind::ConfigMap, &source.name, source.items.as_deref(), mode, source.optional == Some(true)).await?;
-        atomic::write(order.directory, &files, ownership::group(order.pod)).map_err(|source| VolumeError::io("write", order.directory, source))?;
+        let files =
+            object_files(order, ObjectKind::ConfigMap, &source.name, source.items.as_deref(), mode, source.optional == Some(true)).await?;
+        atomic::write(order.directory, &files, ownership::group(order.pod))
+            .map_err(|source| VolumeError::io("write", order.directory, source))?;
         Ok(Mounted::Path { path: order.directory.to_owned(), read_only: true })
     })
 }

@@ -27,7 +27,8 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let source = order.volume.downward_api.clone().unwrap_or_default();
         let mode = source.default_mode.unwrap_or(0o644);
         let files = files(order.kubelet, order.pod, order.pod_ips, source.items.as_deref().unwrap_or_default(), mode)?;
-        atomic::write(order.directory, &files, ownership::group(order.pod)).map_err(|source| VolumeError::io("write", order.directory, source))?;
+        atomic::write(order.directory, &files, ownership::group(order.pod))
+            .map_err(|source| VolumeError::io("write", order.directory, source))?;
         Ok(Mounted::Path { path: order.directory.to_owned(), read_only: true })
     })
 }
@@ -36,7 +37,13 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
 ///
 /// # Errors
 /// A field or resource that is not known.
-pub fn files(kubelet: &Arc<Kubelet>, pod: &Pod, pod_ips: &[String], items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Files, VolumeError> {
+pub fn files(
+    kubelet: &Arc<Kubelet>,
+    pod: &Pod,
+    pod_ips: &[String],
+    items: &[DownwardAPIVolumeFile],
+    mode: i32,
+) -> Result<Files, VolumeError> {
     let (host_ips, allocatable) = (kubelet.host_ips(), kubelet.node.allocatable());
     let host = Host { host_ips: &host_ips, pod_ips, allocatable: &allocatable };
     let mut files = Files::new();

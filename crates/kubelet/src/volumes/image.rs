@@ -6,7 +6,14 @@ use super::{Mounted, SetUp, VolumeError, VolumeType, nothing};
 
 /// The volume type.
 pub const fn volume() -> VolumeType {
-    VolumeType { name: "image", directory: "kubernetes.io~image", is: |volume| volume.image.is_some(), set_up, tear_down: nothing, live: false }
+    VolumeType {
+        name: "image",
+        directory: "kubernetes.io~image",
+        is: |volume| volume.image.is_some(),
+        set_up,
+        tear_down: nothing,
+        live: false,
+    }
 }
 
 fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>> {
@@ -17,7 +24,9 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let local = images.resolve(&reference);
         let image = match (source.pull_policy.as_deref(), local) {
             (Some("Never") | Some("IfNotPresent") | None, Some(image)) => image,
-            (Some("Never"), None) => return Err(VolumeError::Refused(format!("image {reference:?} is not present with pull policy of Never"))),
+            (Some("Never"), None) => {
+                return Err(VolumeError::Refused(format!("image {reference:?} is not present with pull policy of Never")));
+            }
             _ => images.pull(&reference, &[]).await.map_err(|error| VolumeError::Refused(error.to_string()))?,
         };
         order.kubelet.hold_image(crate::pods::model::uid(order.pod), &image.id);

@@ -21,10 +21,10 @@ mod image;
 mod list;
 pub mod mount;
 pub mod ownership;
-pub mod sub_path;
 mod persistent_volume_claim;
 mod projected;
 mod secret;
+pub mod sub_path;
 
 pub use content::data_of;
 

@@ -47,7 +47,8 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
             return Ok(mounted);
         };
         if let (Some(group), true, false) = (ownership::group(order.pod), spec.local.is_some(), read_only) {
-            ownership::give(&path, group, ownership::only_on_mismatch(order.pod)).map_err(|source| VolumeError::io("give to the group", &path, source))?;
+            ownership::give(&path, group, ownership::only_on_mismatch(order.pod))
+                .map_err(|source| VolumeError::io("give to the group", &path, source))?;
         }
         Ok(Mounted::Path { path, read_only })
     })

@@ -40,7 +40,8 @@ fn tear_down<'a>(order: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeErro
 
 async fn project(order: &SetUp<'_>, projection: &VolumeProjection, mode: i32) -> Result<Files, VolumeError> {
     if let Some(source) = &projection.config_map {
-        return object_files(order, ObjectKind::ConfigMap, &source.name, source.items.as_deref(), mode, source.optional == Some(true)).await;
+        return object_files(order, ObjectKind::ConfigMap, &source.name, source.items.as_deref(), mode, source.optional == Some(true))
+            .await;
     }
     if let Some(source) = &projection.secret {
         return object_files(order, ObjectKind::Secret, &source.name, source.items.as_deref(), mode, source.optional == Some(true)).await;

@@ -93,7 +93,8 @@ impl World {
         };
         let server = Server::new(config, deps).await.expect("a server");
         let admin = server.client(User::new("admin", &["system:masters"]));
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}, "automountServiceAccountToken": false});
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}, "automountServiceAccountToken": false});
         admin.call(Method::POST, "/api/v1/namespaces/default/serviceaccounts", &account).await.expect("an account");
         World { folder: folder.to_owned(), admin, server, pki }
     }
@@ -115,7 +116,8 @@ impl World {
         let cgroup_root = group(&self.folder);
         let runtime = Runtime::open(RuntimeConfig { run_dir: self.folder.join("run"), cgroup_root, self_exe: None }).expect("a runtime");
         let address: IpAddr = ADDRESS.parse().expect("an address");
-        let serving = self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
+        let serving =
+            self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
         let deps = Deps {
             client: self.server.client(User::node(NODE)),
             runtime,

@@ -20,10 +20,7 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            spaces: Vec::new(),
-        }
+        Self { dir: tempfile::tempdir().unwrap(), spaces: Vec::new() }
     }
 
     /// A new name space.
@@ -71,11 +68,7 @@ impl Space {
     /// Runs a command inside and returns what it printed.
     pub fn command(&self, line: &str) -> String {
         let output = self.run(|| Command::new("sh").args(["-c", line]).output().unwrap());
-        assert!(
-            output.status.success(),
-            "{line}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -83,13 +76,9 @@ impl Space {
     pub fn serve(&self, port: u16, name: &str) {
         let (tcp, udp) = self.run(|| {
             let any = SocketAddr::from(([0u16; 8], port));
-            (
-                TcpListener::bind(any).unwrap(),
-                UdpSocket::bind(any).unwrap(),
-            )
+            (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap())
         });
-        let answer =
-            |name: &str, client: SocketAddr| format!("{name} {}", client.ip().to_canonical());
+        let answer = |name: &str, client: SocketAddr| format!("{name} {}", client.ip().to_canonical());
         let tcp_name = name.to_owned();
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
@@ -102,8 +91,7 @@ impl Space {
         std::thread::spawn(move || {
             let mut buffer = [0; 16];
             while let Ok((_, client)) = udp.recv_from(&mut buffer) {
-                udp.send_to(answer(&udp_name, client).as_bytes(), client)
-                    .unwrap();
+                udp.send_to(answer(&udp_name, client).as_bytes(), client).unwrap();
             }
         });
     }
@@ -155,20 +143,13 @@ impl Node {
         let journal = world.journal(&format!("{name}.journal"));
         let config = PodNetworkConfig { mtu: 1450 };
         let pods = space.run(|| PodNetwork::open(config, &journal).unwrap());
-        Self {
-            space,
-            journal,
-            pods,
-        }
+        Self { space, journal, pods }
     }
 
     /// A pod that serves its name on port 8080.
     pub fn pod(&self, world: &mut World, name: &str, address: &str) -> Space {
         let space = world.space(name);
-        let attachment = PodAttachment {
-            uid: name.into(),
-            addresses: vec![address.parse().unwrap()],
-        };
+        let attachment = PodAttachment { uid: name.into(), addresses: vec![address.parse().unwrap()] };
         self.pods.attach(space.netns(), &attachment).unwrap();
         space.serve(8080, name);
         space
@@ -183,7 +164,5 @@ pub fn wire(one: &Space, one_address: &str, other: &Space, other_address: &str, 
         "ip link add {name} type veth peer name {name} netns {} && ip addr add {one_address} dev {name} && ip link set {name} up",
         other.path().display()
     ));
-    other.command(&format!(
-        "ip addr add {other_address} dev {name} && ip link set {name} up"
-    ));
+    other.command(&format!("ip addr add {other_address} dev {name} && ip link set {name} up"));
 }

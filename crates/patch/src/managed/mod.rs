@@ -322,7 +322,14 @@ fn check(config: &Object, by: &ManagedBy, kind: &dyn Managed) -> Result<TypeRef,
     Ok(schema)
 }
 
-fn try_apply(live: Option<&Object>, config: &Object, by: &ManagedBy, force: bool, kind: &dyn Managed, schema: &TypeRef) -> Result<Object, ApplyError> {
+fn try_apply(
+    live: Option<&Object>,
+    config: &Object,
+    by: &ManagedBy,
+    force: bool,
+    kind: &dyn Managed,
+    schema: &TypeRef,
+) -> Result<Object, ApplyError> {
     let node = Node::of_type(schema);
     let empty = empty_object(kind, by.api_version);
     let mut old = live.unwrap_or(&empty).clone();
@@ -384,7 +391,8 @@ fn prune(merged: Object, owners: &Owners, last: &Owned, by: &ManagedBy, kind: &d
             continue;
         };
         let node = Node::of_type(&schema);
-        let owned = owners.values().filter(|owned| owned.api_version == other).fold(FieldSet::default(), |all, owned| all.union(&owned.fields));
+        let owned =
+            owners.values().filter(|owned| owned.api_version == other).fold(FieldSet::default(), |all, owned| all.union(&owned.fields));
         let keep = with_named_fields(&field_set(&pruned_there.0, node), node).union(&with_named_fields(&owned, node));
         let gone = with_named_fields(&field_set(&base_there.0, node), node).difference(&keep);
         pruned = Object(combine::remove(&base_there.0, &gone, node));
@@ -435,7 +443,8 @@ fn keep_times(live: Option<&Object>, new: &mut Object) {
     let Some(live) = live else { return };
     if same_but(&live.0, &new.0, &["metadata"])
         && let (Some(old), Some(changed)) = (live.metadata(), new.metadata())
-        && (changed.get("resourceVersion").is_none_or(|version| version == "") || old.get("resourceVersion") == changed.get("resourceVersion"))
+        && (changed.get("resourceVersion").is_none_or(|version| version == "")
+            || old.get("resourceVersion") == changed.get("resourceVersion"))
         && same_but(old, changed, &["managedFields", "resourceVersion"])
         && same_owners(live, new)
         && let Some(fields) = old.get("managedFields")
@@ -447,7 +456,8 @@ fn keep_times(live: Option<&Object>, new: &mut Object) {
 /// Whether two maps are equal in all but some fields.
 fn same_but(left: &Map<String, Value>, right: &Map<String, Value>, but: &[&str]) -> bool {
     let rest = |map: &Map<String, Value>| map.len() - but.iter().filter(|name| map.contains_key(**name)).count();
-    rest(left) == rest(right) && left.iter().filter(|(name, _)| !but.contains(&name.as_str())).all(|(name, value)| right.get(name) == Some(value))
+    rest(left) == rest(right)
+        && left.iter().filter(|(name, _)| !but.contains(&name.as_str())).all(|(name, value)| right.get(name) == Some(value))
 }
 
 /// Whether two objects have the same owners with the same fields.

@@ -50,7 +50,11 @@ fn config(replicas: Option<i64>, images: &[(&str, &str)]) -> Object {
 
 fn managers(object: &Object) -> Vec<String> {
     let entries = object.at(&["metadata", "managedFields"]).and_then(Value::as_array);
-    entries.into_iter().flatten().map(|entry| format!("{} {}", entry["manager"].as_str().unwrap_or(""), entry["operation"].as_str().unwrap_or(""))).collect()
+    entries
+        .into_iter()
+        .flatten()
+        .map(|entry| format!("{} {}", entry["manager"].as_str().unwrap_or(""), entry["operation"].as_str().unwrap_or("")))
+        .collect()
 }
 
 fn applied(live: Option<&Object>, config: &Object, manager: &str) -> Object {
@@ -81,16 +85,22 @@ fn conflicts_and_force() {
     scaled.map_at_mut(&["spec"]).insert("replicas".into(), 5.into());
     update(Some(&live), &mut scaled, &by("scaler", "2026-01-02T00:00:00Z"), &deployments());
     assert_eq!(managers(&scaled), ["one Apply", "scaler Update"]);
-    let error = apply(Some(&scaled), &config(Some(2), &[("a", "1")]), &by("one", "2026-01-03T00:00:00Z"), false, &deployments()).expect_err("replicas are owned");
+    let error = apply(Some(&scaled), &config(Some(2), &[("a", "1")]), &by("one", "2026-01-03T00:00:00Z"), false, &deployments())
+        .expect_err("replicas are owned");
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1: .spec.replicas");
     let status = error.status();
     assert_eq!((status.code, status.reason), (409, Reason::Conflict));
     assert_eq!(status.details["causes"][0]["field"], ".spec.replicas");
-    let forced = apply(Some(&scaled), &config(Some(2), &[("a", "1")]), &by("one", "2026-01-03T00:00:00Z"), true, &deployments()).expect("forced");
+    let forced =
+        apply(Some(&scaled), &config(Some(2), &[("a", "1")]), &by("one", "2026-01-03T00:00:00Z"), true, &deployments()).expect("forced");
     assert_eq!(managers(&forced), ["one Apply"]);
     assert_eq!(forced.at(&["spec", "replicas"]), Some(&json!(2)));
-    let two = apply(Some(&forced), &config(Some(3), &[("a", "2")]), &by("two", "2026-01-03T00:00:00Z"), false, &deployments()).expect_err("both are owned");
-    assert_eq!(two.to_string(), "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.replicas\n- .spec.template.spec.containers[name=\"a\"].image");
+    let two = apply(Some(&forced), &config(Some(3), &[("a", "2")]), &by("two", "2026-01-03T00:00:00Z"), false, &deployments())
+        .expect_err("both are owned");
+    assert_eq!(
+        two.to_string(),
+        "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.replicas\n- .spec.template.spec.containers[name=\"a\"].image"
+    );
 }
 
 #[test]
@@ -137,10 +147,19 @@ fn bad_configurations_are_refused() {
         other => panic!("{other:?}"),
     };
     assert_eq!(refuse(json!({"apiVersion": "apps/v1beta1"})).0, 400);
-    assert_eq!(refuse(json!({"apiVersion": "apps/v1", "metadata": {"managedFields": []}})), (400, "metadata.managedFields must be nil".into()));
-    let (code, message) = refuse(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"foo": 1}}));
-    assert_eq!((code, message.as_str()), (500, "failed to create typed patch object (n/d; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema"));
-    let (_, message) = refuse(json!({"apiVersion": "apps/v1", "spec": {"replicas": "x", "template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}));
+    assert_eq!(
+        refuse(json!({"apiVersion": "apps/v1", "metadata": {"managedFields": []}})),
+        (400, "metadata.managedFields must be nil".into())
+    );
+    let (code, message) =
+        refuse(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"foo": 1}}));
+    assert_eq!(
+        (code, message.as_str()),
+        (500, "failed to create typed patch object (n/d; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema")
+    );
+    let (_, message) = refuse(
+        json!({"apiVersion": "apps/v1", "spec": {"replicas": "x", "template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}),
+    );
     assert!(message.contains(".spec.replicas: expected numeric (int or float), got string"), "{message}");
     assert!(message.contains(".spec.template.spec.containers: duplicate entries for key [name=\"a\"]"), "{message}");
 }
@@ -181,7 +200,10 @@ fn policies_merge_configurations() {
     let live = config(Some(1), &[("a", "1"), ("b", "1")]);
     let merged = merge_configuration(&live, &config(Some(2), &[("b", "2")]), &schema).expect("the configuration fits");
     assert_eq!(merged.at(&["spec", "replicas"]), Some(&json!(2)));
-    assert_eq!(merged.at(&["spec", "template", "spec", "containers"]), Some(&json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])));
+    assert_eq!(
+        merged.at(&["spec", "template", "spec", "containers"]),
+        Some(&json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]))
+    );
     let selector = object(json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}));
     assert_eq!(merge_configuration(&live, &selector, &schema), Err("may not mutate atomic arrays, maps or structs: .spec.selector".into()));
     assert!(merge_configuration(&live, &object(json!({"spec": {"nope": 1}})), &schema).is_err());

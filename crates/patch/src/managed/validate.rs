@@ -106,7 +106,9 @@ fn keeps_unknown(schema: &Type) -> bool {
 /// What a value of the shape should be when it is something else; null fits everything.
 fn wrong(value: &Value, shape: &Shape) -> Option<&'static str> {
     match (shape, value) {
-        (_, Value::Null) | (Shape::Scalar(Scalar::String | Scalar::Bytes), Value::String(_)) | (Shape::Scalar(Scalar::Bool), Value::Bool(_)) => None,
+        (_, Value::Null)
+        | (Shape::Scalar(Scalar::String | Scalar::Bytes), Value::String(_))
+        | (Shape::Scalar(Scalar::Bool), Value::Bool(_)) => None,
         (Shape::Scalar(Scalar::String | Scalar::Bytes), _) => Some("string"),
         (Shape::Scalar(Scalar::Bool), _) => Some("boolean"),
         (Shape::Scalar(_), Value::Number(_)) => None,

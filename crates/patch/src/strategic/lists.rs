@@ -147,9 +147,21 @@ mod tests {
     #[test]
     fn pods() {
         let two = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]});
-        check(two.clone(), json!({"containers": [{"name": "b", "image": "2"}]}), json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}));
-        check(two.clone(), json!({"containers": [{"name": "c", "image": "3"}]}), json!({"containers": [{"name": "c", "image": "3"}, {"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}));
-        check(two.clone(), json!({"containers": [{"name": "a", "$patch": "delete"}]}), json!({"containers": [{"name": "b", "image": "1"}]}));
+        check(
+            two.clone(),
+            json!({"containers": [{"name": "b", "image": "2"}]}),
+            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}),
+        );
+        check(
+            two.clone(),
+            json!({"containers": [{"name": "c", "image": "3"}]}),
+            json!({"containers": [{"name": "c", "image": "3"}, {"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}),
+        );
+        check(
+            two.clone(),
+            json!({"containers": [{"name": "a", "$patch": "delete"}]}),
+            json!({"containers": [{"name": "b", "image": "1"}]}),
+        );
         check(two.clone(), json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}), json!({"containers": [{"name": "z"}]}));
         check(
             two.clone(),
@@ -161,14 +173,22 @@ mod tests {
             json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "n"}, {"name": "b"}], "containers": [{"name": "n", "image": "9"}]}),
             json!({"containers": [{"name": "a", "image": "1"}, {"name": "n", "image": "9"}, {"name": "b", "image": "1"}]}),
         );
-        check(json!({"nodeSelector": {"a": "1", "b": "2"}}), json!({"nodeSelector": {"a": null, "c": "3"}}), json!({"nodeSelector": {"b": "2", "c": "3"}}));
+        check(
+            json!({"nodeSelector": {"a": "1", "b": "2"}}),
+            json!({"nodeSelector": {"a": null, "c": "3"}}),
+            json!({"nodeSelector": {"b": "2", "c": "3"}}),
+        );
         check(json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "b"}]}), json!({"tolerations": [{"key": "b"}]}));
         check(
             json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
             json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}),
             json!({"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}),
         );
-        check(json!({"securityContext": {"runAsUser": 1}}), json!({"securityContext": {"$patch": "replace", "fsGroup": 2}}), json!({"securityContext": {"fsGroup": 2}}));
+        check(
+            json!({"securityContext": {"runAsUser": 1}}),
+            json!({"securityContext": {"$patch": "replace", "fsGroup": 2}}),
+            json!({"securityContext": {"fsGroup": 2}}),
+        );
     }
 
     #[test]
@@ -183,6 +203,8 @@ mod tests {
             let patched = apply(&finalizers(json!(["a", "b"])), &json!({"metadata": patch}), &pod);
             assert_eq!(patched, Ok(finalizers(expected)), "{patch}");
         }
-        assert!(apply(&json!({"spec": {"containers": [{"name": "a"}]}}), &json!({"spec": {"containers": [{"image": "x"}]}}), &pod).is_err());
+        assert!(
+            apply(&json!({"spec": {"containers": [{"name": "a"}]}}), &json!({"spec": {"containers": [{"image": "x"}]}}), &pod).is_err()
+        );
     }
 }

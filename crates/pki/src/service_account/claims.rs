@@ -11,10 +11,7 @@ use std::sync::Arc;
 const LONGEST_TOKEN: usize = 16 * 1024;
 
 pub(super) fn bound_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let kubernetes = claims
-        .kubernetes
-        .clone()
-        .ok_or(VerifyError::Claims("no kubernetes.io claim"))?;
+    let kubernetes = claims.kubernetes.clone().ok_or(VerifyError::Claims("no kubernetes.io claim"))?;
     let expires = claims.exp.ok_or(VerifyError::Claims("no expiry"))?;
     let moment = |seconds: i64| Timestamp::from_second(seconds).ok();
     let token = VerifiedToken {
@@ -31,23 +28,12 @@ pub(super) fn bound_token(claims: &Claims) -> Result<Known, VerifyError> {
         warn_after: kubernetes.warn_after.and_then(moment),
         legacy: false,
     };
-    let not_before = claims
-        .nbf
-        .unwrap_or(i64::MIN)
-        .max(claims.iat.unwrap_or(i64::MIN));
-    Ok(Known {
-        token: Arc::new(token),
-        not_before,
-        expires: Some(expires),
-    })
+    let not_before = claims.nbf.unwrap_or(i64::MIN).max(claims.iat.unwrap_or(i64::MIN));
+    Ok(Known { token: Arc::new(token), not_before, expires: Some(expires) })
 }
 
 pub(super) fn legacy_token(claims: &Claims) -> Result<Known, VerifyError> {
-    let need = |value: &Option<String>| {
-        value
-            .clone()
-            .ok_or(VerifyError::Claims("an incomplete token of a secret"))
-    };
+    let need = |value: &Option<String>| value.clone().ok_or(VerifyError::Claims("an incomplete token of a secret"));
     let token = VerifiedToken {
         namespace: need(&claims.legacy.namespace)?,
         service_account: need(&claims.legacy.name)?,
@@ -55,21 +41,14 @@ pub(super) fn legacy_token(claims: &Claims) -> Result<Known, VerifyError> {
         audiences: claims.audiences(),
         jti: None,
         pod: None,
-        secret: Some(BoundObject {
-            name: need(&claims.legacy.secret)?,
-            uid: String::new(),
-        }),
+        secret: Some(BoundObject { name: need(&claims.legacy.secret)?, uid: String::new() }),
         node: None,
         issued_at: None,
         expires_at: None,
         warn_after: None,
         legacy: true,
     };
-    Ok(Known {
-        token: Arc::new(token),
-        not_before: claims.nbf.unwrap_or(i64::MIN),
-        expires: claims.exp,
-    })
+    Ok(Known { token: Arc::new(token), not_before: claims.nbf.unwrap_or(i64::MIN), expires: claims.exp })
 }
 
 pub(super) struct Parts<'a> {
@@ -85,12 +64,7 @@ pub(super) fn split(token: &str) -> Option<Parts<'_>> {
     }
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
-    (!claims.contains('.')).then_some(Parts {
-        signed,
-        header,
-        claims,
-        signature,
-    })
+    (!claims.contains('.')).then_some(Parts { signed, header, claims, signature })
 }
 
 pub(super) fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
@@ -120,11 +94,7 @@ pub(super) struct Claims {
     pub(super) iss: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) jti: Option<String>,
-    #[serde(
-        rename = "kubernetes.io",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "kubernetes.io", default, skip_serializing_if = "Option::is_none")]
     pub(super) kubernetes: Option<KubernetesClaims>,
     #[serde(flatten)]
     pub(super) legacy: LegacyClaims,
@@ -168,28 +138,12 @@ pub(super) struct KubernetesClaims {
 
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct LegacyClaims {
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/namespace",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default, skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/secret.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default, skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/service-account.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default, skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
-    #[serde(
-        rename = "kubernetes.io/serviceaccount/service-account.uid",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default, skip_serializing_if = "Option::is_none")]
     pub(super) uid: Option<String>,
 }

@@ -10,10 +10,7 @@ use crate::keys::{OID_EC_PUBLIC_KEY, OID_RSA, P256, P384};
 use crate::{KeyError, PrivateKey, PublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use claims::{
-    Audience, Claims, Header, Issuer, KubernetesClaims, LegacyClaims, bound_token, decode,
-    legacy_token, split,
-};
+use claims::{Audience, Claims, Header, Issuer, KubernetesClaims, LegacyClaims, bound_token, decode, legacy_token, split};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -71,11 +68,7 @@ impl Generations {
 
 impl TokenAuthority {
     /// `issuers[0]` goes into new tokens, all are accepted. `also_accept` are older public keys.
-    pub fn new(
-        key: PrivateKey,
-        also_accept: &[PublicKey],
-        issuers: &[String],
-    ) -> Result<Self, KeyError> {
+    pub fn new(key: PrivateKey, also_accept: &[PublicKey], issuers: &[String]) -> Result<Self, KeyError> {
         if issuers.is_empty() {
             return Err(KeyError::Parse("a token authority needs an issuer".into()));
         }
@@ -85,13 +78,7 @@ impl TokenAuthority {
                 accepted.push((public.key_id(), public.clone()));
             }
         }
-        Ok(Self {
-            key_id: key.public().key_id(),
-            key,
-            accepted,
-            issuers: issuers.to_vec(),
-            verified: Mutex::default(),
-        })
+        Ok(Self { key_id: key.public().key_id(), key, accepted, issuers: issuers.to_vec(), verified: Mutex::default() })
     }
 
     /// The issuer of new tokens.
@@ -114,23 +101,14 @@ impl TokenAuthority {
                 node: request.node.clone(),
                 pod: request.pod.clone(),
                 secret: request.secret.clone(),
-                service_account: BoundObject {
-                    name: request.service_account.clone(),
-                    uid: request.service_account_uid.clone(),
-                },
-                warn_after: request
-                    .warn_after_seconds
-                    .map(|seconds| now.saturating_add(seconds)),
+                service_account: BoundObject { name: request.service_account.clone(), uid: request.service_account_uid.clone() },
+                warn_after: request.warn_after_seconds.map(|seconds| now.saturating_add(seconds)),
             }),
             nbf: Some(now),
-            sub: format!(
-                "system:serviceaccount:{}:{}",
-                request.namespace, request.service_account
-            ),
+            sub: format!("system:serviceaccount:{}:{}", request.namespace, request.service_account),
             legacy: LegacyClaims::default(),
         };
-        let expires =
-            Timestamp::from_second(expires).map_err(|error| MintError(error.to_string()))?;
+        let expires = Timestamp::from_second(expires).map_err(|error| MintError(error.to_string()))?;
         Ok((self.sign(&claims)?, expires))
     }
 
@@ -144,10 +122,7 @@ impl TokenAuthority {
             jti: None,
             kubernetes: None,
             nbf: None,
-            sub: format!(
-                "system:serviceaccount:{}:{}",
-                token.namespace, token.service_account
-            ),
+            sub: format!("system:serviceaccount:{}:{}", token.namespace, token.service_account),
             legacy: LegacyClaims {
                 namespace: Some(token.namespace.clone()),
                 secret: Some(token.secret.clone()),
@@ -161,15 +136,8 @@ impl TokenAuthority {
     fn sign(&self, claims: &Claims) -> Result<String, MintError> {
         let header = json!({"alg": self.key.token_algorithm(), "kid": self.key_id}).to_string();
         let claims = serde_json::to_vec(claims).map_err(|error| MintError(error.to_string()))?;
-        let mut token = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        );
-        let signature = self
-            .key
-            .sign_token(token.as_bytes())
-            .map_err(|error| MintError(error.to_string()))?;
+        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.key.sign_token(token.as_bytes()).map_err(|error| MintError(error.to_string()))?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
@@ -177,9 +145,7 @@ impl TokenAuthority {
 
     /// Whether a bearer token looks as if it were ours (a JWT of one of our issuers), before any cryptography.
     pub fn claims_to_be_ours(&self, token: &str) -> bool {
-        split(token)
-            .and_then(|parts| decode::<Issuer>(parts.claims))
-            .is_some_and(|claims| self.is_issuer(&claims.iss))
+        split(token).and_then(|parts| decode::<Issuer>(parts.claims)).is_some_and(|claims| self.is_issuer(&claims.iss))
     }
 
     fn is_issuer(&self, issuer: &str) -> bool {
@@ -189,11 +155,7 @@ impl TokenAuthority {
     /// Verifies signature, issuer, times and audiences. `accepted` are the audiences that the caller stands for;
     /// the result's `audiences` is the intersection. Objects (account, pod, secret, node) are the caller's to look up.
     /// Verified tokens are remembered by hash, a bounded number of them; times are checked on every call.
-    pub fn verify(
-        &self,
-        token: &str,
-        accepted: &[String],
-    ) -> Result<Arc<VerifiedToken>, VerifyError> {
+    pub fn verify(&self, token: &str, accepted: &[String]) -> Result<Arc<VerifiedToken>, VerifyError> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = self.verified.lock().get(&hash);
         let known = match known {
@@ -205,10 +167,7 @@ impl TokenAuthority {
             }
         };
         let now = Timestamp::now().as_second();
-        if known
-            .expires
-            .is_some_and(|expires| now - LEEWAY_SECONDS > expires)
-        {
+        if known.expires.is_some_and(|expires| now - LEEWAY_SECONDS > expires) {
             return Err(VerifyError::Expired);
         }
         if now + LEEWAY_SECONDS < known.not_before {
@@ -216,29 +175,16 @@ impl TokenAuthority {
         }
         let found = &known.token.audiences;
         if known.token.legacy && found.is_empty() {
-            return Ok(Arc::new(VerifiedToken {
-                audiences: accepted.to_vec(),
-                ..(*known.token).clone()
-            }));
+            return Ok(Arc::new(VerifiedToken { audiences: accepted.to_vec(), ..(*known.token).clone() }));
         }
-        let common: Vec<String> = found
-            .iter()
-            .filter(|audience| accepted.contains(audience))
-            .cloned()
-            .collect();
+        let common: Vec<String> = found.iter().filter(|audience| accepted.contains(audience)).cloned().collect();
         if common.is_empty() {
-            return Err(VerifyError::Audience {
-                found: found.clone(),
-                accepted: accepted.to_vec(),
-            });
+            return Err(VerifyError::Audience { found: found.clone(), accepted: accepted.to_vec() });
         }
         if common.len() == found.len() {
             return Ok(known.token.clone());
         }
-        Ok(Arc::new(VerifiedToken {
-            audiences: common,
-            ..(*known.token).clone()
-        }))
+        Ok(Arc::new(VerifiedToken { audiences: common, ..(*known.token).clone() }))
     }
 
     fn verify_claims(&self, token: &str) -> Result<Known, VerifyError> {
@@ -248,31 +194,16 @@ impl TokenAuthority {
             return Err(VerifyError::NotOurs);
         }
         let header: Header = decode(parts.header).ok_or(VerifyError::NotOurs)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(parts.signature)
-            .map_err(|_| VerifyError::Signature)?;
+        let signature = URL_SAFE_NO_PAD.decode(parts.signature).map_err(|_| VerifyError::Signature)?;
         // Without a key id (tokens of old clusters) every key may have signed.
-        let mut candidates = self.accepted.iter().filter(|(id, _)| {
-            header
-                .kid
-                .as_ref()
-                .is_none_or(|kid| kid.is_empty() || kid == id)
-        });
-        if !candidates
-            .any(|(_, key)| key.verify_token(&header.alg, parts.signed.as_bytes(), &signature))
-        {
+        let mut candidates = self.accepted.iter().filter(|(id, _)| header.kid.as_ref().is_none_or(|kid| kid.is_empty() || kid == id));
+        if !candidates.any(|(_, key)| key.verify_token(&header.alg, parts.signed.as_bytes(), &signature)) {
             return Err(VerifyError::Signature);
         }
         let claims: Claims = decode(parts.claims).ok_or(VerifyError::Claims("malformed claims"))?;
-        let known = if issuer.iss == LEGACY_ISSUER {
-            legacy_token(&claims)?
-        } else {
-            bound_token(&claims)?
-        };
+        let known = if issuer.iss == LEGACY_ISSUER { legacy_token(&claims)? } else { bound_token(&claims)? };
         if claims.sub != known.token.user_name() {
-            return Err(VerifyError::Claims(
-                "the subject is not the service account",
-            ));
+            return Err(VerifyError::Claims("the subject is not the service account"));
         }
         Ok(known)
     }
@@ -292,11 +223,7 @@ impl TokenAuthority {
 
     /// The document of `/openid/v1/jwks`.
     pub fn jwks_document(&self) -> String {
-        let keys: Vec<_> = self
-            .accepted
-            .iter()
-            .filter_map(|(id, key)| json_web_key(id, key))
-            .collect();
+        let keys: Vec<_> = self.accepted.iter().filter_map(|(id, key)| json_web_key(id, key)).collect();
         json!({ "keys": keys }).to_string()
     }
 }
@@ -305,13 +232,8 @@ fn json_web_key(id: &str, key: &PublicKey) -> Option<serde_json::Value> {
     let (oid, curve, bits) = key.parts();
     if oid == OID_RSA {
         let (modulus, exponent) = rsa_parts(&bits)?;
-        let (n, e) = (
-            URL_SAFE_NO_PAD.encode(modulus),
-            URL_SAFE_NO_PAD.encode(exponent),
-        );
-        return Some(
-            json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": n, "e": e}),
-        );
+        let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
+        return Some(json!({"use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": n, "e": e}));
     }
     let (name, algorithm) = match curve?.to_string().as_str() {
         P256 => ("P-256", "ES256"),
@@ -319,14 +241,10 @@ fn json_web_key(id: &str, key: &PublicKey) -> Option<serde_json::Value> {
         _ => return None,
     };
     // An uncompressed point: 4, then both coordinates in full width.
-    let coordinates = bits
-        .strip_prefix(&[4])
-        .filter(|rest| oid == OID_EC_PUBLIC_KEY && rest.len() % 2 == 0)?;
+    let coordinates = bits.strip_prefix(&[4]).filter(|rest| oid == OID_EC_PUBLIC_KEY && rest.len() % 2 == 0)?;
     let (x, y) = coordinates.split_at(coordinates.len() / 2);
     let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-    Some(
-        json!({"use": "sig", "kty": "EC", "kid": id, "crv": name, "alg": algorithm, "x": x, "y": y}),
-    )
+    Some(json!({"use": "sig", "kty": "EC", "kid": id, "crv": name, "alg": algorithm, "x": x, "y": y}))
 }
 
 /// Why a token could not be minted.

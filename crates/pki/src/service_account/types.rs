@@ -81,18 +81,12 @@ pub struct VerifiedToken {
 impl VerifiedToken {
     /// `system:serviceaccount:<namespace>:<name>`.
     pub fn user_name(&self) -> String {
-        format!(
-            "system:serviceaccount:{}:{}",
-            self.namespace, self.service_account
-        )
+        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
     }
 
     /// `system:serviceaccounts`, `system:serviceaccounts:<namespace>`; `system:authenticated` is the server's to add.
     pub fn groups(&self) -> Vec<String> {
-        vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", self.namespace),
-        ]
+        vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", self.namespace)]
     }
 
     /// The extra of the user: credential id, pod and node.

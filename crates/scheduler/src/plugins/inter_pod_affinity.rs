@@ -30,9 +30,11 @@ pub fn plugin() -> Plugin {
 
 fn filter<'a>(cluster: &'a Cluster, shape: &'a Shape) -> Filtering<'a> {
     let topology = &cluster.topology;
-    let unwanted: SmallVec<[&Counter; 4]> = topology.held_about(shape.group).filter(|counter| counter.role() == Some(Role::RequiredAnti)).collect();
+    let unwanted: SmallVec<[&Counter; 4]> =
+        topology.held_about(shape.group).filter(|counter| counter.role() == Some(Role::RequiredAnti)).collect();
     let near: SmallVec<[&Counter; 2]> = shape.affinity.iter().map(|counter| topology.counter(*counter)).collect();
-    let apart: SmallVec<[&Counter; 2]> = shape.anti_affinity.iter().map(|counter| topology.counter(*counter)).filter(|counter| counter.total > 0).collect();
+    let apart: SmallVec<[&Counter; 2]> =
+        shape.anti_affinity.iter().map(|counter| topology.counter(*counter)).filter(|counter| counter.total > 0).collect();
     if unwanted.is_empty() && near.is_empty() && apart.is_empty() {
         return Filtering::Skip;
     }
@@ -56,7 +58,8 @@ fn filter<'a>(cluster: &'a Cluster, shape: &'a Shape) -> Filtering<'a> {
 
 fn score(cluster: &Cluster, shape: &Shape, nodes: &[NodeIndex], scores: &mut [i64]) -> bool {
     let topology = &cluster.topology;
-    let own = shape.preferred.iter().map(|(weight, counter)| (*weight, topology.counter(*counter))).filter(|(_, counter)| counter.total > 0);
+    let own =
+        shape.preferred.iter().map(|(weight, counter)| (*weight, topology.counter(*counter))).filter(|(_, counter)| counter.total > 0);
     let mut weighted: SmallVec<[(i64, &Counter); 4]> = own.collect();
     weighted.extend(topology.held_about(shape.group).filter_map(|counter| match counter.role()? {
         Role::Likes(weight) => Some((i64::from(weight), counter)),

@@ -26,8 +26,11 @@ fn filter<'a>(cluster: &'a Cluster, shape: &'a Shape) -> Filtering<'a> {
     if shape.node_selector.is_none() && shape.node_required.is_none() {
         return Filtering::Skip;
     }
-    let named: Option<HashSet<NodeIndex>> =
-        shape.node_required.as_ref().and_then(|terms| terms.names()).map(|names| names.iter().filter_map(|name| cluster.nodes.find(name)).collect());
+    let named: Option<HashSet<NodeIndex>> = shape
+        .node_required
+        .as_ref()
+        .and_then(|terms| terms.names())
+        .map(|names| names.iter().filter_map(|name| cluster.nodes.find(name)).collect());
     Filtering::Ask(Box::new(move |node| {
         if named.as_ref().is_some_and(|named| !named.contains(&node)) {
             return Verdict::hopeless(NOT_NAMED);

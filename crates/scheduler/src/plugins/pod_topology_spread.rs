@@ -41,7 +41,9 @@ impl Domains {
         if !selective && !spread.honor_taints && keys.iter().all(|key| topology.labelled(*key) == nodes) {
             // Every node counts, so that the counter has the answer.
             let sizes = topology.sizes(spread.key).iter().enumerate();
-            return Domains { counts: sizes.map(|(domain, size)| (*size > 0).then(|| i64::from(counter.in_domain(domain as u32)))).collect() };
+            return Domains {
+                counts: sizes.map(|(domain, size)| (*size > 0).then(|| i64::from(counter.in_domain(domain as u32)))).collect(),
+            };
         }
         let mut counts = vec![None; topology.sizes(spread.key).len()];
         for node in cluster.nodes.alive() {

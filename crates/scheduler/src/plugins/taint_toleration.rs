@@ -35,7 +35,9 @@ pub fn tolerates(cluster: &Cluster, shape: &Shape, taint: &Taint) -> bool {
 }
 
 fn covers(cluster: &Cluster, toleration: &Toleration, taint: &Taint) -> bool {
-    let ordered = |(bound, ordering): (i64, Ordering)| cluster.symbols.text(taint.value).parse::<i64>().is_ok_and(|value| value.cmp(&bound) == ordering);
+    let ordered = |(bound, ordering): (i64, Ordering)| {
+        cluster.symbols.text(taint.value).parse::<i64>().is_ok_and(|value| value.cmp(&bound) == ordering)
+    };
     toleration.key.is_none_or(|key| key == taint.key)
         && toleration.value.is_none_or(|value| value == taint.value)
         && toleration.effect.is_none_or(|effect| effect == taint.effect)

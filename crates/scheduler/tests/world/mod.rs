@@ -62,7 +62,9 @@ impl World {
 
     /// Reads one line.
     pub fn line(&mut self, line: &str) {
-        let (words, extra) = line.split_once('{').map_or((line, Value::Null), |(words, rest)| (words, serde_json::from_str(&format!("{{{rest}")).expect(line)));
+        let (words, extra) = line
+            .split_once('{')
+            .map_or((line, Value::Null), |(words, rest)| (words, serde_json::from_str(&format!("{{{rest}")).expect(line)));
         let words: Vec<&str> = words.split_whitespace().collect();
         let kind = match words[0] {
             "node" => return self.put(Kind::Node, &node(words[1], &words[2..], extra)),
@@ -106,7 +108,12 @@ impl World {
 }
 
 fn labels(words: &[&str]) -> Value {
-    words.iter().filter_map(|word| word.split_once('=')).map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    words
+        .iter()
+        .filter_map(|word| word.split_once('='))
+        .map(|(key, value)| (key.to_owned(), Value::from(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// A node of a line.
@@ -117,7 +124,9 @@ pub fn node(name: &str, words: &[&str], extra: Value) -> Value {
     });
     for word in words {
         match word.split_once('=') {
-            Some((resource @ ("cpu" | "memory" | "pods" | "ephemeral-storage" | "example.com/gpu"), amount)) => node["status"]["allocatable"][resource] = amount.into(),
+            Some((resource @ ("cpu" | "memory" | "pods" | "ephemeral-storage" | "example.com/gpu"), amount)) => {
+                node["status"]["allocatable"][resource] = amount.into()
+            }
             Some(("taint", taint)) => {
                 let (pair, effect) = taint.split_once(':').unwrap();
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -145,7 +154,9 @@ pub fn pod(name: &str, words: &[&str], extra: Value) -> Value {
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
-            "cpu" | "memory" | "ephemeral-storage" | "example.com/gpu" => pod["spec"]["containers"][0]["resources"]["requests"][key] = value.into(),
+            "cpu" | "memory" | "ephemeral-storage" | "example.com/gpu" => {
+                pod["spec"]["containers"][0]["resources"]["requests"][key] = value.into()
+            }
             "on" => pod["spec"]["nodeName"] = value.into(),
             "in" => pod["metadata"]["namespace"] = value.into(),
             "priority" => pod["spec"]["priority"] = value.parse::<i32>().unwrap().into(),
@@ -163,8 +174,7 @@ pub fn pod(name: &str, words: &[&str], extra: Value) -> Value {
             }
             "spread" => {
                 let (label, text) = value.split_once(':').unwrap();
-                pod["spec"]["topologySpreadConstraints"] =
-                    json!([{"maxSkew": 1, "topologyKey": topology, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {label: text}}}]);
+                pod["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": topology, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {label: text}}}]);
             }
             "claim" => pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": value}}]),
             "tolerate" => pod["spec"]["tolerations"] = json!([{"key": value, "operator": "Exists"}]),
@@ -182,7 +192,9 @@ pub fn pod(name: &str, words: &[&str], extra: Value) -> Value {
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (_, Value::Null) => {}
-        (Value::Object(into), Value::Object(from)) => from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value)),
+        (Value::Object(into), Value::Object(from)) => {
+            from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value))
+        }
         (into, from) => *into = from,
     }
 }

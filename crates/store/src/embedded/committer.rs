@@ -25,10 +25,7 @@ use super::log::{AppendError, Log};
 use super::queue::{Queue, Request, Work};
 use super::record;
 use super::snapshotter::Snapshotter;
-use crate::{
-    Change, CommitError, Entry, Event, EventKind, Expect, Header, Key, Metrics, Mvcc, Op, Outcome,
-    Revision, Stamp, StampError,
-};
+use crate::{Change, CommitError, Entry, Event, EventKind, Expect, Header, Key, Metrics, Mvcc, Op, Outcome, Revision, Stamp, StampError};
 
 /// A batch is closed when it has this many bytes: more would only make those in it wait longer.
 const BATCH_BYTES: usize = 4 << 20;
@@ -103,42 +100,26 @@ impl Committer {
         let mut draft = self.begin();
         for (key, revision) in self.expiry.due(draft.time) {
             let change = Change::delete(key, revision);
-            if let Ok(Decision {
-                outcome: Outcome::Committed(_),
-                ..
-            }) = self.decide(&mut draft, &change, &Bytes::new())
-            {
+            if let Ok(Decision { outcome: Outcome::Committed(_), .. }) = self.decide(&mut draft, &change, &Bytes::new()) {
                 self.metrics.expired.add(1);
             }
         }
         while self.frame.payload_len() < BATCH_BYTES && draft.events.len() < BATCH_CHANGES {
             let Some(request) = waiting.next() else { break };
             match self.decide(&mut draft, &request.change, &request.stored) {
-                Ok(decision) if decision.depends_on_batch => {
-                    draft.replies.push((request.reply, decision.outcome))
-                }
+                Ok(decision) if decision.depends_on_batch => draft.replies.push((request.reply, decision.outcome)),
                 // A caller that has gone away is not told.
                 Ok(decision) => drop(request.reply.send(Ok(decision.outcome))),
                 Err(error) => drop(request.reply.send(Err(error))),
             }
         }
-        if draft.events.is_empty() {
-            Ok(())
-        } else {
-            self.finish(draft)
-        }
+        if draft.events.is_empty() { Ok(()) } else { self.finish(draft) }
     }
 
     fn begin(&mut self) -> Draft {
         let (time, next) = (self.clock.now(), self.mvcc.revision().next());
         record::begin_batch(&mut self.frame, time, next);
-        Draft {
-            time,
-            next,
-            events: Vec::new(),
-            changed: HashMap::new(),
-            replies: Vec::new(),
-        }
+        Draft { time, next, events: Vec::new(), changed: HashMap::new(), replies: Vec::new() }
     }
 
     /// Makes a batch durable, then visible, then known to its callers.
@@ -147,13 +128,8 @@ impl Committer {
         match self.log.append(&mut self.frame) {
             Ok(()) => {}
             Err(AppendError::Full) => {
-                let replaced = draft
-                    .events
-                    .iter()
-                    .filter_map(|event| event.previous.as_ref());
-                for expired in
-                    replaced.filter(|entry| entry.expires.is_some_and(|at| at.get() <= draft.time))
-                {
+                let replaced = draft.events.iter().filter_map(|event| event.previous.as_ref());
+                for expired in replaced.filter(|entry| entry.expires.is_some_and(|at| at.get() <= draft.time)) {
                     self.expiry.postpone(expired, draft.time + RETRY_EXPIRED);
                 }
                 for (reply, _) in draft.replies {
@@ -170,11 +146,7 @@ impl Committer {
         }
         self.metrics.sync.observe_duration(begun.elapsed());
         self.metrics.batch.observe(draft.events.len() as u64);
-        for event in draft
-            .events
-            .iter()
-            .filter(|event| event.kind == EventKind::Put)
-        {
+        for event in draft.events.iter().filter(|event| event.kind == EventKind::Put) {
             self.expiry.add(&event.entry);
         }
         let woken = self.mvcc.apply(draft.events);
@@ -187,57 +159,34 @@ impl Committer {
         self.snapshotter.after_batch(&mut self.log, &self.mvcc)
     }
 
-    fn decide(
-        &mut self,
-        draft: &mut Draft,
-        change: &Change,
-        stored: &Bytes,
-    ) -> Result<Decision, CommitError> {
-        let drafted = if draft.changed.is_empty() {
-            None
-        } else {
-            draft.changed.get(&change.key)
-        };
+    fn decide(&mut self, draft: &mut Draft, change: &Change, stored: &Bytes) -> Result<Decision, CommitError> {
+        let drafted = if draft.changed.is_empty() { None } else { draft.changed.get(&change.key) };
         let depends_on_batch = drafted.is_some();
-        let current = drafted
-            .cloned()
-            .unwrap_or_else(|| self.mvcc.get(&change.key).value);
+        let current = drafted.cloned().unwrap_or_else(|| self.mvcc.get(&change.key).value);
         let holds = match change.expect {
             Expect::Any => true,
             Expect::Absent => current.is_none(),
-            Expect::Revision(revision) => current
-                .as_ref()
-                .is_some_and(|current| current.revision == revision),
+            Expect::Revision(revision) => current.as_ref().is_some_and(|current| current.revision == revision),
         };
         let revision = draft.next;
         let (kind, entry) = match (&change.op, &current) {
             _ if !holds => {
-                return Ok(Decision {
-                    outcome: Outcome::Lost { current },
-                    depends_on_batch,
-                });
+                return Ok(Decision { outcome: Outcome::Lost { current }, depends_on_batch });
             }
             (Op::Delete, None) => {
-                return Ok(Decision {
-                    outcome: Outcome::Lost { current },
-                    depends_on_batch,
-                });
+                return Ok(Decision { outcome: Outcome::Lost { current }, depends_on_batch });
             }
             (Op::Delete, Some(last)) => {
                 let (bytes, header) = self.stamp(&last.key, last.bytes.clone(), revision)?;
                 record::delete(&mut self.frame, &last.key);
-                (
-                    EventKind::Delete,
-                    Entry::new(last.key.clone(), revision, last.created, bytes, header),
-                )
+                (EventKind::Delete, Entry::new(last.key.clone(), revision, last.created, bytes, header))
             }
             (Op::Put { raw, ttl }, current) => {
                 let key = current.as_ref().map_or(&change.key, |current| &current.key);
                 let created = current.as_ref().map_or(revision, |current| current.created);
                 let (bytes, header) = self.stamp(key, raw.clone(), revision)?;
                 let mut entry = Entry::new(key.clone(), revision, created, bytes, header);
-                entry.expires =
-                    ttl.and_then(|ttl| NonZeroU64::new(draft.time.saturating_add(millis(ttl))));
+                entry.expires = ttl.and_then(|ttl| NonZeroU64::new(draft.time.saturating_add(millis(ttl))));
                 record::put(&mut self.frame, key, entry.expires, stored);
                 (EventKind::Put, entry)
             }
@@ -246,30 +195,15 @@ impl Committer {
         let now_there = (kind == EventKind::Put).then(|| entry.clone());
         draft.changed.insert(entry.key.clone(), now_there);
         draft.next = revision.next();
-        let event = Event {
-            revision,
-            kind,
-            entry: entry.clone(),
-            previous: current,
-            time: draft.time,
-        };
+        let event = Event { revision, kind, entry: entry.clone(), previous: current, time: draft.time };
         draft.events.push(Arc::new(event));
-        Ok(Decision {
-            outcome: Outcome::Committed(entry),
-            depends_on_batch: true,
-        })
+        Ok(Decision { outcome: Outcome::Committed(entry), depends_on_batch: true })
     }
 
     /// A value that makes the stamp function panic must not end the committer with it.
-    fn stamp(
-        &self,
-        key: &Key,
-        raw: Bytes,
-        revision: Revision,
-    ) -> Result<(Bytes, Header), CommitError> {
+    fn stamp(&self, key: &Key, raw: Bytes, revision: Revision) -> Result<(Bytes, Header), CommitError> {
         let stamped = catch_unwind(AssertUnwindSafe(|| (self.stamp)(key, raw, revision)));
-        let stamped =
-            stamped.unwrap_or_else(|_| Err(StampError("the stamp function panicked".into())));
+        let stamped = stamped.unwrap_or_else(|_| Err(StampError("the stamp function panicked".into())));
         stamped.map_err(CommitError::Refused)
     }
 

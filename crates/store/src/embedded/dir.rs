@@ -40,29 +40,15 @@ pub(super) struct Content {
 
 impl Dir {
     pub(super) fn open(files: Arc<dyn FileLayer>, path: &Path) -> Result<Dir, OpenError> {
-        let io = |doing, source| OpenError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        };
+        let io = |doing, source| OpenError::Io { doing, path: path.to_owned(), source };
         files.make_dir(path).map_err(|error| io("make", error))?;
-        let lock = match files
-            .lock(&path.join("lock"))
-            .map_err(|error| io("lock", error))?
-        {
+        let lock = match files.lock(&path.join("lock")).map_err(|error| io("lock", error))? {
             Lock::Busy(pid) => {
-                return Err(OpenError::InUse {
-                    dir: path.to_owned(),
-                    pid,
-                });
+                return Err(OpenError::InUse { dir: path.to_owned(), pid });
             }
             held => Arc::new(held),
         };
-        Ok(Dir {
-            files,
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(Dir { files, path: path.to_owned(), _lock: lock })
     }
 
     pub(super) fn log(&self, after: Revision) -> PathBuf {
@@ -75,12 +61,7 @@ impl Dir {
 
     /// Removes what was not finished. Only at start: later there may be somebody who is at it.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
-        for name in self
-            .files
-            .names(&self.path)?
-            .iter()
-            .filter(|name| name.ends_with(UNFINISHED))
-        {
+        for name in self.files.names(&self.path)?.iter().filter(|name| name.ends_with(UNFINISHED)) {
             self.files.remove(&self.path.join(name))?;
         }
         Ok(())
@@ -103,11 +84,7 @@ impl Dir {
     }
 
     /// Makes a file under its name only when all of it is durable.
-    pub(super) fn finish<T>(
-        &self,
-        path: &Path,
-        write: impl FnOnce(&mut dyn File) -> io::Result<T>,
-    ) -> io::Result<(Box<dyn File>, T)> {
+    pub(super) fn finish<T>(&self, path: &Path, write: impl FnOnce(&mut dyn File) -> io::Result<T>) -> io::Result<(Box<dyn File>, T)> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(UNFINISHED);
         let unfinished = Path::new(&unfinished);
@@ -142,16 +119,8 @@ impl Dir {
         let Some(oldest) = content.snapshots.iter().rev().take(1 + spare).next_back() else {
             return Ok(0);
         };
-        let snapshots = content
-            .snapshots
-            .iter()
-            .filter(|at| *at < oldest)
-            .map(|at| self.snapshot(*at));
-        let logs = content
-            .logs
-            .iter()
-            .filter(|after| *after < oldest)
-            .map(|after| self.log(*after));
+        let snapshots = content.snapshots.iter().filter(|at| *at < oldest).map(|at| self.snapshot(*at));
+        let logs = content.logs.iter().filter(|after| *after < oldest).map(|after| self.log(*after));
         let obsolete: Vec<PathBuf> = snapshots.chain(logs).collect();
         for path in &obsolete {
             match self.files.remove(path) {

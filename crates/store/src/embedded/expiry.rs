@@ -16,13 +16,8 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Clock {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Clock {
-            start: Instant::now(),
-            wall: millis(wall),
-        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { start: Instant::now(), wall: millis(wall) }
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -47,16 +42,14 @@ pub(super) struct Expiry(BinaryHeap<Reverse<(NonZeroU64, Revision, Key)>>);
 impl Expiry {
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(expires) = entry.expires {
-            self.0
-                .push(Reverse((expires, entry.revision, entry.key.clone())));
+            self.0.push(Reverse((expires, entry.revision, entry.key.clone())));
         }
     }
 
     /// Deletes a version that should have gone already at another time.
     pub(super) fn postpone(&mut self, entry: &Entry, to: u64) {
         let to = NonZeroU64::new(to).unwrap_or(NonZeroU64::MAX);
-        self.0
-            .push(Reverse((to, entry.revision, entry.key.clone())));
+        self.0.push(Reverse((to, entry.revision, entry.key.clone())));
     }
 
     /// When to look next.

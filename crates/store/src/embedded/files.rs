@@ -62,19 +62,11 @@ pub struct Disk;
 impl FileLayer for Disk {
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Lock> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)?;
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -91,27 +83,18 @@ impl FileLayer for Disk {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(dir)?
-            .map(|item| Ok(item?.file_name().to_string_lossy().into_owned()))
-            .collect()
+        fs::read_dir(dir)?.map(|item| Ok(item?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = OpenOptions::new();
-        options
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .mode(0o600);
+        options.create(true).truncate(true).read(true).write(true).mode(0o600);
         Ok(Box::new(DiskFile(options.open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(DiskFile(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        )))
+        Ok(Box::new(DiskFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -153,12 +136,7 @@ impl File for DiskFile {
 
     fn allocate(&mut self, size: u64) -> io::Result<()> {
         let now = self.size()?;
-        match rustix::fs::fallocate(
-            &self.0,
-            FallocateFlags::empty(),
-            now,
-            size.saturating_sub(now),
-        ) {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), now, size.saturating_sub(now)) {
             // Without reservation the log still works: each append then changes the file's size.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
@@ -176,8 +154,5 @@ impl File for DiskFile {
 
 /// Whether an error means that the disk is full, which passes, and not that it is broken.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -51,12 +51,7 @@ pub(super) struct FileHeader {
 
 impl FileHeader {
     pub(super) fn new(kind: FileKind, writer: &str, revision: Revision) -> FileHeader {
-        FileHeader {
-            kind,
-            writer: writer.to_owned(),
-            revision,
-            salt: rand::random(),
-        }
+        FileHeader { kind, writer: writer.to_owned(), revision, salt: rand::random() }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -78,16 +73,8 @@ impl FileHeader {
 
     /// The place of the format number and of the writer never changes, so that any program can name
     /// who wrote a file that it does not know.
-    pub(super) fn decode(
-        kind: FileKind,
-        bytes: &[u8],
-        path: &Path,
-    ) -> Result<FileHeader, OpenError> {
-        let damaged = |what: &str| OpenError::Damaged {
-            path: path.to_owned(),
-            offset: 0,
-            what: what.to_owned(),
-        };
+    pub(super) fn decode(kind: FileKind, bytes: &[u8], path: &Path) -> Result<FileHeader, OpenError> {
+        let damaged = |what: &str| OpenError::Damaged { path: path.to_owned(), offset: 0, what: what.to_owned() };
         if bytes.len() < HEADER {
             return Err(damaged("the header is cut off"));
         }
@@ -96,21 +83,14 @@ impl FileHeader {
         let format = fields.u32();
         let _size = fields.u32();
         let writer = fields.take(WRITER).unwrap_or_default();
-        let writer = String::from_utf8_lossy(writer)
-            .trim_end_matches('\0')
-            .to_owned();
+        let writer = String::from_utf8_lossy(writer).trim_end_matches('\0').to_owned();
         if magic != Some(kind.magic()) {
             return Err(damaged("this is not a file of the store"));
         }
         match format {
             Some(FORMAT) => {}
             Some(found) if found > FORMAT => {
-                return Err(OpenError::Newer {
-                    path: path.to_owned(),
-                    found,
-                    known: FORMAT,
-                    writer,
-                });
+                return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT, writer });
             }
             _ => return Err(damaged("the format number is not valid")),
         }
@@ -121,12 +101,7 @@ impl FileHeader {
         let (Some(revision), Some(salt)) = (fields.u64(), fields.u64()) else {
             return Err(damaged("cut off"));
         };
-        Ok(FileHeader {
-            kind,
-            writer,
-            revision: Revision(revision),
-            salt,
-        })
+        Ok(FileHeader { kind, writer, revision: Revision(revision), salt })
     }
 }
 
@@ -171,8 +146,7 @@ impl FrameBuffer {
     }
 
     pub(super) fn bytes(&mut self, value: &[u8]) {
-        self.0
-            .extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
         self.0.extend_from_slice(value);
     }
 
@@ -202,15 +176,11 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(
-            self.take(4)?.try_into().expect("four bytes"),
-        ))
+        Some(u32::from_le_bytes(self.take(4)?.try_into().expect("four bytes")))
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(
-            self.take(8)?.try_into().expect("eight bytes"),
-        ))
+        Some(u64::from_le_bytes(self.take(8)?.try_into().expect("eight bytes")))
     }
 
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -249,14 +219,7 @@ const WINDOW: usize = 256 << 10;
 impl<'a> FrameReader<'a> {
     pub(super) fn new(file: &'a dyn File, salt: u64) -> std::io::Result<FrameReader<'a>> {
         let size = file.size()?;
-        Ok(FrameReader {
-            file,
-            salt,
-            size,
-            offset: HEADER as u64,
-            window: Vec::new(),
-            window_at: 0,
-        })
+        Ok(FrameReader { file, salt, size, offset: HEADER as u64, window: Vec::new(), window_at: 0 })
     }
 
     pub(super) fn next(&mut self) -> std::io::Result<Found> {
@@ -277,9 +240,7 @@ impl<'a> FrameReader<'a> {
             if window.len() < FRAME_HEAD {
                 return Ok(None);
             }
-            let candidate = window
-                .windows(4)
-                .position(|bytes| bytes[0] == mark[0] && bytes == mark);
+            let candidate = window.windows(4).position(|bytes| bytes[0] == mark[0] && bytes == mark);
             match candidate {
                 Some(position) => {
                     at += position as u64;
@@ -321,10 +282,7 @@ impl<'a> FrameReader<'a> {
         if checksum(salt, payload) != crc {
             return Ok(Found::Broken("the checksum of a record is wrong"));
         }
-        Ok(Found::Frame {
-            offset,
-            payload: payload.to_vec(),
-        })
+        Ok(Found::Frame { offset, payload: payload.to_vec() })
     }
 
     /// The bytes from `offset` on: at least `length` of them unless the file ends before.

@@ -42,37 +42,15 @@ impl Log {
             file.allocate(STEP)
         })?;
         let reserved = file.size()?;
-        Ok(Log {
-            dir: dir.clone(),
-            writer: writer.to_owned(),
-            path,
-            file,
-            salt: header.salt,
-            end: HEADER as u64,
-            reserved,
-        })
+        Ok(Log { dir: dir.clone(), writer: writer.to_owned(), path, file, salt: header.salt, end: HEADER as u64, reserved })
     }
 
     /// Goes on with a log whose last whole frame ends at `end`. What is behind is cut off.
-    pub(super) fn resume(
-        dir: &Dir,
-        writer: &str,
-        header: &FileHeader,
-        mut file: Box<dyn File>,
-        end: u64,
-    ) -> io::Result<Log> {
+    pub(super) fn resume(dir: &Dir, writer: &str, header: &FileHeader, mut file: Box<dyn File>, end: u64) -> io::Result<Log> {
         file.truncate(end)?;
         file.sync()?;
         let (path, salt) = (dir.log(header.revision), header.salt);
-        Ok(Log {
-            dir: dir.clone(),
-            writer: writer.to_owned(),
-            path,
-            file,
-            salt,
-            end,
-            reserved: end,
-        })
+        Ok(Log { dir: dir.clone(), writer: writer.to_owned(), path, file, salt, end, reserved: end })
     }
 
     /// Bytes since the last snapshot.
@@ -102,9 +80,7 @@ impl Log {
         let size = end.next_multiple_of(STEP);
         let mut reserved = self.file.allocate(size);
         // An older snapshot is a luxury when the disk is full.
-        if reserved.as_ref().is_err_and(is_full)
-            && self.dir.prune(0).is_ok_and(|removed| removed > 0)
-        {
+        if reserved.as_ref().is_err_and(is_full) && self.dir.prune(0).is_ok_and(|removed| removed > 0) {
             reserved = self.file.allocate(size);
         }
         // The last bytes of a disk are still good for some changes.
@@ -113,11 +89,7 @@ impl Log {
         }
         match reserved {
             Ok(()) => {
-                self.reserved = self
-                    .file
-                    .size()
-                    .map_err(|error| self.broken("look at", &error))?
-                    .max(self.end);
+                self.reserved = self.file.size().map_err(|error| self.broken("look at", &error))?.max(self.end);
                 Ok(())
             }
             Err(error) => Err(self.undo(&error)),

@@ -32,9 +32,8 @@ use tokio::sync::oneshot;
 
 use crate::mvcc::HistoryLimits;
 use crate::{
-    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit,
-    Metrics, Mvcc, Op, OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision, Stamp,
-    Store, WatchError,
+    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit, Metrics, Mvcc, Op, OpenError, Outcome, Page,
+    Plain, Prefix, Range, ReadError, Revision, Stamp, Store, WatchError,
 };
 use committer::Committer;
 use dir::Dir;
@@ -100,21 +99,10 @@ struct Reading {
 impl Embedded {
     /// Opens a data directory: reads the newest snapshot and the log behind it. Blocks.
     pub fn open(options: Options) -> Result<Embedded, OpenError> {
-        let Options {
-            dir,
-            stamp,
-            cipher,
-            history,
-            writer,
-            snapshot_after,
-            files,
-        } = options;
+        let Options { dir, stamp, cipher, history, writer, snapshot_after, files } = options;
         let dir = Dir::open(files, &dir)?;
         let metrics = Arc::new(Metrics::default());
-        let reading = Reading {
-            stamp: stamp.clone(),
-            cipher: cipher.clone(),
-        };
+        let reading = Reading { stamp: stamp.clone(), cipher: cipher.clone() };
         let recovered = recover::recover(&dir, &writer, &reading, history, &metrics)?;
         let mvcc = recovered.mvcc;
         let mut expiry = Expiry::default();
@@ -148,66 +136,32 @@ impl Embedded {
                 drop(failed.fail("the committer panicked"));
             }
         };
-        let thread = thread::Builder::new()
-            .name("store-commit".into())
-            .spawn(run);
-        let thread = thread.map_err(|source| OpenError::Io {
-            doing: "begin a thread for",
-            path,
-            source,
-        })?;
-        Ok(Embedded {
-            mvcc,
-            metrics,
-            queue,
-            cipher,
-            committer: Some(thread),
-        })
+        let thread = thread::Builder::new().name("store-commit".into()).spawn(run);
+        let thread = thread.map_err(|source| OpenError::Io { doing: "begin a thread for", path, source })?;
+        Ok(Embedded { mvcc, metrics, queue, cipher, committer: Some(thread) })
     }
 
-    fn enqueue(
-        &self,
-        change: Change,
-    ) -> Result<oneshot::Receiver<Result<Outcome, CommitError>>, CommitError> {
+    fn enqueue(&self, change: Change) -> Result<oneshot::Receiver<Result<Outcome, CommitError>>, CommitError> {
         let stored = match &change.op {
             Op::Put { raw, .. } if raw.len() > MAX_VALUE => {
-                return Err(CommitError::TooLarge {
-                    size: raw.len(),
-                    limit: MAX_VALUE,
-                });
+                return Err(CommitError::TooLarge { size: raw.len(), limit: MAX_VALUE });
             }
             // Here and not in the committer, so that encryption runs on the callers' cores.
-            Op::Put { raw, .. } => self
-                .cipher
-                .seal(&change.key, raw)
-                .map_err(CommitError::Cipher)?,
+            Op::Put { raw, .. } => self.cipher.seal(&change.key, raw).map_err(CommitError::Cipher)?,
             Op::Delete => Bytes::new(),
         };
         let (reply, answer) = oneshot::channel();
-        self.queue.push(Request {
-            change,
-            stored,
-            reply,
-        })?;
+        self.queue.push(Request { change, stored, reply })?;
         Ok(answer)
     }
 }
 
 impl Store for Embedded {
-    fn get<'a>(
-        &'a self,
-        key: &'a Key,
-        at: At,
-    ) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
+    fn get<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
         ready(self.mvcc.get_at(key, at)).boxed()
     }
 
-    fn list(
-        &self,
-        range: Range,
-        at: At,
-        limit: Limit,
-    ) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
+    fn list(&self, range: Range, at: At, limit: Limit) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
         ready(self.mvcc.list_at(&range, at, limit)).boxed()
     }
 
@@ -221,12 +175,7 @@ impl Store for Embedded {
         self.metrics.count_commit(answer).boxed()
     }
 
-    fn watch(
-        &self,
-        prefix: Prefix,
-        after: Revision,
-        filter: Filter,
-    ) -> Result<Changes, WatchError> {
+    fn watch(&self, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError> {
         self.mvcc.watch(prefix, after, filter)
     }
 

@@ -84,9 +84,7 @@ impl Queue {
             match due {
                 None => self.bell.wait(&mut inner),
                 Some(due) => {
-                    if self.bell.wait_until(&mut inner, due).timed_out()
-                        && inner.requests.is_empty()
-                    {
+                    if self.bell.wait_until(&mut inner, due).timed_out() && inner.requests.is_empty() {
                         inner.asleep = false;
                         return Work::Due;
                     }

@@ -24,14 +24,8 @@ const END: u8 = 2;
 
 /// A change as the log has it.
 pub(super) enum Logged {
-    Put {
-        key: Key,
-        expires: Option<NonZeroU64>,
-        stored: Bytes,
-    },
-    Delete {
-        key: Key,
-    },
+    Put { key: Key, expires: Option<NonZeroU64>, stored: Bytes },
+    Delete { key: Key },
 }
 
 /// The changes of one batch.
@@ -85,21 +79,13 @@ pub(super) fn read_batch(payload: &[u8], kinds: &mut Kinds) -> Option<Batch> {
         changes.push(match tag {
             PUT => {
                 let expires = NonZeroU64::new(fields.u64()?);
-                Logged::Put {
-                    key,
-                    expires,
-                    stored: Bytes::copy_from_slice(fields.bytes()?),
-                }
+                Logged::Put { key, expires, stored: Bytes::copy_from_slice(fields.bytes()?) }
             }
             DELETE => Logged::Delete { key },
             _ => return None,
         });
     }
-    Some(Batch {
-        time,
-        first,
-        changes,
-    })
+    Some(Batch { time, first, changes })
 }
 
 pub(super) fn begin_objects(frame: &mut FrameBuffer) {

@@ -41,22 +41,14 @@ pub(super) fn recover(
     let content = listed.map_err(|source| io_error("list", &dir.path, source))?;
     let (base, entries) = newest_snapshot(dir, &content.snapshots, reading)?;
     let mvcc = Mvcc::new(base, entries, limits, metrics.clone());
-    let logs: Vec<Revision> = content
-        .logs
-        .into_iter()
-        .filter(|after| *after >= base)
-        .collect();
+    let logs: Vec<Revision> = content.logs.into_iter().filter(|after| *after >= base).collect();
     if logs.is_empty() && content.snapshots.is_empty() {
         let log = Log::create(dir, writer, base);
         let log = log.map_err(|source| io_error("make", &dir.log(base), source))?;
         return Ok(Recovered { mvcc, log });
     }
     if logs.first() != Some(&base) {
-        return Err(damaged(
-            &dir.log(base),
-            0,
-            format!("the log of the changes after revision {base} is missing"),
-        ));
+        return Err(damaged(&dir.log(base), 0, format!("the log of the changes after revision {base} is missing")));
     }
     let mut last = None;
     for (place, after) in logs.iter().enumerate() {
@@ -65,11 +57,7 @@ pub(super) fn recover(
         let end = opened.replay(&path, &mvcc, reading)?;
         if let Some(next) = logs.get(place + 1).filter(|next| **next != mvcc.revision()) {
             let reached = mvcc.revision();
-            return Err(damaged(
-                &path,
-                end,
-                format!("it ends at revision {reached}, the next log begins after {next}"),
-            ));
+            return Err(damaged(&path, end, format!("it ends at revision {reached}, the next log begins after {next}")));
         }
         last = Some((opened, path, end));
     }
@@ -81,11 +69,7 @@ pub(super) fn recover(
 
 /// The objects of the newest snapshot that can be read: with its predecessor and the logs since then
 /// the state is complete, too.
-fn newest_snapshot(
-    dir: &Dir,
-    snapshots: &[Revision],
-    reading: &Reading,
-) -> Result<(Revision, Vec<Arc<Entry>>), OpenError> {
+fn newest_snapshot(dir: &Dir, snapshots: &[Revision], reading: &Reading) -> Result<(Revision, Vec<Arc<Entry>>), OpenError> {
     let mut first_damage = None;
     let mut damaged_ones = Vec::new();
     for at in snapshots.iter().rev() {
@@ -131,11 +115,7 @@ impl OpenLog {
         let length = file.read_at(0, &mut head).map_err(io)?;
         let header = FileHeader::decode(FileKind::Log, &head[..length], path)?;
         if header.revision != after {
-            return Err(damaged(
-                path,
-                0,
-                "it begins after another revision than its name says".into(),
-            ));
+            return Err(damaged(path, 0, "it begins after another revision than its name says".into()));
         }
         Ok(OpenLog { header, file })
     }
@@ -154,11 +134,7 @@ impl OpenLog {
                     };
                     if batch.first != mvcc.revision().next() {
                         let (first, reached) = (batch.first, mvcc.revision());
-                        return Err(damaged(
-                            path,
-                            at,
-                            format!("revision {first} follows on revision {reached}"),
-                        ));
+                        return Err(damaged(path, at, format!("revision {first} follows on revision {reached}")));
                     }
                     apply(batch, mvcc, reading, &|what| damaged(path, at, what))?;
                     continue;
@@ -169,76 +145,35 @@ impl OpenLog {
             // Only the end of the last batch can be torn, so nothing whole may follow.
             return match frames.frame_behind().map_err(io)? {
                 None => Ok(at),
-                Some(behind) => Err(damaged(
-                    path,
-                    at,
-                    format!("{what}, but a whole record follows at byte {behind}"),
-                )),
+                Some(behind) => Err(damaged(path, at, format!("{what}, but a whole record follows at byte {behind}"))),
             };
         }
     }
 }
 
-fn apply(
-    batch: Batch,
-    mvcc: &Arc<Mvcc>,
-    reading: &Reading,
-    damaged: &dyn Fn(String) -> OpenError,
-) -> Result<(), OpenError> {
+fn apply(batch: Batch, mvcc: &Arc<Mvcc>, reading: &Reading, damaged: &dyn Fn(String) -> OpenError) -> Result<(), OpenError> {
     let mut revision = batch.first;
     // One by one, for a change may build on the one before it in the same batch.
     for change in batch.changes {
         let event = match change {
-            Logged::Put {
-                key,
-                expires,
-                stored,
-            } => {
+            Logged::Put { key, expires, stored } => {
                 let (bytes, header) = reading.stamp(&key, &stored, revision)?;
                 let previous = mvcc.get(&key).value;
-                let created = previous
-                    .as_ref()
-                    .map_or(revision, |previous| previous.created);
-                let key = previous
-                    .as_ref()
-                    .map_or(key, |previous| previous.key.clone());
+                let created = previous.as_ref().map_or(revision, |previous| previous.created);
+                let key = previous.as_ref().map_or(key, |previous| previous.key.clone());
                 let mut entry = Entry::new(key, revision, created, bytes, header);
                 entry.expires = expires;
-                Event {
-                    revision,
-                    kind: EventKind::Put,
-                    entry: Arc::new(entry),
-                    previous,
-                    time: batch.time,
-                }
+                Event { revision, kind: EventKind::Put, entry: Arc::new(entry), previous, time: batch.time }
             }
             Logged::Delete { key } => {
                 let Some(last) = mvcc.get(&key).value else {
-                    return Err(damaged(format!(
-                        "{key} is deleted at revision {revision} but was not there"
-                    )));
+                    return Err(damaged(format!("{key} is deleted at revision {revision} but was not there")));
                 };
                 // The value in memory is not sealed; it is stamped as it is.
                 let stamped = (reading.stamp)(&key, last.bytes.clone(), revision);
-                let (bytes, header) = stamped.map_err(|source| OpenError::Refused {
-                    key: key.clone(),
-                    revision,
-                    source,
-                })?;
-                let entry = Arc::new(Entry::new(
-                    last.key.clone(),
-                    revision,
-                    last.created,
-                    bytes,
-                    header,
-                ));
-                Event {
-                    revision,
-                    kind: EventKind::Delete,
-                    entry,
-                    previous: Some(last),
-                    time: batch.time,
-                }
+                let (bytes, header) = stamped.map_err(|source| OpenError::Refused { key: key.clone(), revision, source })?;
+                let entry = Arc::new(Entry::new(last.key.clone(), revision, last.created, bytes, header));
+                Event { revision, kind: EventKind::Delete, entry, previous: Some(last), time: batch.time }
             }
         };
         // Nobody watches yet.
@@ -249,17 +184,9 @@ fn apply(
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+    OpenError::Io { doing, path: path.to_owned(), source }
 }
 
 fn damaged(path: &Path, offset: u64, what: String) -> OpenError {
-    OpenError::Damaged {
-        path: path.to_owned(),
-        offset,
-        what,
-    }
+    OpenError::Damaged { path: path.to_owned(), offset, what }
 }

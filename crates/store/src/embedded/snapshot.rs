@@ -22,28 +22,15 @@ use crate::{Cipher, Entry, Kind, OpenError, Revision};
 const CHUNK: usize = 256 << 10;
 
 /// Writes a snapshot. Returns its size.
-pub(super) fn write(
-    dir: &Dir,
-    writer: &str,
-    cipher: &dyn Cipher,
-    revision: Revision,
-    kinds: &[(Kind, Snapshot)],
-) -> io::Result<u64> {
+pub(super) fn write(dir: &Dir, writer: &str, cipher: &dyn Cipher, revision: Revision, kinds: &[(Kind, Snapshot)]) -> io::Result<u64> {
     let header = FileHeader::new(FileKind::Snapshot, writer, revision);
     let (_, size) = dir.finish(&dir.snapshot(revision), |file| {
-        let mut out = Out {
-            file,
-            salt: header.salt,
-            at: HEADER as u64,
-            frame: FrameBuffer::new(),
-        };
+        let mut out = Out { file, salt: header.salt, at: HEADER as u64, frame: FrameBuffer::new() };
         out.file.write_at(0, &header.encode())?;
         let mut objects = 0;
         record::begin_objects(&mut out.frame);
         for entry in kinds.iter().flat_map(|(_, snapshot)| snapshot.iter()) {
-            let stored = cipher
-                .seal(&entry.key, &entry.bytes)
-                .map_err(io::Error::other)?;
+            let stored = cipher.seal(&entry.key, &entry.bytes).map_err(io::Error::other)?;
             record::object(&mut out.frame, entry, &stored);
             objects += 1;
             if out.frame.payload_len() >= CHUNK {
@@ -76,51 +63,28 @@ impl Out<'_> {
 }
 
 /// Reads a snapshot. The objects are stamped on all cores, for that is nearly all of the work.
-pub(super) fn read(
-    dir: &Dir,
-    revision: Revision,
-    reading: &Reading,
-) -> Result<Vec<Arc<Entry>>, OpenError> {
+pub(super) fn read(dir: &Dir, revision: Revision, reading: &Reading) -> Result<Vec<Arc<Entry>>, OpenError> {
     let path = dir.snapshot(revision);
-    let io = |source| OpenError::Io {
-        doing: "read",
-        path: path.clone(),
-        source,
-    };
+    let io = |source| OpenError::Io { doing: "read", path: path.clone(), source };
     let file = dir.files.open(&path).map_err(io)?;
     let mut head = [0; HEADER];
     let length = file.read_at(0, &mut head).map_err(io)?;
     let header = FileHeader::decode(FileKind::Snapshot, &head[..length], &path)?;
     if header.revision != revision {
-        return Err(damaged(
-            &path,
-            0,
-            "it holds another revision than its name says",
-        ));
+        return Err(damaged(&path, 0, "it holds another revision than its name says"));
     }
-    let reader = Mutex::new(Source {
-        frames: FrameReader::new(&*file, header.salt).map_err(io)?,
-        promised: None,
-    });
-    let workers = thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(8);
+    let reader = Mutex::new(Source { frames: FrameReader::new(&*file, header.salt).map_err(io)?, promised: None });
+    let workers = thread::available_parallelism().map_or(1, NonZero::get).min(8);
     let parts: Result<Vec<_>, OpenError> = thread::scope(|scope| {
         let work = || read_parts(&reader, &path, reading);
         let workers: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
         let own = work();
-        let others = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("reading does not panic"));
+        let others = workers.into_iter().map(|worker| worker.join().expect("reading does not panic"));
         std::iter::once(own).chain(others).collect()
     });
     let entries: Vec<Arc<Entry>> = parts?.into_iter().flatten().collect();
     if reader.into_inner().promised != Some(entries.len() as u64) {
-        return Err(damaged(
-            &path,
-            0,
-            "it has another number of objects than it says",
-        ));
+        return Err(damaged(&path, 0, "it has another number of objects than it says"));
     }
     Ok(entries)
 }
@@ -131,11 +95,7 @@ struct Source<'a> {
     promised: Option<u64>,
 }
 
-fn read_parts(
-    source: &Mutex<Source<'_>>,
-    path: &Path,
-    reading: &Reading,
-) -> Result<Vec<Arc<Entry>>, OpenError> {
+fn read_parts(source: &Mutex<Source<'_>>, path: &Path, reading: &Reading) -> Result<Vec<Arc<Entry>>, OpenError> {
     let mut kinds = Kinds::default();
     let mut entries = Vec::new();
     loop {
@@ -146,11 +106,7 @@ fn read_parts(
             }
             let at = source.frames.offset;
             let found = source.frames.next();
-            let found = found.map_err(|source| OpenError::Io {
-                doing: "read",
-                path: path.to_owned(),
-                source,
-            })?;
+            let found = found.map_err(|source| OpenError::Io { doing: "read", path: path.to_owned(), source })?;
             let payload = match found {
                 Found::Frame { payload, .. } => payload,
                 Found::End => return Err(damaged(path, at, "it is cut off")),
@@ -175,31 +131,15 @@ fn read_parts(
 }
 
 fn damaged(path: &Path, offset: u64, what: &str) -> OpenError {
-    OpenError::Damaged {
-        path: path.to_owned(),
-        offset,
-        what: what.to_owned(),
-    }
+    OpenError::Damaged { path: path.to_owned(), offset, what: what.to_owned() }
 }
 
 impl Reading {
     /// The version that a stored value stands for.
-    pub(super) fn stamp(
-        &self,
-        key: &crate::Key,
-        stored: &Bytes,
-        revision: Revision,
-    ) -> Result<(Bytes, crate::Header), OpenError> {
+    pub(super) fn stamp(&self, key: &crate::Key, stored: &Bytes, revision: Revision) -> Result<(Bytes, crate::Header), OpenError> {
         let raw = self.cipher.open(key, stored);
-        let raw = raw.map_err(|source| OpenError::Cipher {
-            key: key.clone(),
-            source,
-        })?;
+        let raw = raw.map_err(|source| OpenError::Cipher { key: key.clone(), source })?;
         let stamped = (self.stamp)(key, raw, revision);
-        stamped.map_err(|source| OpenError::Refused {
-            key: key.clone(),
-            revision,
-            source,
-        })
+        stamped.map_err(|source| OpenError::Refused { key: key.clone(), revision, source })
     }
 }

@@ -31,11 +31,7 @@ impl Snapshotter {
         if log.size() < self.threshold(mvcc) {
             return Ok(());
         }
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|running| !running.is_finished())
-        {
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
             return Ok(());
         }
         let revision = mvcc.revision();
@@ -62,10 +58,7 @@ impl Snapshotter {
                 metrics.snapshot_failures.add(1);
             }
         };
-        match thread::Builder::new()
-            .name("store-snapshot".into())
-            .spawn(write)
-        {
+        match thread::Builder::new().name("store-snapshot".into()).spawn(write) {
             Ok(thread) => self.running = Some(thread),
             Err(error) => tracing::warn!("cannot begin a snapshot of revision {revision}: {error}"),
         }

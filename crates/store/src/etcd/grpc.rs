@@ -44,19 +44,11 @@ pub(super) struct Failure {
 
 impl Failure {
     fn unsent(error: impl fmt::Display) -> Failure {
-        Failure {
-            code: UNAVAILABLE,
-            message: error.to_string(),
-            sent: false,
-        }
+        Failure { code: UNAVAILABLE, message: error.to_string(), sent: false }
     }
 
     fn sent(error: impl fmt::Display) -> Failure {
-        Failure {
-            code: UNAVAILABLE,
-            message: error.to_string(),
-            sent: true,
-        }
+        Failure { code: UNAVAILABLE, message: error.to_string(), sent: true }
     }
 
     /// Whether another endpoint, or this one later, may do better.
@@ -94,12 +86,7 @@ impl Channel {
             config.alpn_protocols = vec![b"h2".to_vec()];
             TlsConnector::from(Arc::new(config))
         });
-        Channel {
-            endpoints,
-            tls,
-            connection: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-        }
+        Channel { endpoints, tls, connection: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 
     /// One request, one answer.
@@ -107,18 +94,13 @@ impl Channel {
         let answer = async {
             let body = Full::new(framed(request)).boxed_unsync();
             let mut answers = self.send(method, body).await?;
-            let answer = answers
-                .next()
-                .await?
-                .ok_or_else(|| Failure::sent("no answer"))?;
+            let answer = answers.next().await?.ok_or_else(|| Failure::sent("no answer"))?;
             // The status comes behind the answer.
             answers.next().await?;
             Ok(answer)
         };
         let timed_out = |_| Err(Failure::sent("no answer in time"));
-        tokio::time::timeout(CALL, answer)
-            .await
-            .unwrap_or_else(timed_out)
+        tokio::time::timeout(CALL, answer).await.unwrap_or_else(timed_out)
     }
 
     /// The same, repeated as long as it may help and can do no harm: for reads.
@@ -136,54 +118,35 @@ impl Channel {
     }
 
     /// Requests as they come, answers as they come.
-    pub(super) async fn stream(
-        &self,
-        method: &str,
-        requests: mpsc::UnboundedReceiver<Message>,
-    ) -> Result<Answers, Failure> {
+    pub(super) async fn stream(&self, method: &str, requests: mpsc::UnboundedReceiver<Message>) -> Result<Answers, Failure> {
         let requests = stream::unfold(requests, |mut requests| async move {
             let request = requests.recv().await?;
             Some((Ok(Frame::data(framed(request))), requests))
         });
-        self.send(method, StreamBody::new(requests.boxed()).boxed_unsync())
-            .await
+        self.send(method, StreamBody::new(requests.boxed()).boxed_unsync()).await
     }
 
     async fn send(&self, method: &str, body: Outgoing) -> Result<Answers, Failure> {
         let (mut sender, endpoint) = self.connection().await?;
         let target = &self.endpoints[endpoint];
-        let request = Request::post(format!(
-            "{}://{}{method}",
-            scheme(target),
-            authority(target)
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)
-        .map_err(Failure::unsent)?;
-        let response = sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut error| {
-                self.connection.lock().sender = None;
-                let never_left = error.take_message().is_some();
-                let failure = if never_left {
-                    Failure::unsent
-                } else {
-                    Failure::sent
-                };
-                failure(error.into_error())
-            })?;
+        let request = Request::post(format!("{}://{}{method}", scheme(target), authority(target)))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .map_err(Failure::unsent)?;
+        let response = sender.try_send_request(request).await.map_err(|mut error| {
+            self.connection.lock().sender = None;
+            let never_left = error.take_message().is_some();
+            let failure = if never_left { Failure::unsent } else { Failure::sent };
+            failure(error.into_error())
+        })?;
         if !response.status().is_success() {
             return Err(Failure::sent(format!("http status {}", response.status())));
         }
         let (head, body) = response.into_parts();
         // A call that fails at once has its status where the headers are.
         status(&head.headers)?;
-        Ok(Answers {
-            body,
-            buffer: BytesMut::new(),
-        })
+        Ok(Answers { body, buffer: BytesMut::new() })
     }
 
     async fn connection(&self) -> Result<(SendRequest<Outgoing>, usize), Failure> {
@@ -198,22 +161,13 @@ impl Channel {
         let mut last = Failure::unsent("no endpoint");
         for place in 0..self.endpoints.len() {
             let endpoint = (first + place) % self.endpoints.len();
-            let attempt =
-                tokio::time::timeout(CONNECT, self.connect(&self.endpoints[endpoint])).await;
+            let attempt = tokio::time::timeout(CONNECT, self.connect(&self.endpoints[endpoint])).await;
             match attempt.unwrap_or_else(|_| Err(Failure::unsent("no connection in time"))) {
                 Ok(sender) => {
-                    *self.connection.lock() = Current {
-                        endpoint,
-                        sender: Some(sender.clone()),
-                    };
+                    *self.connection.lock() = Current { endpoint, sender: Some(sender.clone()) };
                     return Ok((sender, endpoint));
                 }
-                Err(failure) => {
-                    last = Failure::unsent(format!(
-                        "{}: {}",
-                        self.endpoints[endpoint], failure.message
-                    ))
-                }
+                Err(failure) => last = Failure::unsent(format!("{}: {}", self.endpoints[endpoint], failure.message)),
             }
         }
         Err(last)
@@ -221,10 +175,7 @@ impl Channel {
 
     fn open(&self) -> Option<(SendRequest<Outgoing>, usize)> {
         let current = self.connection.lock();
-        let sender = current
-            .sender
-            .as_ref()
-            .filter(|sender| !sender.is_closed())?;
+        let sender = current.sender.as_ref().filter(|sender| !sender.is_closed())?;
         Some((sender.clone(), current.endpoint))
     }
 
@@ -245,17 +196,13 @@ impl Channel {
                 let name = ServerName::try_from(host.to_owned()).map_err(Failure::unsent)?;
                 shake_hands(tls.connect(name, stream).await.map_err(Failure::unsent)?).await
             }
-            _ if scheme(endpoint) == "https" => {
-                Err(Failure::unsent("https, but no certificates are configured"))
-            }
+            _ if scheme(endpoint) == "https" => Err(Failure::unsent("https, but no certificates are configured")),
             _ => shake_hands(stream).await,
         }
     }
 }
 
-async fn shake_hands(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<SendRequest<Outgoing>, Failure> {
+async fn shake_hands(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<SendRequest<Outgoing>, Failure> {
     let (sender, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(8 << 20)
@@ -280,9 +227,7 @@ fn scheme(endpoint: &Uri) -> &str {
 }
 
 fn authority(endpoint: &Uri) -> &str {
-    endpoint
-        .authority()
-        .map_or("", |authority| authority.as_str())
+    endpoint.authority().map_or("", |authority| authority.as_str())
 }
 
 /// A message as it is sent: not compressed, its length before it.
@@ -300,23 +245,12 @@ fn status(headers: &HeaderMap) -> Result<(), Failure> {
     let Some(code) = headers.get("grpc-status") else {
         return Ok(());
     };
-    let code = code
-        .to_str()
-        .ok()
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(2);
+    let code = code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2);
     if code == 0 {
         return Ok(());
     }
-    let message = headers
-        .get("grpc-message")
-        .and_then(|message| message.to_str().ok())
-        .unwrap_or("no message");
-    Err(Failure {
-        code,
-        message: message.to_owned(),
-        sent: true,
-    })
+    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or("no message");
+    Err(Failure { code, message: message.to_owned(), sent: true })
 }
 
 /// The answers to a call.

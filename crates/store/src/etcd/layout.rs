@@ -30,34 +30,13 @@ mod tests {
     #[test]
     fn kinds_are_as_long_as_upstream_makes_them() {
         for (key, expected) in [
-            (
-                "/registry/pods/default/web-1",
-                Some(("/registry/pods/", "default/web-1")),
-            ),
-            (
-                "/registry/minions/node-1",
-                Some(("/registry/minions/", "node-1")),
-            ),
-            (
-                "/registry/services/specs/default/web",
-                Some(("/registry/services/specs/", "default/web")),
-            ),
-            (
-                "/registry/services/endpoints/default/web",
-                Some(("/registry/services/endpoints/", "default/web")),
-            ),
-            (
-                "/registry/ranges/serviceips",
-                Some(("/registry/ranges/", "serviceips")),
-            ),
-            (
-                "/registry/example.com/things/a/b",
-                Some(("/registry/example.com/things/", "a/b")),
-            ),
-            (
-                "/registry/apiregistration.k8s.io/apiservices/v1.",
-                Some(("/registry/apiregistration.k8s.io/apiservices/", "v1.")),
-            ),
+            ("/registry/pods/default/web-1", Some(("/registry/pods/", "default/web-1"))),
+            ("/registry/minions/node-1", Some(("/registry/minions/", "node-1"))),
+            ("/registry/services/specs/default/web", Some(("/registry/services/specs/", "default/web"))),
+            ("/registry/services/endpoints/default/web", Some(("/registry/services/endpoints/", "default/web"))),
+            ("/registry/ranges/serviceips", Some(("/registry/ranges/", "serviceips"))),
+            ("/registry/example.com/things/a/b", Some(("/registry/example.com/things/", "a/b"))),
+            ("/registry/apiregistration.k8s.io/apiservices/v1.", Some(("/registry/apiregistration.k8s.io/apiservices/", "v1."))),
             ("/registry/health", None),
             ("/registry/example.com/x", None),
             ("/registry/pods/", None),

@@ -39,19 +39,9 @@ impl Leases {
         }
         let seconds = (ttl + (ttl / 20).min(SLACK)).as_millis().div_ceil(1000);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-        let answer = channel
-            .call(
-                "/etcdserverpb.Lease/LeaseGrant",
-                proto::lease_grant(seconds),
-            )
-            .await?;
+        let answer = channel.call("/etcdserverpb.Lease/LeaseGrant", proto::lease_grant(seconds)).await?;
         let (id, granted) = proto::lease_granted(answer).map_err(|_| super::link::malformed())?;
-        leases.push(Lease {
-            ttl,
-            id,
-            ends: now + Duration::from_secs(granted),
-            objects: 1,
-        });
+        leases.push(Lease { ttl, id, ends: now + Duration::from_secs(granted), objects: 1 });
         Ok(id)
     }
 }

@@ -22,20 +22,13 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Failure> {
-        let answer = self
-            .calls
-            .ask("/etcdserverpb.KV/Range", request.message())
-            .await?;
+        let answer = self.calls.ask("/etcdserverpb.KV/Range", request.message()).await?;
         RangeResponse::read(answer).map_err(|_| malformed())
     }
 
     /// The newest revision, agreed on by etcd's members.
     pub(super) async fn now(&self) -> Result<Revision, Failure> {
-        let request = RangeRequest {
-            key: layout::ROOT.into(),
-            count_only: true,
-            ..RangeRequest::default()
-        };
+        let request = RangeRequest { key: layout::ROOT.into(), count_only: true, ..RangeRequest::default() };
         Ok(Revision(self.range(&request).await?.revision))
     }
 
@@ -43,20 +36,10 @@ impl Link {
     /// so that one broken object does not stop all others.
     pub(super) fn entry(&self, key: Key, kv: &KeyValue) -> Option<Entry> {
         let revision = Revision(kv.modified);
-        let raw = self
-            .cipher
-            .open(&key, &kv.value)
-            .map_err(|error| error.to_string());
-        let stamped = raw
-            .and_then(|raw| (self.stamp)(&key, raw, revision).map_err(|error| error.to_string()));
+        let raw = self.cipher.open(&key, &kv.value).map_err(|error| error.to_string());
+        let stamped = raw.and_then(|raw| (self.stamp)(&key, raw, revision).map_err(|error| error.to_string()));
         match stamped {
-            Ok((bytes, header)) => Some(Entry::new(
-                key,
-                revision,
-                Revision(kv.created),
-                bytes,
-                header,
-            )),
+            Ok((bytes, header)) => Some(Entry::new(key, revision, Revision(kv.created), bytes, header)),
             Err(error) => {
                 tracing::error!("cannot read {key} in etcd at revision {revision}: {error}");
                 None
@@ -67,23 +50,13 @@ impl Link {
     /// The last version, stamped with the revision of its deletion.
     pub(super) fn deleted(&self, last: &Entry, revision: Revision) -> Option<Entry> {
         let (bytes, header) = (self.stamp)(&last.key, last.bytes.clone(), revision).ok()?;
-        Some(Entry::new(
-            last.key.clone(),
-            revision,
-            last.created,
-            bytes,
-            header,
-        ))
+        Some(Entry::new(last.key.clone(), revision, last.created, bytes, header))
     }
 }
 
 /// An answer that could not be read.
 pub(super) fn malformed() -> Failure {
-    Failure {
-        code: 13,
-        message: "etcd's answer makes no sense".into(),
-        sent: true,
-    }
+    Failure { code: 13, message: "etcd's answer makes no sense".into(), sent: true }
 }
 
 impl From<Failure> for ReadError {

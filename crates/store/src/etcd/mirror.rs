@@ -41,24 +41,12 @@ enum End {
 }
 
 /// Everything under the root, at one revision.
-pub(super) async fn read_all(
-    link: &Link,
-    kinds: &mut Kinds,
-) -> Result<(Revision, Vec<Arc<Entry>>), Failure> {
-    let mut request = RangeRequest {
-        key: layout::ROOT.into(),
-        end: end_of(layout::ROOT),
-        limit: PAGE,
-        ..RangeRequest::default()
-    };
+pub(super) async fn read_all(link: &Link, kinds: &mut Kinds) -> Result<(Revision, Vec<Arc<Entry>>), Failure> {
+    let mut request = RangeRequest { key: layout::ROOT.into(), end: end_of(layout::ROOT), limit: PAGE, ..RangeRequest::default() };
     let mut entries = Vec::new();
     loop {
         let page = link.range(&request).await?;
-        request.revision = if request.revision == 0 {
-            page.revision
-        } else {
-            request.revision
-        };
+        request.revision = if request.revision == 0 { page.revision } else { request.revision };
         if let Some(last) = page.kvs.last() {
             request.key = last.key.to_vec();
             request.key.push(0);
@@ -93,19 +81,12 @@ impl Mirror {
                 End::Lost(failure) => Some(failure),
             };
             let Some(failure) = end else { continue };
-            tracing::warn!(
-                "the watch on etcd ended after revision {}: {failure}",
-                self.mvcc.revision()
-            );
+            tracing::warn!("the watch on etcd ended after revision {}: {failure}", self.mvcc.revision());
             *self.link.lost.lock() = Some(format!("the watch on etcd is lost: {failure}"));
             self.link.watch.turn_away();
             tokio::time::sleep(pause).await;
             let progressed = self.mvcc.revision() > before;
-            pause = if progressed {
-                Duration::from_millis(50)
-            } else {
-                (pause * 2).min(Duration::from_secs(2))
-            };
+            pause = if progressed { Duration::from_millis(50) } else { (pause * 2).min(Duration::from_secs(2)) };
         }
     }
 
@@ -122,11 +103,7 @@ impl Mirror {
         let request = super::proto::watch(root.as_bytes(), &end_of(root), start.0);
         // The other end is the stream itself.
         let _ = requests.send(request);
-        let stream = self
-            .link
-            .watch
-            .stream("/etcdserverpb.Watch/Watch", outgoing)
-            .await;
+        let stream = self.link.watch.stream("/etcdserverpb.Watch/Watch", outgoing).await;
         let mut answers = stream.map_err(End::Lost)?;
         loop {
             let answer = tokio::select! {
@@ -142,11 +119,7 @@ impl Mirror {
                 if response.compacted > 0 {
                     return Ok(End::Compacted);
                 }
-                let failure = Failure {
-                    code: 14,
-                    message: response.reason,
-                    sent: true,
-                };
+                let failure = Failure { code: 14, message: response.reason, sent: true };
                 return Ok(End::Lost(failure));
             }
             if response.created {
@@ -170,13 +143,9 @@ impl Mirror {
             let Some(key) = layout::split(&change.kv.key, &mut self.kinds) else {
                 continue;
             };
-            let previous = made
-                .get(&key)
-                .cloned()
-                .unwrap_or_else(|| self.mvcc.get(&key).value);
+            let previous = made.get(&key).cloned().unwrap_or_else(|| self.mvcc.get(&key).value);
             let revision = Revision(change.kv.modified);
-            let Some(event) = self.event(key, &change.kv, change.delete, previous, revision, time)
-            else {
+            let Some(event) = self.event(key, &change.kv, change.delete, previous, revision, time) else {
                 continue;
             };
             let now_there = (event.kind == EventKind::Put).then(|| event.entry.clone());
@@ -186,60 +155,28 @@ impl Mirror {
         drop(self.mvcc.apply(events));
     }
 
-    fn event(
-        &self,
-        key: Key,
-        kv: &KeyValue,
-        delete: bool,
-        previous: Option<Arc<Entry>>,
-        revision: Revision,
-        time: u64,
-    ) -> Option<Event> {
+    fn event(&self, key: Key, kv: &KeyValue, delete: bool, previous: Option<Arc<Entry>>, revision: Revision, time: u64) -> Option<Event> {
         if delete {
             return self.deletion(&previous?, revision, time);
         }
-        let key = previous
-            .as_ref()
-            .map_or(key, |previous| previous.key.clone());
+        let key = previous.as_ref().map_or(key, |previous| previous.key.clone());
         let entry = Arc::new(self.link.entry(key, kv)?);
-        Some(Event {
-            revision,
-            kind: EventKind::Put,
-            entry,
-            previous,
-            time,
-        })
+        Some(Event { revision, kind: EventKind::Put, entry, previous, time })
     }
 
     fn deletion(&self, last: &Arc<Entry>, revision: Revision, time: u64) -> Option<Event> {
         let entry = Arc::new(self.link.deleted(last, revision)?);
-        Some(Event {
-            revision,
-            kind: EventKind::Delete,
-            entry,
-            previous: Some(last.clone()),
-            time,
-        })
+        Some(Event { revision, kind: EventKind::Delete, entry, previous: Some(last.clone()), time })
     }
 
     /// Reads everything again, and tells the watchers what is different.
     async fn rebase(&mut self) -> Result<(), Failure> {
         let (revision, entries) = read_all(&self.link, &mut self.kinds).await?;
         if revision < self.mvcc.revision() {
-            let message = format!(
-                "etcd is at revision {revision}, behind {}",
-                self.mvcc.revision()
-            );
-            return Err(Failure {
-                code: 14,
-                message,
-                sent: true,
-            });
+            let message = format!("etcd is at revision {revision}, behind {}", self.mvcc.revision());
+            return Err(Failure { code: 14, message, sent: true });
         }
-        tracing::warn!(
-            "etcd has forgotten what happened since revision {}; read again at {revision}",
-            self.mvcc.revision()
-        );
+        tracing::warn!("etcd has forgotten what happened since revision {}; read again at {revision}", self.mvcc.revision());
         let time = now();
         let there: HashSet<Key> = entries.iter().map(|entry| entry.key.clone()).collect();
         let mut events = Vec::new();
@@ -250,17 +187,8 @@ impl Mirror {
         }
         for entry in entries {
             let previous = self.mvcc.get(&entry.key).value;
-            if previous
-                .as_ref()
-                .is_none_or(|previous| previous.revision != entry.revision)
-            {
-                events.push(Event {
-                    revision: entry.revision,
-                    kind: EventKind::Put,
-                    entry,
-                    previous,
-                    time,
-                });
+            if previous.as_ref().is_none_or(|previous| previous.revision != entry.revision) {
+                events.push(Event { revision: entry.revision, kind: EventKind::Put, entry, previous, time });
             }
         }
         events.sort_by_key(|event| event.revision);
@@ -274,8 +202,6 @@ impl Mirror {
 }
 
 fn now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -39,9 +39,8 @@ use tokio::task::JoinHandle;
 
 use crate::mvcc::HistoryLimits;
 use crate::{
-    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit,
-    Metrics, Mvcc, OpenError, Outcome, Page, Plain, Prefix, Range, ReadError, Revision, Stamp,
-    Store, WatchError,
+    At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit, Metrics, Mvcc, OpenError, Outcome, Page,
+    Plain, Prefix, Range, ReadError, Revision, Stamp, Store, WatchError,
 };
 use grpc::Channel;
 use lease::Leases;
@@ -104,13 +103,8 @@ impl Etcd {
     /// Connects and reads everything.
     pub async fn open(options: Options) -> Result<Etcd, OpenError> {
         let unavailable = |error: &dyn std::fmt::Display| OpenError::Unavailable(error.to_string());
-        let parse =
-            |endpoint: &String| endpoint.parse::<Uri>().map_err(|error| unavailable(&error));
-        let endpoints = options
-            .endpoints
-            .iter()
-            .map(parse)
-            .collect::<Result<Vec<Uri>, OpenError>>()?;
+        let parse = |endpoint: &String| endpoint.parse::<Uri>().map_err(|error| unavailable(&error));
+        let endpoints = options.endpoints.iter().map(parse).collect::<Result<Vec<Uri>, OpenError>>()?;
         let link = Arc::new(Link {
             calls: Channel::new(endpoints.clone(), options.tls.clone()),
             watch: Channel::new(endpoints, options.tls),
@@ -119,34 +113,18 @@ impl Etcd {
             lost: Mutex::default(),
         });
         let mut kinds = crate::key::Kinds::default();
-        let (revision, entries) = mirror::read_all(&link, &mut kinds)
-            .await
-            .map_err(|failure| unavailable(&failure))?;
+        let (revision, entries) = mirror::read_all(&link, &mut kinds).await.map_err(|failure| unavailable(&failure))?;
         let metrics = Arc::new(Metrics::default());
         let mvcc = Mvcc::new(revision, entries, options.history, metrics.clone());
         let (sender, reached) = watch::channel(revision);
         // One waiting question answers everyone who has asked since.
         let (questions, asked) = mpsc::channel(1);
-        let mirror = Mirror {
-            link: link.clone(),
-            mvcc: mvcc.clone(),
-            kinds,
-            reached: sender,
-            questions: asked,
-        };
+        let mirror = Mirror { link: link.clone(), mvcc: mvcc.clone(), kinds, reached: sender, questions: asked };
         let mut tasks = vec![tokio::spawn(mirror.run())];
         if let Some(every) = options.compact_every {
             tasks.push(tokio::spawn(compact_now_and_then(link.clone(), every)));
         }
-        Ok(Etcd {
-            link,
-            mvcc,
-            metrics,
-            leases: Leases::default(),
-            reached,
-            questions,
-            tasks,
-        })
+        Ok(Etcd { link, mvcc, metrics, leases: Leases::default(), reached, questions, tasks })
     }
 
     /// Waits until the memory has everything up to `revision`.
@@ -160,9 +138,7 @@ impl Etcd {
         let wait = reached.wait_for(|reached| *reached >= revision);
         match tokio::time::timeout(CATCH_UP, wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(ReadError::Unavailable(format!(
-                "the watch on etcd has not reached revision {revision}"
-            ))),
+            _ => Err(ReadError::Unavailable(format!("the watch on etcd has not reached revision {revision}"))),
         }
     }
 
@@ -184,20 +160,11 @@ impl Etcd {
 }
 
 impl Store for Etcd {
-    fn get<'a>(
-        &'a self,
-        key: &'a Key,
-        at: At,
-    ) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
+    fn get<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<Found<Option<Arc<Entry>>>, ReadError>> {
         self.read(key, at).boxed()
     }
 
-    fn list(
-        &self,
-        range: Range,
-        at: At,
-        limit: Limit,
-    ) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
+    fn list(&self, range: Range, at: At, limit: Limit) -> BoxFuture<'_, Result<Found<Page>, ReadError>> {
         self.read_range(range, at, limit).boxed()
     }
 
@@ -205,30 +172,16 @@ impl Store for Etcd {
         self.metrics.count_commit(self.change(change)).boxed()
     }
 
-    fn watch(
-        &self,
-        prefix: Prefix,
-        after: Revision,
-        filter: Filter,
-    ) -> Result<Changes, WatchError> {
+    fn watch(&self, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError> {
         self.mvcc.watch(prefix, after, filter)
     }
 
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), CompactError>> {
         async move {
-            match self
-                .link
-                .calls
-                .call("/etcdserverpb.KV/Compact", proto::compaction(before.0))
-                .await
-            {
+            match self.link.calls.call("/etcdserverpb.KV/Compact", proto::compaction(before.0)).await {
                 Ok(_) => {}
                 Err(failure) if failure.code == code::OUT_OF_RANGE => {
-                    let now = self
-                        .link
-                        .now()
-                        .await
-                        .map_err(|failure| CompactError::Unavailable(failure.to_string()))?;
+                    let now = self.link.now().await.map_err(|failure| CompactError::Unavailable(failure.to_string()))?;
                     if before > now {
                         return Err(CompactError::Future { asked: before, now });
                     }
@@ -273,11 +226,7 @@ async fn compact_now_and_then(link: Arc<Link>, every: Duration) {
     let mut before = None;
     loop {
         if let Some(Revision(before)) = before {
-            match link
-                .calls
-                .call("/etcdserverpb.KV/Compact", proto::compaction(before))
-                .await
-            {
+            match link.calls.call("/etcdserverpb.KV/Compact", proto::compaction(before)).await {
                 Err(failure) if failure.code != code::OUT_OF_RANGE => {
                     tracing::warn!("cannot compact etcd: {failure}")
                 }

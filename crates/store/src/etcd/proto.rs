@@ -16,11 +16,7 @@ impl Message {
 
     /// A number; zero is what is read when nothing is written.
     pub(super) fn int(self, field: u32, value: u64) -> Message {
-        if value == 0 {
-            self
-        } else {
-            self.present(field, value)
-        }
+        if value == 0 { self } else { self.present(field, value) }
     }
 
     /// A number of a `oneof`, where zero differs from nothing.
@@ -59,19 +55,11 @@ enum Value {
 
 impl Value {
     fn int(&self) -> u64 {
-        if let Value::Int(value) = self {
-            *value
-        } else {
-            0
-        }
+        if let Value::Int(value) = self { *value } else { 0 }
     }
 
     fn bytes(self) -> Bytes {
-        if let Value::Bytes(value) = self {
-            value
-        } else {
-            Bytes::new()
-        }
+        if let Value::Bytes(value) = self { value } else { Bytes::new() }
     }
 }
 
@@ -95,17 +83,10 @@ fn varint(bytes: &mut Bytes) -> Result<u64, Malformed> {
 }
 
 /// Calls `see` with each field. The bytes that it gets are parts of `message`, not copies.
-fn fields(
-    mut message: Bytes,
-    mut see: impl FnMut(u32, Value) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
+fn fields(mut message: Bytes, mut see: impl FnMut(u32, Value) -> Result<(), Malformed>) -> Result<(), Malformed> {
     let take = |message: &mut Bytes, length: u64| {
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= message.len());
-        length
-            .map(|length| message.split_to(length))
-            .ok_or(Malformed)
+        let length = usize::try_from(length).ok().filter(|length| *length <= message.len());
+        length.map(|length| message.split_to(length)).ok_or(Malformed)
     };
     while !message.is_empty() {
         let tag = varint(&mut message)?;
@@ -176,15 +157,8 @@ pub(super) struct RangeRequest {
 impl RangeRequest {
     pub(super) fn message(&self) -> Message {
         let message = Message::default().bytes(1, &self.key);
-        let message = if self.end.is_empty() {
-            message
-        } else {
-            message.bytes(2, &self.end)
-        };
-        message
-            .int(3, self.limit)
-            .int(4, self.revision)
-            .int(9, self.count_only.into())
+        let message = if self.end.is_empty() { message } else { message.bytes(2, &self.end) };
+        message.int(3, self.limit).int(4, self.revision).int(9, self.count_only.into())
     }
 }
 
@@ -234,29 +208,16 @@ pub(super) fn transaction(key: &[u8], compare: Compare, action: &Action) -> Mess
     const EQUAL: u64 = 0;
     const CREATE: u64 = 1;
     const MOD: u64 = 2;
-    let comparison = |target: u64, field: u32, revision: u64| {
-        Message::default()
-            .int(1, EQUAL)
-            .int(2, target)
-            .bytes(3, key)
-            .present(field, revision)
-    };
+    let comparison =
+        |target: u64, field: u32, revision: u64| Message::default().int(1, EQUAL).int(2, target).bytes(3, key).present(field, revision);
     let message = match compare {
         Compare::Nothing => Message::default(),
         Compare::Absent => Message::default().message(1, &comparison(CREATE, 5, 0)),
         Compare::Modified(revision) => Message::default().message(1, &comparison(MOD, 6, revision)),
     };
     let operation = match action {
-        Action::Put { value, lease } => Message::default().message(
-            2,
-            &Message::default()
-                .bytes(1, key)
-                .bytes(2, value)
-                .int(3, *lease),
-        ),
-        Action::Delete => {
-            Message::default().message(3, &Message::default().bytes(1, key).int(3, 1))
-        }
+        Action::Put { value, lease } => Message::default().message(2, &Message::default().bytes(1, key).bytes(2, value).int(3, *lease)),
+        Action::Delete => Message::default().message(3, &Message::default().bytes(1, key).int(3, 1)),
     };
     let read = Message::default().message(1, &Message::default().bytes(1, key));
     message.message(2, &operation).message(3, &read)
@@ -309,11 +270,7 @@ pub(super) fn compaction(revision: u64) -> Message {
 
 /// A request to watch a range from a revision on.
 pub(super) fn watch(key: &[u8], end: &[u8], start: u64) -> Message {
-    let create = Message::default()
-        .bytes(1, key)
-        .bytes(2, end)
-        .int(3, start)
-        .int(4, 1);
+    let create = Message::default().bytes(1, key).bytes(2, end).int(3, start).int(4, 1);
     Message::default().message(1, &create)
 }
 
@@ -396,52 +353,22 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_written() {
-        let kv = Message::default()
-            .bytes(1, b"/a")
-            .int(2, 300)
-            .int(3, 1 << 40)
-            .int(4, 7)
-            .bytes(5, b"value")
-            .int(6, 9);
+        let kv = Message::default().bytes(1, b"/a").int(2, 300).int(3, 1 << 40).int(4, 7).bytes(5, b"value").int(6, 9);
         let event = Message::default().int(1, 1).message(2, &kv);
         let header = Message::default().int(1, u64::MAX).int(3, 77);
-        let response = Message::default()
-            .message(1, &header)
-            .int(2, 5)
-            .bytes(6, b"why")
-            .message(11, &event);
+        let response = Message::default().message(1, &header).int(2, 5).bytes(6, b"why").message(11, &event);
         let read = WatchResponse::read(response.into_bytes().into()).unwrap();
-        assert_eq!(
-            (
-                read.revision,
-                read.canceled,
-                &*read.reason,
-                read.events.len()
-            ),
-            (77, false, "why", 1)
-        );
+        assert_eq!((read.revision, read.canceled, &*read.reason, read.events.len()), (77, false, "why", 1));
         let event = &read.events[0];
         assert!(event.delete);
-        assert_eq!(
-            (&*event.kv.key, event.kv.created, event.kv.modified),
-            (&b"/a"[..], 300, 1 << 40)
-        );
+        assert_eq!((&*event.kv.key, event.kv.created, event.kv.modified), (&b"/a"[..], 300, 1 << 40));
         assert_eq!(&*event.kv.value, b"value");
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bytes in [
-            &b"\x0a\x05ab"[..],
-            b"\x08",
-            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-            b"\x0b",
-            b"\x09\x01",
-        ] {
-            assert!(
-                RangeResponse::read(Bytes::copy_from_slice(bytes)).is_err(),
-                "{bytes:?}"
-            );
+        for bytes in [&b"\x0a\x05ab"[..], b"\x08", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x0b", b"\x09\x01"] {
+            assert!(RangeResponse::read(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
     }
 }

@@ -20,11 +20,7 @@ pub struct HistoryLimits {
 
 impl Default for HistoryLimits {
     fn default() -> HistoryLimits {
-        HistoryLimits {
-            age: Duration::from_secs(300),
-            bytes: 32 << 20,
-            at_least: Duration::from_secs(15),
-        }
+        HistoryLimits { age: Duration::from_secs(300), bytes: 32 << 20, at_least: Duration::from_secs(15) }
     }
 }
 
@@ -39,12 +35,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(floor: Revision, limits: HistoryLimits) -> History {
-        History {
-            events: VecDeque::new(),
-            bytes: 0,
-            floor,
-            limits,
-        }
+        History { events: VecDeque::new(), bytes: 0, floor, limits }
     }
 
     pub(super) fn floor(&self) -> Revision {
@@ -69,11 +60,7 @@ impl History {
         let mut forgotten = Vec::new();
         while let Some(oldest) = self.events.front() {
             let age = Duration::from_millis(now.saturating_sub(oldest.time));
-            let allowed = if age < self.limits.at_least {
-                self.limits.bytes.saturating_mul(4)
-            } else {
-                self.limits.bytes
-            };
+            let allowed = if age < self.limits.at_least { self.limits.bytes.saturating_mul(4) } else { self.limits.bytes };
             // Changes of one revision go together: half a revision can be neither read nor watched.
             if age <= self.limits.age && self.bytes <= allowed && oldest.revision > self.floor {
                 break;
@@ -86,11 +73,7 @@ impl History {
     /// Forgets everything up to and including `before`.
     pub(super) fn forget(&mut self, before: Revision) -> Vec<Arc<Event>> {
         let mut forgotten = Vec::new();
-        while self
-            .events
-            .front()
-            .is_some_and(|oldest| oldest.revision <= before)
-        {
+        while self.events.front().is_some_and(|oldest| oldest.revision <= before) {
             forgotten.extend(self.pop());
         }
         self.floor = self.floor.max(before);
@@ -106,13 +89,7 @@ impl History {
 
     /// The changes of one kind.
     pub(super) fn index(&self, kind: &Kind) -> Index {
-        Index(
-            self.events
-                .iter()
-                .filter(|event| event.entry.key.kind == *kind)
-                .cloned()
-                .collect(),
-        )
+        Index(self.events.iter().filter(|event| event.entry.key.kind == *kind).cloned().collect())
     }
 }
 
@@ -125,11 +102,7 @@ impl Index {
     }
 
     pub(super) fn forget(&mut self, revision: Revision) {
-        while self
-            .0
-            .front()
-            .is_some_and(|oldest| oldest.revision <= revision)
-        {
+        while self.0.front().is_some_and(|oldest| oldest.revision <= revision) {
             self.0.pop_front();
         }
     }

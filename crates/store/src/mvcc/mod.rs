@@ -26,8 +26,7 @@ pub use watch::{Changes, Filter};
 
 use crate::metrics::Metrics;
 use crate::{
-    At, CompactError, DerivedCache, Entry, Event, EventKind, Found, Key, Kind, Limit, Page, Prefix,
-    Range, ReadError, Revision, WatchError,
+    At, CompactError, DerivedCache, Entry, Event, EventKind, Found, Key, Kind, Limit, Page, Prefix, Range, ReadError, Revision, WatchError,
 };
 use history::{History, Index};
 use watch::Watchers;
@@ -97,11 +96,7 @@ impl Mvcc {
         for entry in objects {
             state.put(entry);
         }
-        let mvcc = Mvcc {
-            state: RwLock::new(state),
-            derived: DerivedCache::default(),
-            metrics,
-        };
+        let mvcc = Mvcc { state: RwLock::new(state), derived: DerivedCache::default(), metrics };
         mvcc.publish(&mvcc.state.read());
         Arc::new(mvcc)
     }
@@ -129,10 +124,7 @@ impl Mvcc {
     /// The newest version of one object.
     pub fn get(&self, key: &Key) -> Found<Option<Arc<Entry>>> {
         let state = self.state.read();
-        Found {
-            revision: state.revision,
-            value: state.current(key).cloned(),
-        }
+        Found { revision: state.revision, value: state.current(key).cloned() }
     }
 
     /// The version of one object in the state that `at` asks for.
@@ -152,20 +144,13 @@ impl Mvcc {
         }
         let snapshot = self.snapshot(&range.prefix.kind);
         reached(at, snapshot.revision())?;
-        Ok(Found {
-            revision: snapshot.revision(),
-            value: snapshot.page(range, limit),
-        })
+        Ok(Found { revision: snapshot.revision(), value: snapshot.page(range, limit) })
     }
 
     /// All objects of a kind as they are now: a pointer to a state that does not change any more.
     pub fn snapshot(&self, kind: &Kind) -> Snapshot {
         let state = self.state.read();
-        let map = state
-            .kinds
-            .get(kind)
-            .map(|kind| kind.map.clone())
-            .unwrap_or_default();
+        let map = state.kinds.get(kind).map(|kind| kind.map.clone()).unwrap_or_default();
         Snapshot::new(state.revision, map)
     }
 
@@ -173,23 +158,11 @@ impl Mvcc {
     pub fn everything(&self) -> (Revision, Vec<(Kind, Snapshot)>) {
         let state = self.state.read();
         let snapshot = |kind: &KindState| Snapshot::new(state.revision, kind.map.clone());
-        (
-            state.revision,
-            state
-                .kinds
-                .iter()
-                .map(|(name, kind)| (name.clone(), snapshot(kind)))
-                .collect(),
-        )
+        (state.revision, state.kinds.iter().map(|(name, kind)| (name.clone(), snapshot(kind))).collect())
     }
 
     /// Every change under `prefix` after revision `after` that `filter` lets through.
-    pub fn watch(
-        self: &Arc<Self>,
-        prefix: Prefix,
-        after: Revision,
-        filter: Filter,
-    ) -> Result<Changes, WatchError> {
+    pub fn watch(self: &Arc<Self>, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError> {
         Changes::open(self.clone(), prefix, after, filter)
     }
 
@@ -198,10 +171,7 @@ impl Mvcc {
         let forgotten = {
             let mut state = self.state.write();
             if before > state.revision {
-                return Err(CompactError::Future {
-                    asked: before,
-                    now: state.revision,
-                });
+                return Err(CompactError::Future { asked: before, now: state.revision });
             }
             let forgotten = state.history.forget(before);
             state.gap = state.gap.max(before);
@@ -260,11 +230,7 @@ impl Mvcc {
         let waiters = {
             let mut state = self.state.write();
             state.closed = true;
-            state
-                .kinds
-                .values()
-                .flat_map(|kind| kind.watchers.everyone())
-                .collect::<Vec<_>>()
+            state.kinds.values().flat_map(|kind| kind.watchers.everyone()).collect::<Vec<_>>()
         };
         for waiter in waiters {
             waiter.wake();
@@ -291,10 +257,7 @@ impl State {
     /// The oldest revision after which a watch of one kind misses nothing. Where little happens, that
     /// is older than the oldest state: who comes back to a quiet kind need not list it again.
     fn watch_floor(&self, kind: &Kind) -> Revision {
-        let forgotten = self
-            .kinds
-            .get(kind)
-            .map_or(Revision::ZERO, |kind| kind.forgotten);
+        let forgotten = self.kinds.get(kind).map_or(Revision::ZERO, |kind| kind.forgotten);
         forgotten.max(self.gap)
     }
 

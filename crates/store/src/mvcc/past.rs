@@ -16,16 +16,9 @@ use crate::{Entry, Found, Key, Kind, Limit, Page, Range, ReadError, Revision};
 type Undo = BTreeMap<Arc<str>, Option<Arc<Entry>>>;
 
 impl Mvcc {
-    pub(super) fn get_past(
-        &self,
-        key: &Key,
-        revision: Revision,
-    ) -> Result<Found<Option<Arc<Entry>>>, ReadError> {
+    pub(super) fn get_past(&self, key: &Key, revision: Revision) -> Result<Found<Option<Arc<Entry>>>, ReadError> {
         self.past(&key.kind, revision, |state| {
-            let index = state
-                .kinds
-                .get(&key.kind)
-                .and_then(|kind| kind.index.as_ref());
+            let index = state.kinds.get(&key.kind).and_then(|kind| kind.index.as_ref());
             let mut since = index.into_iter().flat_map(|index| index.after(revision));
             let value = match since.find(|event| event.entry.key.rest == key.rest) {
                 Some(undone) => undone.previous.clone(),
@@ -35,12 +28,7 @@ impl Mvcc {
         })
     }
 
-    pub(super) fn list_past(
-        &self,
-        range: &Range,
-        revision: Revision,
-        limit: Limit,
-    ) -> Result<Found<Page>, ReadError> {
+    pub(super) fn list_past(&self, range: &Range, revision: Revision, limit: Limit) -> Result<Found<Page>, ReadError> {
         let (map, undo) = self.past(&range.prefix.kind, revision, |state| {
             let mut undo = Undo::new();
             let Some(kind) = state.kinds.get(&range.prefix.kind) else {
@@ -48,36 +36,22 @@ impl Mvcc {
             };
             for event in kind.index.iter().flat_map(|index| index.after(revision)) {
                 if range.prefix.covers_rest(&event.entry.key.rest) {
-                    undo.entry(event.entry.key.rest.clone())
-                        .or_insert_with(|| event.previous.clone());
+                    undo.entry(event.entry.key.rest.clone()).or_insert_with(|| event.previous.clone());
                 }
             }
             (kind.map.clone(), undo)
         })?;
         let from = first(range);
-        let current = map
-            .range::<_, str>((from, Bound::Unbounded))
-            .map(|(_, entry)| entry);
+        let current = map.range::<_, str>((from, Bound::Unbounded)).map(|(_, entry)| entry);
         let current = current.take_while(|entry| range.prefix.covers_rest(&entry.key.rest));
         let undone = undo.range::<str, _>((from, Bound::Unbounded));
-        let merged = Merged {
-            current: current.peekable(),
-            undone: undone.peekable(),
-        };
-        Ok(Found {
-            revision,
-            value: collect(merged, limit),
-        })
+        let merged = Merged { current: current.peekable(), undone: undone.peekable() };
+        Ok(Found { revision, value: collect(merged, limit) })
     }
 
     /// Reads under the lock, after making sure that the revision is one that can be restored and that
     /// the kind's events are indexed.
-    fn past<T>(
-        &self,
-        kind: &Kind,
-        asked: Revision,
-        read: impl Fn(&State) -> T,
-    ) -> Result<T, ReadError> {
+    fn past<T>(&self, kind: &Kind, asked: Revision, read: impl Fn(&State) -> T) -> Result<T, ReadError> {
         let check = |state: &State| {
             let (floor, now) = (state.floor(), state.revision);
             match asked {
@@ -89,12 +63,7 @@ impl Mvcc {
         {
             let state = self.state.read();
             check(&state)?;
-            if asked == state.revision
-                || state
-                    .kinds
-                    .get(kind)
-                    .is_none_or(|kind| kind.index.is_some())
-            {
+            if asked == state.revision || state.kinds.get(kind).is_none_or(|kind| kind.index.is_some()) {
                 return Ok(read(&state));
             }
         }
@@ -106,11 +75,7 @@ impl Mvcc {
 }
 
 /// The current entries with the undone ones in their places, in the order of their keys.
-struct Merged<
-    'a,
-    C: Iterator<Item = &'a Arc<Entry>>,
-    U: Iterator<Item = (&'a Arc<str>, &'a Option<Arc<Entry>>)>,
-> {
+struct Merged<'a, C: Iterator<Item = &'a Arc<Entry>>, U: Iterator<Item = (&'a Arc<str>, &'a Option<Arc<Entry>>)>> {
     current: Peekable<C>,
     undone: Peekable<U>,
 }

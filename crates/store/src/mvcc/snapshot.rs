@@ -45,25 +45,17 @@ impl Snapshot {
 
     /// Those that `prefix` covers, which must be of this kind.
     pub fn under<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.from(Bound::Included(prefix.lower_bound()))
-            .take_while(|entry| prefix.covers_rest(&entry.key.rest))
+        self.from(Bound::Included(prefix.lower_bound())).take_while(|entry| prefix.covers_rest(&entry.key.rest))
     }
 
-    pub(super) fn from<'a>(
-        &'a self,
-        bound: Bound<&'a str>,
-    ) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.map
-            .range::<_, str>((bound, Bound::Unbounded))
-            .map(|(_, entry)| entry)
+    pub(super) fn from<'a>(&'a self, bound: Bound<&'a str>) -> impl Iterator<Item = &'a Arc<Entry>> {
+        self.map.range::<_, str>((bound, Bound::Unbounded)).map(|(_, entry)| entry)
     }
 
     /// One page of `range`, whose prefix must be of this kind.
     pub fn page(&self, range: &Range, limit: Limit) -> Page {
         let from = first(range);
-        let covered = self
-            .from(from)
-            .take_while(|entry| range.prefix.covers_rest(&entry.key.rest));
+        let covered = self.from(from).take_while(|entry| range.prefix.covers_rest(&entry.key.rest));
         collect(covered.cloned(), limit)
     }
 }

@@ -59,11 +59,7 @@ impl Waiter {
             Filter::Field { name, value } => entry.header.field(name) == &**value,
         };
         self.prefix.covers_rest(&event.entry.key.rest)
-            && (has(&event.entry)
-                || event
-                    .previous
-                    .as_ref()
-                    .is_some_and(|previous| has(previous)))
+            && (has(&event.entry) || event.previous.as_ref().is_some_and(|previous| has(previous)))
     }
 }
 
@@ -82,16 +78,9 @@ type Waiters = Vec<Arc<Waiter>>;
 impl Watchers {
     fn add(&mut self, waiter: Arc<Waiter>) {
         let list = match (&waiter.filter, &waiter.prefix.scope) {
-            (Filter::Field { name, value }, _) => self
-                .fields
-                .entry(name.clone())
-                .or_default()
-                .entry(value.clone())
-                .or_default(),
+            (Filter::Field { name, value }, _) => self.fields.entry(name.clone()).or_default().entry(value.clone()).or_default(),
             (Filter::All, Scope::Kind) => &mut self.all,
-            (Filter::All, Scope::Namespace(namespace)) => {
-                self.namespaces.entry(namespace.clone()).or_default()
-            }
+            (Filter::All, Scope::Namespace(namespace)) => self.namespaces.entry(namespace.clone()).or_default(),
             (Filter::All, Scope::Name(name)) => self.names.entry(name.clone()).or_default(),
         };
         list.push(waiter);
@@ -122,9 +111,7 @@ impl Watchers {
             (Filter::All, Scope::Kind) => {
                 take(&mut self.all);
             }
-            (Filter::All, Scope::Namespace(namespace)) => {
-                take_from(&mut self.namespaces, namespace)
-            }
+            (Filter::All, Scope::Namespace(namespace)) => take_from(&mut self.namespaces, namespace),
             (Filter::All, Scope::Name(name)) => take_from(&mut self.names, name),
         }
     }
@@ -132,12 +119,7 @@ impl Watchers {
     /// Marks everyone whom the event concerns, and adds to `wake` those who were not marked yet.
     pub(super) fn mark(&self, event: &Event, wake: &mut Vec<Arc<Waiter>>) {
         let mut mark = |waiter: &Arc<Waiter>| {
-            let none = waiter.pending.compare_exchange(
-                0,
-                event.revision.0,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let none = waiter.pending.compare_exchange(0, event.revision.0, Ordering::Relaxed, Ordering::Relaxed);
             if none.is_ok() {
                 wake.push(waiter.clone());
             }
@@ -145,44 +127,24 @@ impl Watchers {
         self.all.iter().for_each(&mut mark);
         let rest = &*event.entry.key.rest;
         if let Some(slash) = rest.find('/').filter(|_| !self.namespaces.is_empty()) {
-            self.namespaces
-                .get(&rest[..=slash])
-                .into_iter()
-                .flatten()
-                .for_each(&mut mark);
+            self.namespaces.get(&rest[..=slash]).into_iter().flatten().for_each(&mut mark);
         }
         if !self.names.is_empty() {
-            self.names
-                .get(rest)
-                .into_iter()
-                .flatten()
-                .for_each(&mut mark);
+            self.names.get(rest).into_iter().flatten().for_each(&mut mark);
         }
         for (name, values) in &self.fields {
             let now = event.entry.header.field(name);
-            let before = event
-                .previous
-                .as_ref()
-                .map(|previous| previous.header.field(name));
-            for value in [Some(now), before.filter(|before| *before != now)]
-                .into_iter()
-                .flatten()
-            {
+            let before = event.previous.as_ref().map(|previous| previous.header.field(name));
+            for value in [Some(now), before.filter(|before| *before != now)].into_iter().flatten() {
                 let waiters = values.get(value).into_iter().flatten();
-                waiters
-                    .filter(|waiter| waiter.prefix.covers_rest(rest))
-                    .for_each(&mut mark);
+                waiters.filter(|waiter| waiter.prefix.covers_rest(rest)).for_each(&mut mark);
             }
         }
     }
 
     pub(super) fn everyone(&self) -> impl Iterator<Item = Arc<Waiter>> {
         let by_field = self.fields.values().flat_map(HashMap::values);
-        let lists = self
-            .namespaces
-            .values()
-            .chain(self.names.values())
-            .chain(by_field);
+        let lists = self.namespaces.values().chain(self.names.values()).chain(by_field);
         self.all.iter().chain(lists.flatten()).cloned()
     }
 }
@@ -198,18 +160,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub(super) fn open(
-        mvcc: Arc<Mvcc>,
-        prefix: Prefix,
-        after: Revision,
-        filter: Filter,
-    ) -> Result<Changes, WatchError> {
-        let waiter = Arc::new(Waiter {
-            prefix,
-            filter,
-            pending: AtomicU64::new(0),
-            waker: AtomicWaker::new(),
-        });
+    pub(super) fn open(mvcc: Arc<Mvcc>, prefix: Prefix, after: Revision, filter: Filter) -> Result<Changes, WatchError> {
+        let waiter = Arc::new(Waiter { prefix, filter, pending: AtomicU64::new(0), waker: AtomicWaker::new() });
         {
             let mut state = mvcc.state.write();
             let floor = state.watch_floor(&waiter.prefix.kind);
@@ -221,18 +173,11 @@ impl Changes {
             }
             let index = state.index(&waiter.prefix.kind);
             let first = index.after(after).find(|event| waiter.concerns(event));
-            waiter
-                .pending
-                .store(first.map_or(0, |event| event.revision.0), Ordering::Relaxed);
+            waiter.pending.store(first.map_or(0, |event| event.revision.0), Ordering::Relaxed);
             state.kind(&waiter.prefix.kind).watchers.add(waiter.clone());
             mvcc.count_watchers(state, 1);
         }
-        Ok(Changes {
-            mvcc,
-            waiter,
-            taken: after,
-            buffer: VecDeque::new(),
-        })
+        Ok(Changes { mvcc, waiter, taken: after, buffer: VecDeque::new() })
     }
 
     /// The next change, or why there will be none.
@@ -247,19 +192,11 @@ impl Changes {
 
     /// The changes that are there already, possibly none.
     pub fn ready(&mut self, max: usize) -> Result<Vec<Arc<Event>>, WatchError> {
-        if self.buffer.is_empty() {
-            self.take(max)
-        } else {
-            Ok(self.buffer.drain(..).collect())
-        }
+        if self.buffer.is_empty() { self.take(max) } else { Ok(self.buffer.drain(..).collect()) }
     }
 
     /// [`Changes::next_batch`] for hand-written futures.
-    pub fn poll_batch(
-        &mut self,
-        context: &mut Context<'_>,
-        max: usize,
-    ) -> Poll<Result<Vec<Arc<Event>>, WatchError>> {
+    pub fn poll_batch(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Result<Vec<Arc<Event>>, WatchError>> {
         self.waiter.waker.register(context.waker());
         match self.ready(max) {
             Ok(events) if events.is_empty() => Poll::Pending,
@@ -268,20 +205,14 @@ impl Changes {
     }
 
     /// [`Changes::next`] for hand-written futures.
-    pub fn poll_next_event(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Arc<Event>, WatchError>> {
+    pub fn poll_next_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Arc<Event>, WatchError>> {
         if self.buffer.is_empty() {
             match self.poll_batch(context, BATCH) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(batch) => self.buffer = batch?.into(),
             }
         }
-        Poll::Ready(Ok(self
-            .buffer
-            .pop_front()
-            .expect("a batch has at least one event")))
+        Poll::Ready(Ok(self.buffer.pop_front().expect("a batch has at least one event")))
     }
 
     /// The revision up to which everything was given out: what a bookmark may say.
@@ -309,26 +240,16 @@ impl Changes {
             return Ok(events);
         }
         let kind = &self.waiter.prefix.kind;
-        if state
-            .kinds
-            .get(kind)
-            .is_some_and(|kind| pending <= kind.forgotten)
-        {
+        if state.kinds.get(kind).is_some_and(|kind| pending <= kind.forgotten) {
             let floor = state.watch_floor(kind);
             return Err(WatchError::TooOld { floor });
         }
         // A watch that waits for the future is marked by changes before it, too.
         let from = self.taken.max(Revision(pending.0 - 1));
-        let index = state
-            .kinds
-            .get(&self.waiter.prefix.kind)
-            .and_then(|kind: &KindState| kind.index.as_ref());
+        let index = state.kinds.get(&self.waiter.prefix.kind).and_then(|kind: &KindState| kind.index.as_ref());
         let index = index.expect("a kind with a watcher is indexed");
         let mut next = Revision::ZERO;
-        for event in index
-            .after(from)
-            .filter(|event| self.waiter.concerns(event))
-        {
+        for event in index.after(from).filter(|event| self.waiter.concerns(event)) {
             if events.len() >= max && event.revision > self.taken {
                 next = event.revision;
                 break;
@@ -364,8 +285,6 @@ impl Drop for Changes {
 
 impl Mvcc {
     fn count_watchers(&self, _held: RwLockWriteGuard<'_, State>, change: i64) {
-        self.metrics
-            .watchers
-            .set(self.metrics.watchers.get().wrapping_add_signed(change));
+        self.metrics.watchers.set(self.metrics.watchers.get().wrapping_add_signed(change));
     }
 }

@@ -9,26 +9,11 @@ use crate::{At, CompactError, Filter, Limit, ReadError, Revision, WatchError};
 
 pub(super) fn all() -> Vec<Behaviour> {
     vec![
-        Behaviour {
-            name: "what is forgotten cannot be read",
-            run: |s| Box::pin(forgotten(s)),
-        },
-        Behaviour {
-            name: "compaction keeps the newest versions",
-            run: |s| Box::pin(newest_stay(s)),
-        },
-        Behaviour {
-            name: "a watch can begin at the compaction",
-            run: |s| Box::pin(watch_at_compaction(s)),
-        },
-        Behaviour {
-            name: "compacting on a delete loses nothing",
-            run: |s| Box::pin(compact_on_delete(s)),
-        },
-        Behaviour {
-            name: "compacting twice is no error",
-            run: |s| Box::pin(twice(s)),
-        },
+        Behaviour { name: "what is forgotten cannot be read", run: |s| Box::pin(forgotten(s)) },
+        Behaviour { name: "compaction keeps the newest versions", run: |s| Box::pin(newest_stay(s)) },
+        Behaviour { name: "a watch can begin at the compaction", run: |s| Box::pin(watch_at_compaction(s)) },
+        Behaviour { name: "compacting on a delete loses nothing", run: |s| Box::pin(compact_on_delete(s)) },
+        Behaviour { name: "compacting twice is no error", run: |s| Box::pin(twice(s)) },
     ]
 }
 
@@ -41,35 +26,15 @@ async fn forgotten(s: Subject) {
     let second = s.put("a", "2").await.revision;
     let third = s.put("a", "3").await.revision;
     compact(&s, second).await;
-    let got = s
-        .store
-        .get(&s.key("a"), At::Exact(first))
-        .await
-        .map(|found| found.revision);
+    let got = s.store.get(&s.key("a"), At::Exact(first)).await.map(|found| found.revision);
     assert!(matches!(got, Err(ReadError::TooOld { .. })), "{got:?}");
-    let listed = s
-        .store
-        .list(s.kind.all().into(), At::Exact(first), Limit::NONE)
-        .await
-        .map(|found| found.revision);
-    assert!(
-        matches!(listed, Err(ReadError::TooOld { .. })),
-        "{listed:?}"
-    );
+    let listed = s.store.list(s.kind.all().into(), At::Exact(first), Limit::NONE).await.map(|found| found.revision);
+    assert!(matches!(listed, Err(ReadError::TooOld { .. })), "{listed:?}");
     let watch = s.store.watch(s.kind.all(), first, Filter::All).map(|_| ());
-    assert!(
-        matches!(watch, Err(WatchError::TooOld { floor }) if floor >= second),
-        "{watch:?}"
-    );
-    let zero = s
-        .store
-        .watch(s.kind.all(), Revision::ZERO, Filter::All)
-        .map(|_| ());
+    assert!(matches!(watch, Err(WatchError::TooOld { floor }) if floor >= second), "{watch:?}");
+    let zero = s.store.watch(s.kind.all(), Revision::ZERO, Filter::All).map(|_| ());
     assert!(matches!(zero, Err(WatchError::TooOld { .. })), "{zero:?}");
-    assert_eq!(
-        s.get("a", At::NotOlderThan(first)).await.as_deref(),
-        Some("a=3")
-    );
+    assert_eq!(s.get("a", At::NotOlderThan(first)).await.as_deref(), Some("a=3"));
     assert_eq!(s.get("a", At::Exact(third)).await.as_deref(), Some("a=3"));
 }
 
@@ -114,8 +79,5 @@ async fn twice(s: Subject) {
     compact(&s, first).await;
     let far = Revision(second.0 + 1_000_000);
     let future = s.store.compact(far).await;
-    assert!(
-        matches!(future, Err(CompactError::Future { .. })),
-        "{future:?}"
-    );
+    assert!(matches!(future, Err(CompactError::Future { .. })), "{future:?}");
 }

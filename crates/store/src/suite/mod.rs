@@ -17,8 +17,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::{
-    At, Change, Changes, CommitError, Entry, Event, EventKind, Expect, Filter, Header, Key, Kind,
-    Op, Outcome, Revision, Stamp, StampError, Store,
+    At, Change, Changes, CommitError, Entry, Event, EventKind, Expect, Filter, Header, Key, Kind, Op, Outcome, Revision, Stamp, StampError,
+    Store,
 };
 
 /// One thing that a store does.
@@ -30,16 +30,7 @@ pub struct Behaviour {
 
 /// All of them.
 pub fn behaviours() -> Vec<Behaviour> {
-    [
-        writes::all(),
-        reads::all(),
-        history::all(),
-        watches::all(),
-        races::all(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [writes::all(), reads::all(), history::all(), watches::all(), races::all()].into_iter().flatten().collect()
 }
 
 impl Behaviour {
@@ -63,19 +54,10 @@ pub fn stamp() -> Stamp {
         let header = Header {
             name: key.name().into(),
             namespace: key.namespace().into(),
-            fields: fields
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            fields: fields.map(|(name, value)| (name.into(), value.into())).collect(),
             ..Header::default()
         };
-        Ok((
-            Bytes::from(
-                format!("{revision}|{value}")
-                    .into_boxed_str()
-                    .into_boxed_bytes(),
-            ),
-            header,
-        ))
+        Ok((Bytes::from(format!("{revision}|{value}").into_boxed_str().into_boxed_bytes()), header))
     })
 }
 
@@ -97,9 +79,7 @@ impl Subject {
     }
 
     async fn change(&self, change: Change) -> Result<Outcome, CommitError> {
-        tokio::time::timeout(PATIENCE, self.store.commit(change))
-            .await
-            .expect("a commit ends")
+        tokio::time::timeout(PATIENCE, self.store.commit(change)).await.expect("a commit ends")
     }
 
     async fn won(&self, change: Change) -> Arc<Entry> {
@@ -119,40 +99,21 @@ impl Subject {
     }
 
     async fn put(&self, rest: &str, value: &str) -> Arc<Entry> {
-        let op = Op::Put {
-            raw: text(value),
-            ttl: None,
-        };
-        self.won(Change {
-            key: self.key(rest),
-            expect: Expect::Any,
-            op,
-        })
-        .await
+        let op = Op::Put { raw: text(value), ttl: None };
+        self.won(Change { key: self.key(rest), expect: Expect::Any, op }).await
     }
 
     async fn delete(&self, rest: &str) -> Arc<Entry> {
-        self.won(Change {
-            key: self.key(rest),
-            expect: Expect::Any,
-            op: Op::Delete,
-        })
-        .await
+        self.won(Change { key: self.key(rest), expect: Expect::Any, op: Op::Delete }).await
     }
 
     async fn get(&self, rest: &str, at: At) -> Option<String> {
-        let found = self
-            .store
-            .get(&self.key(rest), at)
-            .await
-            .expect("a read works");
+        let found = self.store.get(&self.key(rest), at).await.expect("a read works");
         found.value.map(|entry| shown(&entry))
     }
 
     fn watch(&self, after: Revision) -> Changes {
-        self.store
-            .watch(self.kind.all(), after, Filter::All)
-            .expect("a watch begins")
+        self.store.watch(self.kind.all(), after, Filter::All).expect("a watch begins")
     }
 }
 
@@ -165,11 +126,7 @@ fn text(value: &str) -> Bytes {
 
 fn shown(entry: &Entry) -> String {
     let bytes = std::str::from_utf8(&entry.bytes).expect("only texts are stored");
-    assert_eq!(
-        bytes.split_once('|').expect("it is stamped").0,
-        entry.revision.to_string(),
-        "stamped with its revision"
-    );
+    assert_eq!(bytes.split_once('|').expect("it is stamped").0, entry.revision.to_string(), "stamped with its revision");
     format!("{}={}", entry.key.rest, value(bytes))
 }
 
@@ -184,9 +141,7 @@ fn event_text(event: &Event) -> String {
 }
 
 async fn next(changes: &mut Changes) -> Arc<Event> {
-    let event = tokio::time::timeout(PATIENCE, changes.next())
-        .await
-        .expect("an event comes");
+    let event = tokio::time::timeout(PATIENCE, changes.next()).await.expect("an event comes");
     event.expect("the watch goes on")
 }
 

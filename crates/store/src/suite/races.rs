@@ -7,18 +7,9 @@ use crate::{At, Change, Entry, Outcome, Revision};
 
 pub(super) fn all() -> Vec<Behaviour> {
     vec![
-        Behaviour {
-            name: "compare-and-put is linearizable",
-            run: |s| Box::pin(counter(s)),
-        },
-        Behaviour {
-            name: "of many creators one wins",
-            run: |s| Box::pin(one_creator(s)),
-        },
-        Behaviour {
-            name: "watchers agree with the writers",
-            run: |s| Box::pin(agreement(s)),
-        },
+        Behaviour { name: "compare-and-put is linearizable", run: |s| Box::pin(counter(s)) },
+        Behaviour { name: "of many creators one wins", run: |s| Box::pin(one_creator(s)) },
+        Behaviour { name: "watchers agree with the writers", run: |s| Box::pin(agreement(s)) },
     ]
 }
 
@@ -32,20 +23,11 @@ fn number(entry: &Entry) -> usize {
 
 /// Adds one to the counter, however often it loses. Returns the revision that did it.
 async fn add_one(s: &Subject) -> Revision {
-    let mut current = s
-        .store
-        .get(&s.key("counter"), At::Latest)
-        .await
-        .expect("a read works")
-        .value;
+    let mut current = s.store.get(&s.key("counter"), At::Latest).await.expect("a read works").value;
     loop {
         let seen = current.expect("it is there");
         let raw = text(&(number(&seen) + 1).to_string());
-        match s
-            .change(Change::replace(s.key("counter"), seen.revision, raw))
-            .await
-            .expect("a commit works")
-        {
+        match s.change(Change::replace(s.key("counter"), seen.revision, raw)).await.expect("a commit works") {
             Outcome::Committed(entry) => return entry.revision,
             Outcome::Lost { current: winner } => {
                 let winner = winner.expect("nobody deletes it");
@@ -74,13 +56,7 @@ async fn counter(s: Subject) {
         won.extend(writer.await.expect("the writer ends"));
     }
     assert_eq!(won.len(), WRITERS * ROUNDS, "no revision twice");
-    let last = s
-        .store
-        .get(&s.key("counter"), At::Latest)
-        .await
-        .expect("a read works")
-        .value
-        .expect("it is there");
+    let last = s.store.get(&s.key("counter"), At::Latest).await.expect("a read works").value.expect("it is there");
     assert_eq!(number(&last), WRITERS * ROUNDS, "no addition lost");
     assert_eq!(Some(&last.revision), won.last());
 }
@@ -138,10 +114,7 @@ async fn agreement(s: Subject) {
     for writer in writers {
         let own = writer.await.expect("the writer ends");
         assert!(own.is_sorted_by_key(|entry| entry.revision));
-        written.extend(
-            own.into_iter()
-                .map(|entry| (entry.revision, entry.key.clone(), crate::EventKind::Put)),
-        );
+        written.extend(own.into_iter().map(|entry| (entry.revision, entry.key.clone(), crate::EventKind::Put)));
     }
     written.sort_by_key(|(revision, ..)| *revision);
     for watcher in watchers {

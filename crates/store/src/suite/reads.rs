@@ -5,51 +5,17 @@ use crate::{At, Entry, Found, Key, Limit, Page, Prefix, Range, ReadError, Revisi
 
 pub(super) fn all() -> Vec<Behaviour> {
     vec![
-        Behaviour {
-            name: "a read sees every write before it",
-            run: |s| Box::pin(reads_own_writes(s)),
-        },
-        Behaviour {
-            name: "a list has the objects of its prefix in order",
-            run: |s| Box::pin(ordered(s)),
-        },
-        Behaviour {
-            name: "pages make up the list",
-            run: |s| Box::pin(pages(s)),
-        },
-        Behaviour {
-            name: "pages at a revision are exact",
-            run: |s| Box::pin(pages_at_a_revision(s)),
-        },
-        Behaviour {
-            name: "the past can be read",
-            run: |s| Box::pin(past(s)),
-        },
-        Behaviour {
-            name: "the future cannot be read",
-            run: |s| Box::pin(future(s)),
-        },
+        Behaviour { name: "a read sees every write before it", run: |s| Box::pin(reads_own_writes(s)) },
+        Behaviour { name: "a list has the objects of its prefix in order", run: |s| Box::pin(ordered(s)) },
+        Behaviour { name: "pages make up the list", run: |s| Box::pin(pages(s)) },
+        Behaviour { name: "pages at a revision are exact", run: |s| Box::pin(pages_at_a_revision(s)) },
+        Behaviour { name: "the past can be read", run: |s| Box::pin(past(s)) },
+        Behaviour { name: "the future cannot be read", run: |s| Box::pin(future(s)) },
     ]
 }
 
-async fn list(
-    s: &Subject,
-    prefix: Prefix,
-    start_after: Option<Key>,
-    at: At,
-    limit: Limit,
-) -> Found<Page> {
-    s.store
-        .list(
-            Range {
-                prefix,
-                start_after,
-            },
-            at,
-            limit,
-        )
-        .await
-        .expect("a list works")
+async fn list(s: &Subject, prefix: Prefix, start_after: Option<Key>, at: At, limit: Limit) -> Found<Page> {
+    s.store.list(Range { prefix, start_after }, at, limit).await.expect("a list works")
 }
 
 fn names(page: &Page) -> Vec<String> {
@@ -59,18 +25,10 @@ fn names(page: &Page) -> Vec<String> {
 async fn reads_own_writes(s: Subject) {
     for round in 0..20 {
         let put = s.put("a", &round.to_string()).await;
-        let found = s
-            .store
-            .get(&s.key("a"), At::Latest)
-            .await
-            .expect("a read works");
+        let found = s.store.get(&s.key("a"), At::Latest).await.expect("a read works");
         assert!(found.revision >= put.revision);
         assert_eq!(found.value.expect("it is there").revision, put.revision);
-        let found = s
-            .store
-            .get(&s.key("a"), At::NotOlderThan(put.revision))
-            .await
-            .expect("a read works");
+        let found = s.store.get(&s.key("a"), At::NotOlderThan(put.revision)).await.expect("a read works");
         assert_eq!(found.value.expect("it is there").revision, put.revision);
         let found = list(&s, s.kind.all(), None, At::Latest, Limit::NONE).await;
         assert_eq!(names(&found.value), [format!("a={round}")]);
@@ -83,20 +41,11 @@ async fn ordered(s: Subject) {
     }
     let check = async |prefix: Prefix, expected: &[&str]| {
         let found = list(&s, prefix, None, At::Latest, Limit::NONE).await;
-        let keys: Vec<_> = found
-            .value
-            .entries
-            .iter()
-            .map(|entry: &std::sync::Arc<Entry>| &*entry.key.rest)
-            .collect();
+        let keys: Vec<_> = found.value.entries.iter().map(|entry: &std::sync::Arc<Entry>| &*entry.key.rest).collect();
         assert_eq!(keys, expected);
         assert!(!found.value.more);
     };
-    check(
-        s.kind.all(),
-        &["a-b/1", "a/1", "a/10", "a/2", "ab/1", "b/1", "c"],
-    )
-    .await;
+    check(s.kind.all(), &["a-b/1", "a/1", "a/10", "a/2", "ab/1", "b/1", "c"]).await;
     check(s.kind.namespace("a"), &["a/1", "a/10", "a/2"]).await;
     check(s.key("a/1").alone(), &["a/1"]).await;
     check(s.kind.namespace("none"), &[]).await;
@@ -112,14 +61,7 @@ async fn pages(s: Subject) {
         let mut seen = Vec::new();
         let mut last = None;
         loop {
-            let found = list(
-                &s,
-                s.kind.namespace("n"),
-                last,
-                At::Latest,
-                Limit::page(size),
-            )
-            .await;
+            let found = list(&s, s.kind.namespace("n"), last, At::Latest, Limit::page(size)).await;
             let page = found.value;
             seen.extend(page.entries.iter().map(|entry| entry.key.clone()));
             assert_eq!(page.remaining, Some(25 - seen.len() as u64));
@@ -150,14 +92,7 @@ async fn pages_at_a_revision(s: Subject) {
     }
     let mut last = first.value.entries.last().map(|entry| entry.key.clone());
     loop {
-        let found = list(
-            &s,
-            s.kind.all(),
-            last,
-            At::Exact(first.revision),
-            Limit::page(5),
-        )
-        .await;
+        let found = list(&s, s.kind.all(), last, At::Exact(first.revision), Limit::page(5)).await;
         assert_eq!(found.revision, first.revision);
         seen.extend(names(&found.value));
         assert_eq!(found.value.remaining, Some(20 - seen.len() as u64));
@@ -166,12 +101,7 @@ async fn pages_at_a_revision(s: Subject) {
             break;
         }
     }
-    assert_eq!(
-        seen,
-        (0..20)
-            .map(|place| format!("{place:02}=old"))
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(seen, (0..20).map(|place| format!("{place:02}=old")).collect::<Vec<_>>());
 }
 
 async fn past(s: Subject) {
@@ -180,25 +110,11 @@ async fn past(s: Subject) {
     let second = s.put("a", "2").await.revision;
     let gone = s.delete("a").await.revision;
     let third = s.create("a", "3").await.revision;
-    let expected = [
-        (before, None),
-        (first, Some("a=1")),
-        (second, Some("a=2")),
-        (gone, None),
-        (third, Some("a=3")),
-    ];
+    let expected = [(before, None), (first, Some("a=1")), (second, Some("a=2")), (gone, None), (third, Some("a=3"))];
     for (revision, value) in expected {
-        assert_eq!(
-            s.get("a", At::Exact(revision)).await.as_deref(),
-            value,
-            "at {revision}"
-        );
+        assert_eq!(s.get("a", At::Exact(revision)).await.as_deref(), value, "at {revision}");
         let found = list(&s, s.kind.all(), None, At::Exact(revision), Limit::NONE).await;
-        assert_eq!(
-            names(&found.value).first().map(String::as_str),
-            value,
-            "at {revision}"
-        );
+        assert_eq!(names(&found.value).first().map(String::as_str), value, "at {revision}");
     }
 }
 
@@ -206,23 +122,9 @@ async fn future(s: Subject) {
     let now = s.create("a", "1").await.revision;
     let far = Revision(now.0 + 1_000_000);
     for at in [At::Exact(far), At::NotOlderThan(far)] {
-        let got = s
-            .store
-            .get(&s.key("a"), at)
-            .await
-            .map(|found| found.revision);
-        assert!(
-            matches!(got, Err(ReadError::Future { asked, .. }) if asked == far),
-            "{got:?}"
-        );
-        let listed = s
-            .store
-            .list(s.kind.all().into(), at, Limit::NONE)
-            .await
-            .map(|found| found.revision);
-        assert!(
-            matches!(listed, Err(ReadError::Future { asked, .. }) if asked == far),
-            "{listed:?}"
-        );
+        let got = s.store.get(&s.key("a"), at).await.map(|found| found.revision);
+        assert!(matches!(got, Err(ReadError::Future { asked, .. }) if asked == far), "{got:?}");
+        let listed = s.store.list(s.kind.all().into(), at, Limit::NONE).await.map(|found| found.revision);
+        assert!(matches!(listed, Err(ReadError::Future { asked, .. }) if asked == far), "{listed:?}");
     }
 }

@@ -5,38 +5,14 @@ use crate::{Filter, Prefix, Revision};
 
 pub(super) fn all() -> Vec<Behaviour> {
     vec![
-        Behaviour {
-            name: "a watch has every change after its revision",
-            run: |s| Box::pin(every_change(s)),
-        },
-        Behaviour {
-            name: "a delete carries the last object",
-            run: |s| Box::pin(last_object(s)),
-        },
-        Behaviour {
-            name: "a watch can wait for the future",
-            run: |s| Box::pin(future(s)),
-        },
-        Behaviour {
-            name: "a watch sees its prefix alone",
-            run: |s| Box::pin(prefixes(s)),
-        },
-        Behaviour {
-            name: "a field filter lets both sides of a change through",
-            run: |s| Box::pin(fields(s)),
-        },
-        Behaviour {
-            name: "a watch can be resumed anywhere",
-            run: |s| Box::pin(resumed(s)),
-        },
-        Behaviour {
-            name: "progress never runs ahead of the events",
-            run: |s| Box::pin(progress(s)),
-        },
-        Behaviour {
-            name: "batches keep the order",
-            run: |s| Box::pin(batches(s)),
-        },
+        Behaviour { name: "a watch has every change after its revision", run: |s| Box::pin(every_change(s)) },
+        Behaviour { name: "a delete carries the last object", run: |s| Box::pin(last_object(s)) },
+        Behaviour { name: "a watch can wait for the future", run: |s| Box::pin(future(s)) },
+        Behaviour { name: "a watch sees its prefix alone", run: |s| Box::pin(prefixes(s)) },
+        Behaviour { name: "a field filter lets both sides of a change through", run: |s| Box::pin(fields(s)) },
+        Behaviour { name: "a watch can be resumed anywhere", run: |s| Box::pin(resumed(s)) },
+        Behaviour { name: "progress never runs ahead of the events", run: |s| Box::pin(progress(s)) },
+        Behaviour { name: "batches keep the order", run: |s| Box::pin(batches(s)) },
     ]
 }
 
@@ -65,10 +41,7 @@ async fn last_object(s: Subject) {
     assert_eq!(event_text(&event), "-a=2");
     assert_eq!(event.revision, deleted.revision);
     let previous = event.previous.as_ref().expect("the last version");
-    assert_eq!(
-        (previous.revision, &previous.bytes),
-        (last.revision, &last.bytes)
-    );
+    assert_eq!((previous.revision, &previous.bytes), (last.revision, &last.bytes));
 }
 
 async fn future(s: Subject) {
@@ -80,20 +53,12 @@ async fn future(s: Subject) {
     }
     let event = next(&mut changes).await;
     let expected = later.into_iter().find(|revision| revision.0 > now.0 + 2);
-    assert_eq!(
-        Some(event.revision),
-        expected,
-        "not one before the revision that was asked for"
-    );
+    assert_eq!(Some(event.revision), expected, "not one before the revision that was asked for");
 }
 
 async fn prefixes(s: Subject) {
     let before = s.store.now().await.expect("a revision");
-    let watch = |prefix: Prefix| {
-        s.store
-            .watch(prefix, before, Filter::All)
-            .expect("a watch begins")
-    };
+    let watch = |prefix: Prefix| s.store.watch(prefix, before, Filter::All).expect("a watch begins");
     let mut namespace = watch(s.kind.namespace("a"));
     let mut name = watch(s.key("a/2").alone());
     for rest in ["a/1", "b/1", "a/2", "ab/2", "a/20"] {
@@ -101,11 +66,7 @@ async fn prefixes(s: Subject) {
     }
     s.delete("a/2").await;
     for (live, prefix, expected) in [
-        (
-            &mut namespace,
-            s.kind.namespace("a"),
-            &["+a/1=x", "+a/2=x", "+a/20=x", "-a/2=x"][..],
-        ),
+        (&mut namespace, s.kind.namespace("a"), &["+a/1=x", "+a/2=x", "+a/20=x", "-a/2=x"][..]),
         (&mut name, s.key("a/2").alone(), &["+a/2=x", "-a/2=x"]),
     ] {
         expect_events(live, expected).await;
@@ -116,13 +77,8 @@ async fn prefixes(s: Subject) {
 async fn fields(s: Subject) {
     let before = s.store.now().await.expect("a revision");
     let watch = |value: &str| {
-        let filter = Filter::Field {
-            name: "node".into(),
-            value: value.into(),
-        };
-        s.store
-            .watch(s.kind.all(), before, filter)
-            .expect("a watch begins")
+        let filter = Filter::Field { name: "node".into(), value: value.into() };
+        s.store.watch(s.kind.all(), before, filter).expect("a watch begins")
     };
     let (mut unbound, mut first, mut second) = (watch(""), watch("one"), watch("two"));
     s.create("a", "new").await;
@@ -133,16 +89,8 @@ async fn fields(s: Subject) {
     s.delete("a").await;
     for (live, value, expected) in [
         (&mut unbound, "", &["+a=new", "~a=node=one"][..]),
-        (
-            &mut first,
-            "one",
-            &["~a=node=one", "~a=node=one;x=1", "~a=node=two"],
-        ),
-        (
-            &mut second,
-            "two",
-            &["+b=node=two", "~a=node=two", "-a=node=two"],
-        ),
+        (&mut first, "one", &["~a=node=one", "~a=node=one;x=1", "~a=node=two"]),
+        (&mut second, "two", &["+b=node=two", "~a=node=two", "-a=node=two"]),
     ] {
         expect_events(live, expected).await;
         expect_events(&mut watch(value), expected).await;
@@ -179,22 +127,13 @@ async fn resumed(s: Subject) {
 async fn progress(s: Subject) {
     let before = s.store.now().await.expect("a revision");
     let other = s.kind.namespace("other");
-    let mut idle = s
-        .store
-        .watch(other, before, Filter::All)
-        .expect("a watch begins");
+    let mut idle = s.store.watch(other, before, Filter::All).expect("a watch begins");
     let mut busy = s.watch(before);
     let mut given = before;
     for round in 0..10 {
         let newest = s.put("a/1", &round.to_string()).await.revision;
-        s.store
-            .get(&s.key("a/1"), crate::At::Latest)
-            .await
-            .expect("a read works");
-        assert!(
-            busy.progress() >= given && busy.progress() < newest,
-            "nothing after {given} was given out"
-        );
+        s.store.get(&s.key("a/1"), crate::At::Latest).await.expect("a read works");
+        assert!(busy.progress() >= given && busy.progress() < newest, "nothing after {given} was given out");
         assert!(idle.progress() >= newest, "nothing concerns this one");
         given = next(&mut busy).await.revision;
         assert!(busy.progress() >= given);

@@ -96,21 +96,13 @@ impl MemoryDisk {
     /// The disk as it is found when the power comes back.
     pub fn after_power_loss(&self, unsynced: Unsynced) -> MemoryDisk {
         let state = self.0.lock();
-        let mut dice = StdRng::seed_from_u64(if let Unsynced::Torn(seed) = unsynced {
-            seed
-        } else {
-            0
-        });
+        let mut dice = StdRng::seed_from_u64(if let Unsynced::Torn(seed) = unsynced { seed } else { 0 });
         let mut survives = |_: ()| match unsynced {
             Unsynced::Lost => false,
             Unsynced::Kept => true,
             Unsynced::Torn(_) => dice.random(),
         };
-        let mut found = State {
-            made: state.made,
-            names: state.durable_names.clone(),
-            ..State::default()
-        };
+        let mut found = State { made: state.made, names: state.durable_names.clone(), ..State::default() };
         // A file system keeps the order of what happens to names.
         for change in state.unsynced_names.iter() {
             if !survives(()) {
@@ -137,14 +129,7 @@ impl MemoryDisk {
                     Write::Size(_) => {}
                 }
             }
-            found.files.insert(
-                *id,
-                Content {
-                    now: bytes.clone(),
-                    durable: bytes,
-                    unsynced: Vec::new(),
-                },
-            );
+            found.files.insert(*id, Content { now: bytes.clone(), durable: bytes, unsynced: Vec::new() });
         }
         found.durable_names = found.names.clone();
         MemoryDisk(Arc::new(Mutex::new(found)))
@@ -161,9 +146,7 @@ impl MemoryDisk {
 
     pub fn has_power(&self) -> bool {
         let state = self.0.lock();
-        state
-            .power_until
-            .is_none_or(|until| state.operations < until)
+        state.power_until.is_none_or(|until| state.operations < until)
     }
 
     pub fn fail_syncs(&self) {
@@ -190,31 +173,18 @@ impl MemoryDisk {
     pub fn replace(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.0.lock();
         let file = state.names[path];
-        state.files.insert(
-            file,
-            Content {
-                now: bytes.clone(),
-                durable: bytes,
-                unsynced: Vec::new(),
-            },
-        );
+        state.files.insert(file, Content { now: bytes.clone(), durable: bytes, unsynced: Vec::new() });
     }
 }
 
 impl State {
     fn used(&self) -> usize {
-        self.names
-            .values()
-            .map(|file| self.files[file].now.len())
-            .sum()
+        self.names.values().map(|file| self.files[file].now.len()).sum()
     }
 
     /// Counts an operation. The last one before the power goes still reaches the disk's cache.
     fn operate(&mut self) -> io::Result<()> {
-        if self
-            .power_until
-            .is_some_and(|until| self.operations >= until)
-        {
+        if self.power_until.is_some_and(|until| self.operations >= until) {
             return Err(io::Error::other("the power is gone"));
         }
         self.operations += 1;
@@ -239,13 +209,8 @@ impl FileLayer for MemoryDisk {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names = self
-            .paths()
-            .into_iter()
-            .filter(|path| path.parent() == Some(dir));
-        Ok(names
-            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-            .collect())
+        let names = self.paths().into_iter().filter(|path| path.parent() == Some(dir));
+        Ok(names.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -254,30 +219,16 @@ impl FileLayer for MemoryDisk {
         let id = state.made;
         state.name(NameChange::Set(path.to_owned(), id))?;
         state.files.insert(id, Content::default());
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            id,
-        }))
+        Ok(Box::new(MemoryFile { disk: self.clone(), id }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let id = self
-            .0
-            .lock()
-            .names
-            .get(path)
-            .copied()
-            .ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            id,
-        }))
+        let id = self.0.lock().names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(MemoryFile { disk: self.clone(), id }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0
-            .lock()
-            .name(NameChange::Rename(from.to_owned(), to.to_owned()))
+        self.0.lock().name(NameChange::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -314,11 +265,7 @@ impl MemoryFile {
             Write::Bytes(at, new) => at + new.len(),
             Write::Size(wanted) => *wanted,
         };
-        if wanted > size
-            && state
-                .capacity
-                .is_some_and(|capacity| state.used() + wanted - size > capacity)
-        {
+        if wanted > size && state.capacity.is_some_and(|capacity| state.used() + wanted - size > capacity) {
             return Err(io::Error::from_raw_os_error(28));
         }
         let content = state.files.get_mut(&self.id).unwrap();
@@ -348,11 +295,7 @@ impl File for MemoryFile {
 
     fn allocate(&mut self, size: u64) -> io::Result<()> {
         // Small steps make small images.
-        let size = if size.is_multiple_of(4 << 20) {
-            self.size()? + 8192
-        } else {
-            size
-        };
+        let size = if size.is_multiple_of(4 << 20) { self.size()? + 8192 } else { size };
         self.change(Write::Size((size as usize).max(self.size()? as usize)))
     }
 
@@ -388,43 +331,20 @@ pub fn kind() -> Kind {
 }
 
 pub fn put(rest: &str, value: &str) -> Change {
-    let op = Op::Put {
-        raw: Bytes::copy_from_slice(value.as_bytes()),
-        ttl: None,
-    };
-    Change {
-        key: kind().key(rest),
-        expect: Expect::Any,
-        op,
-    }
+    let op = Op::Put { raw: Bytes::copy_from_slice(value.as_bytes()), ttl: None };
+    Change { key: kind().key(rest), expect: Expect::Any, op }
 }
 
 pub fn delete(rest: &str) -> Change {
-    Change {
-        key: kind().key(rest),
-        expect: Expect::Any,
-        op: Op::Delete,
-    }
+    Change { key: kind().key(rest), expect: Expect::Any, op: Op::Delete }
 }
 
 /// `key=revision|value` of everything that is stored.
 pub fn content(store: &dyn Store) -> Vec<String> {
-    let listed = store
-        .mvcc()
-        .list_at(&kind().all().into(), At::Latest, Limit::NONE)
-        .unwrap();
-    listed
-        .value
-        .entries
-        .iter()
-        .map(|entry| shown(entry))
-        .collect()
+    let listed = store.mvcc().list_at(&kind().all().into(), At::Latest, Limit::NONE).unwrap();
+    listed.value.entries.iter().map(|entry| shown(entry)).collect()
 }
 
 pub fn shown(entry: &Entry) -> String {
-    format!(
-        "{}={}",
-        entry.key.rest,
-        std::str::from_utf8(&entry.bytes).unwrap()
-    )
+    format!("{}={}", entry.key.rest, std::str::from_utf8(&entry.bytes).unwrap())
 }

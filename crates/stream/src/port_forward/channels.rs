@@ -9,16 +9,11 @@ use tokio::sync::mpsc;
 /// The ports that a query names (`ports=80&ports=443,8080`); `None` if there is none, too many or a bad one.
 pub(super) fn ports(query: Option<&str>) -> Option<Vec<u16>> {
     let pairs = query.unwrap_or_default().split('&');
-    let values =
-        pairs.filter_map(|pair| pair.strip_prefix("ports=").or(pair.strip_prefix("port=")));
-    let ports: Result<Vec<u16>, _> = values
-        .flat_map(|value| value.split([',']).flat_map(|value| value.split("%2C")))
-        .map(str::parse)
-        .collect();
+    let values = pairs.filter_map(|pair| pair.strip_prefix("ports=").or(pair.strip_prefix("port=")));
+    let ports: Result<Vec<u16>, _> =
+        values.flat_map(|value| value.split([',']).flat_map(|value| value.split("%2C"))).map(str::parse).collect();
     // Two channels a port, and a channel is a byte below 255.
-    ports
-        .ok()
-        .filter(|ports| !ports.is_empty() && ports.len() <= 64 && !ports.contains(&0))
+    ports.ok().filter(|ports| !ports.is_empty() && ports.len() <= 64 && !ports.contains(&0))
 }
 
 /// The pairs of one WebSocket connection.
@@ -36,13 +31,7 @@ impl PortChannels {
     pub(super) fn new(channels: Channels, readers: HashMap<u8, ByteReader>, ports: &[u16]) -> Self {
         let (hold, served) = mpsc::channel(1);
         let rest: Vec<(u8, u16)> = (0u8..).step_by(2).zip(ports.iter().copied()).collect();
-        Self {
-            channels,
-            readers,
-            rest: rest.into_iter(),
-            hold: Some(hold),
-            served,
-        }
+        Self { channels, readers, rest: rest.into_iter(), hold: Some(hold), served }
     }
 
     /// All pairs, then the end once they are served or the caller is gone.
@@ -59,10 +48,7 @@ impl PortChannels {
                 port,
                 reader,
                 writer: self.channels.writer(channel),
-                error: PortForwardError {
-                    writer,
-                    _held: self.hold.clone(),
-                },
+                error: PortForwardError { writer, _held: self.hold.clone() },
             });
         }
         self.hold = None;

@@ -6,9 +6,7 @@
 mod channels;
 mod pairs;
 
-use crate::negotiate::{
-    Agreed, agree_spdy, agree_websocket, is_websocket, reject, upgraded, websocket,
-};
+use crate::negotiate::{Agreed, agree_spdy, agree_websocket, is_websocket, reject, upgraded, websocket};
 use crate::spdy::{Connection, Role};
 use crate::ws::{ChannelProtocol, Channels, Side, Tunnel};
 use crate::{Body, ByteReader, ByteWriter, Pending, Rejection, StreamError};
@@ -52,10 +50,7 @@ impl PortForwardSession {
     {
         let (connection, streams) = Connection::start(io, Role::Server);
         let closed = connection.closed();
-        Self {
-            closed,
-            form: Form::Pairs(Pairs::new(connection, streams, options)),
-        }
+        Self { closed, form: Form::Pairs(Pairs::new(connection, streams, options)) }
     }
 
     /// The next forwarded connection; `None` when the caller is gone or all is done. Serve each on a task of its own.
@@ -118,42 +113,22 @@ pub fn accept_port_forward<B>(
     options: PortForwardOptions,
 ) -> Result<(Response<Body>, Pending<PortForwardSession>), Rejection> {
     if !is_websocket(&request) {
-        let Agreed {
-            response, upgrade, ..
-        } = agree_spdy(request, &[PROTOCOL])?;
-        let pending = async move {
-            Ok(PortForwardSession::over_spdy(
-                upgraded(upgrade).await?,
-                options,
-            ))
-        };
+        let Agreed { response, upgrade, .. } = agree_spdy(request, &[PROTOCOL])?;
+        let pending = async move { Ok(PortForwardSession::over_spdy(upgraded(upgrade).await?, options)) };
         return Ok((response, Box::pin(pending)));
     }
     let ports = channels::ports(request.uri().query());
     let by_name = |name: &'static str| {
-        let protocol = ChannelProtocol::ALL
-            .into_iter()
-            .find(|known| known.name == name);
+        let protocol = ChannelProtocol::ALL.into_iter().find(|known| known.name == name);
         (name, Carriage::Channels(protocol.expect("one of ours")))
     };
-    let known = [
-        (TUNNEL, Carriage::Tunnel),
-        by_name("v4.channel.k8s.io"),
-        by_name("v4.base64.channel.k8s.io"),
-    ];
-    let Agreed {
-        response,
-        upgrade,
-        protocol,
-    } = agree_websocket(request, &known, None)?;
+    let known = [(TUNNEL, Carriage::Tunnel), by_name("v4.channel.k8s.io"), by_name("v4.base64.channel.k8s.io")];
+    let Agreed { response, upgrade, protocol } = agree_websocket(request, &known, None)?;
     let ports = match (protocol, ports) {
         (Carriage::Tunnel, _) => Vec::new(),
         (Carriage::Channels(_), Some(ports)) => ports,
         (Carriage::Channels(_), None) => {
-            return Err(reject(
-                StatusCode::BAD_REQUEST,
-                "query parameter \"port\" is required",
-            ));
+            return Err(reject(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
         }
     };
     let pending = async move {
@@ -165,10 +140,7 @@ pub fn accept_port_forward<B>(
         let (channels, readers) = Channels::start(socket, protocol, Side::Server, &readable);
         let closed = channels.closed.clone();
         let channels = PortChannels::new(channels, readers, &ports);
-        Ok(PortForwardSession {
-            closed,
-            form: Form::Channels(channels),
-        })
+        Ok(PortForwardSession { closed, form: Form::Channels(channels) })
     };
     Ok((response, Box::pin(pending)))
 }

@@ -26,17 +26,8 @@ struct Half {
 }
 
 impl Pairs {
-    pub(super) fn new(
-        connection: Connection,
-        streams: mpsc::Receiver<Stream>,
-        options: PortForwardOptions,
-    ) -> Self {
-        Self {
-            connection,
-            streams,
-            halves: HashMap::new(),
-            options,
-        }
+    pub(super) fn new(connection: Connection, streams: mpsc::Receiver<Stream>, options: PortForwardOptions) -> Self {
+        Self { connection, streams, halves: HashMap::new(), options }
     }
 
     pub(super) async fn next(&mut self) -> Option<PortForward> {
@@ -79,37 +70,15 @@ impl Pairs {
             }
             return None;
         };
-        let (data, error) = if kind == "data" {
-            (stream, half.stream)
-        } else {
-            (half.stream, stream)
-        };
-        if error.headers.get("streamtype") != Some("error")
-            || data.headers.get("streamtype") != Some("data")
-        {
+        let (data, error) = if kind == "data" { (stream, half.stream) } else { (half.stream, stream) };
+        if error.headers.get("streamtype") != Some("error") || data.headers.get("streamtype") != Some("data") {
             return None;
         }
-        let mut error = PortForwardError {
-            writer: error.writer,
-            _held: None,
-        };
-        match data
-            .headers
-            .get("port")
-            .and_then(|port| port.parse().ok())
-            .filter(|port| *port > 0)
-        {
-            Some(port) => Some(PortForward {
-                port,
-                reader: data.reader,
-                writer: data.writer,
-                error,
-            }),
+        let mut error = PortForwardError { writer: error.writer, _held: None };
+        match data.headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0) {
+            Some(port) => Some(PortForward { port, reader: data.reader, writer: data.writer, error }),
             None => {
-                let text = format!(
-                    "unable to parse {:?} as a port",
-                    data.headers.get("port").unwrap_or_default()
-                );
+                let text = format!("unable to parse {:?} as a port", data.headers.get("port").unwrap_or_default());
                 // The connection is gone if this fails, which the next `recv` tells.
                 let _ = error.writer.write_all(text.as_bytes()).await;
                 None

@@ -96,16 +96,8 @@ impl Connection {
     pub fn open(&self, headers: HeaderList) -> Result<Stream, StreamError> {
         let id = self.shared.next_id.fetch_add(2, Ordering::Relaxed);
         let stream = self.shared.add(id, headers.clone(), false);
-        let opened = self.shared.outbox.control(Frame::SynStream {
-            stream: id,
-            fin: false,
-            headers,
-        });
-        if opened {
-            Ok(stream)
-        } else {
-            Err(StreamError::Closed)
-        }
+        let opened = self.shared.outbox.control(Frame::SynStream { stream: id, fin: false, headers });
+        if opened { Ok(stream) } else { Err(StreamError::Closed) }
     }
 
     /// Cancelled when the peer is gone.
@@ -140,32 +132,18 @@ impl Shared {
 
     fn add(&self, id: u32, headers: HeaderList, peer_done: bool) -> Stream {
         let (feed, reader) = ChannelReader::new();
-        let slot = Slot {
-            feed: (!peer_done).then_some(feed),
-            local_open: true,
-        };
+        let slot = Slot { feed: (!peer_done).then_some(feed), local_open: true };
         self.feeds().insert(id, slot);
         let writer = self.outbox.writer(id);
-        Stream {
-            id,
-            headers,
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        }
+        Stream { id, headers, reader: Box::new(reader), writer: Box::new(writer) }
     }
 
     /// An answer to the peer. A peer that asks without ever reading the answers is cut off.
     fn answer(&self, frame: Frame) -> Result<(), StreamError> {
         if self.answers.fetch_add(1, Ordering::Relaxed) >= MOST_ANSWERS {
-            return Err(StreamError::Protocol(
-                "too many frames without reading the answers".into(),
-            ));
+            return Err(StreamError::Protocol("too many frames without reading the answers".into()));
         }
-        if self.outbox.control(frame) {
-            Ok(())
-        } else {
-            Err(StreamError::Closed)
-        }
+        if self.outbox.control(frame) { Ok(()) } else { Err(StreamError::Closed) }
     }
 
     fn peer_done(&self, id: u32) {
@@ -189,20 +167,12 @@ impl Shared {
     }
 }
 
-async fn read_all<T: AsyncRead>(
-    shared: Arc<Shared>,
-    role: Role,
-    mut io: ReadHalf<T>,
-    incoming: mpsc::Sender<Stream>,
-) {
+async fn read_all<T: AsyncRead>(shared: Arc<Shared>, role: Role, mut io: ReadHalf<T>, incoming: mpsc::Sender<Stream>) {
     let reading = async {
         let mut decoder = Decoder::default();
         let mut buffer = BytesMut::with_capacity(16 * 1024);
         loop {
-            while let Some(event) = decoder
-                .decode(&mut buffer)
-                .map_err(|e| StreamError::Protocol(e.to_string()))?
-            {
+            while let Some(event) = decoder.decode(&mut buffer).map_err(|e| StreamError::Protocol(e.to_string()))? {
                 handle(&shared, role, &incoming, event).await?;
             }
             if io.read_buf(&mut buffer).await? == 0 {
@@ -230,18 +200,10 @@ async fn read_all<T: AsyncRead>(
     shared.outbox.close();
 }
 
-async fn handle(
-    shared: &Shared,
-    role: Role,
-    incoming: &mpsc::Sender<Stream>,
-    event: Event,
-) -> Result<(), StreamError> {
+async fn handle(shared: &Shared, role: Role, incoming: &mpsc::Sender<Stream>, event: Event) -> Result<(), StreamError> {
     match event {
         Event::Data { stream, bytes, fin } => {
-            let feed = shared
-                .feeds()
-                .get(&stream)
-                .and_then(|slot| slot.feed.clone());
+            let feed = shared.feeds().get(&stream).and_then(|slot| slot.feed.clone());
             if let Some(feed) = feed.filter(|_| !bytes.is_empty()) {
                 tokio::select! {
                     // A reader that was dropped does not want the data.
@@ -254,47 +216,21 @@ async fn handle(
                 shared.peer_done(stream);
             }
         }
-        Event::Control(Frame::SynStream {
-            stream,
-            fin,
-            headers,
-        }) => {
+        Event::Control(Frame::SynStream { stream, fin, headers }) => {
             let from_client = stream % 2 == 1;
-            if stream == 0
-                || from_client == (role == Role::Client)
-                || shared.feeds().contains_key(&stream)
-            {
-                return Err(StreamError::Protocol(format!(
-                    "stream {stream} cannot be opened"
-                )));
+            if stream == 0 || from_client == (role == Role::Client) || shared.feeds().contains_key(&stream) {
+                return Err(StreamError::Protocol(format!("stream {stream} cannot be opened")));
             }
             if shared.feeds().len() >= MOST_STREAMS || incoming.is_closed() {
-                return shared.answer(Frame::RstStream {
-                    stream,
-                    status: REFUSED_STREAM,
-                });
+                return shared.answer(Frame::RstStream { stream, status: REFUSED_STREAM });
             }
             let accepted = shared.add(stream, headers, fin);
-            shared.answer(Frame::SynReply {
-                stream,
-                fin: false,
-                headers: HeaderList::default(),
-            })?;
+            shared.answer(Frame::SynReply { stream, fin: false, headers: HeaderList::default() })?;
             if incoming.try_send(accepted).is_err() {
-                shared.answer(Frame::RstStream {
-                    stream,
-                    status: INVALID_STREAM,
-                })?;
+                shared.answer(Frame::RstStream { stream, status: INVALID_STREAM })?;
             }
         }
-        Event::Control(
-            Frame::SynReply {
-                stream, fin: true, ..
-            }
-            | Frame::Headers {
-                stream, fin: true, ..
-            },
-        ) => {
+        Event::Control(Frame::SynReply { stream, fin: true, .. } | Frame::Headers { stream, fin: true, .. }) => {
             shared.peer_done(stream);
         }
         Event::Control(Frame::RstStream { stream, .. }) => {
@@ -315,11 +251,7 @@ async fn handle(
     Ok(())
 }
 
-async fn write_all<T: AsyncWrite>(
-    shared: Arc<Shared>,
-    mut io: WriteHalf<T>,
-    mut pieces: mpsc::UnboundedReceiver<Piece<Frame>>,
-) {
+async fn write_all<T: AsyncWrite>(shared: Arc<Shared>, mut io: WriteHalf<T>, mut pieces: mpsc::UnboundedReceiver<Piece<Frame>>) {
     let mut headers = HeaderWriter::default();
     let mut out = Vec::with_capacity(4096);
     let mut closing = false;
@@ -331,12 +263,7 @@ async fn write_all<T: AsyncWrite>(
         let mut done = Vec::new();
         while let Some(piece) = next.take() {
             match piece {
-                Piece::Data {
-                    channel,
-                    bytes,
-                    fin,
-                    _permit,
-                } => {
+                Piece::Data { channel, bytes, fin, _permit } => {
                     encode_data(channel, &bytes, fin, &mut out);
                     if fin {
                         done.push(channel);

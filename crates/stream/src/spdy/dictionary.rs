@@ -24,11 +24,7 @@ pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut bytes = Vec::with_capacity(1423);
     for word in WORDS.split(' ') {
         let word = word.replace('_', " ");
-        bytes.extend_from_slice(
-            &u32::try_from(word.len())
-                .expect("short words")
-                .to_be_bytes(),
-        );
+        bytes.extend_from_slice(&u32::try_from(word.len()).expect("short words").to_be_bytes());
         bytes.extend_from_slice(word.as_bytes());
     }
     bytes.extend_from_slice(TAIL.as_bytes());

@@ -108,11 +108,7 @@ impl Decoder {
             let size = data.rest.min(buffer.len()).min(LARGEST_CHUNK);
             data.rest -= size;
             let done = data.rest == 0;
-            let event = Event::Data {
-                stream: data.stream,
-                bytes: buffer.split_to(size).freeze(),
-                fin: data.fin && done,
-            };
+            let event = Event::Data { stream: data.stream, bytes: buffer.split_to(size).freeze(), fin: data.fin && done };
             if done {
                 self.data = None;
             }
@@ -121,26 +117,15 @@ impl Decoder {
         let Some(head) = buffer.first_chunk::<HEADER>() else {
             return Ok(None);
         };
-        let (first, flags) = (
-            u32::from_be_bytes([head[0], head[1], head[2], head[3]]),
-            head[4],
-        );
+        let (first, flags) = (u32::from_be_bytes([head[0], head[1], head[2], head[3]]), head[4]);
         let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
         if first & !STREAM_MASK == 0 {
             buffer.advance(HEADER);
             let (stream, fin) = (first, flags & FLAG_FIN != 0);
             if length == 0 {
-                return Ok(Some(Event::Data {
-                    stream,
-                    bytes: Bytes::new(),
-                    fin,
-                }));
+                return Ok(Some(Event::Data { stream, bytes: Bytes::new(), fin }));
             }
-            self.data = Some(OpenData {
-                stream,
-                fin,
-                rest: length,
-            });
+            self.data = Some(OpenData { stream, fin, rest: length });
             return self.decode(buffer);
         }
         let (version, kind) = ((first >> 16 & 0x7fff) as u16, (first & 0xffff) as u16);
@@ -155,54 +140,32 @@ impl Decoder {
         }
         let mut frame = buffer.split_to(HEADER + length).freeze();
         frame.advance(HEADER);
-        self.control(kind, flags, frame)
-            .map(|frame| Some(Event::Control(frame)))
+        self.control(kind, flags, frame).map(|frame| Some(Event::Control(frame)))
     }
 
     fn control(&mut self, kind: u16, flags: u8, mut payload: Bytes) -> Result<Frame, FrameError> {
         let fin = flags & FLAG_FIN != 0;
-        let number =
-            |payload: &mut Bytes| payload.try_get_u32().map_err(|_| FrameError::Short(kind));
+        let number = |payload: &mut Bytes| payload.try_get_u32().map_err(|_| FrameError::Short(kind));
         Ok(match kind {
             1 => {
                 let stream = number(&mut payload)? & STREAM_MASK;
                 let _associated = number(&mut payload)?;
-                let _priority_and_slot =
-                    payload.try_get_u16().map_err(|_| FrameError::Short(kind))?;
-                Frame::SynStream {
-                    stream,
-                    fin,
-                    headers: self.headers.read(&payload)?,
-                }
+                let _priority_and_slot = payload.try_get_u16().map_err(|_| FrameError::Short(kind))?;
+                Frame::SynStream { stream, fin, headers: self.headers.read(&payload)? }
             }
             2 => {
                 let stream = number(&mut payload)? & STREAM_MASK;
-                Frame::SynReply {
-                    stream,
-                    fin,
-                    headers: self.headers.read(&payload)?,
-                }
+                Frame::SynReply { stream, fin, headers: self.headers.read(&payload)? }
             }
             3 => {
                 let stream = number(&mut payload)? & STREAM_MASK;
-                Frame::RstStream {
-                    stream,
-                    status: number(&mut payload)?,
-                }
+                Frame::RstStream { stream, status: number(&mut payload)? }
             }
-            6 => Frame::Ping {
-                id: number(&mut payload)?,
-            },
-            7 => Frame::GoAway {
-                last_stream: number(&mut payload)? & STREAM_MASK,
-            },
+            6 => Frame::Ping { id: number(&mut payload)? },
+            7 => Frame::GoAway { last_stream: number(&mut payload)? & STREAM_MASK },
             8 => {
                 let stream = number(&mut payload)? & STREAM_MASK;
-                Frame::Headers {
-                    stream,
-                    fin,
-                    headers: self.headers.read(&payload)?,
-                }
+                Frame::Headers { stream, fin, headers: self.headers.read(&payload)? }
             }
             kind => Frame::Ignored { kind },
         })
@@ -214,22 +177,14 @@ pub fn encode_frame(frame: &Frame, headers: &mut HeaderWriter, out: &mut Vec<u8>
     let mut payload = Vec::new();
     let put = |payload: &mut Vec<u8>, number: u32| payload.extend_from_slice(&number.to_be_bytes());
     let (kind, fin): (u16, bool) = match frame {
-        Frame::SynStream {
-            stream,
-            fin,
-            headers: list,
-        } => {
+        Frame::SynStream { stream, fin, headers: list } => {
             put(&mut payload, *stream);
             put(&mut payload, 0);
             payload.extend_from_slice(&[0, 0]);
             payload.extend_from_slice(&headers.write(list));
             (1, *fin)
         }
-        Frame::SynReply {
-            stream,
-            fin,
-            headers: list,
-        } => {
+        Frame::SynReply { stream, fin, headers: list } => {
             put(&mut payload, *stream);
             payload.extend_from_slice(&headers.write(list));
             (2, *fin)
@@ -248,11 +203,7 @@ pub fn encode_frame(frame: &Frame, headers: &mut HeaderWriter, out: &mut Vec<u8>
             put(&mut payload, 0);
             (7, false)
         }
-        Frame::Headers {
-            stream,
-            fin,
-            headers: list,
-        } => {
+        Frame::Headers { stream, fin, headers: list } => {
             put(&mut payload, *stream);
             payload.extend_from_slice(&headers.write(list));
             (8, *fin)
@@ -273,10 +224,7 @@ pub fn encode_data(stream: u32, bytes: &[u8], fin: bool, out: &mut Vec<u8>) {
 }
 
 fn put_flags_and_length(out: &mut Vec<u8>, fin: bool, length: usize) {
-    let length = u32::try_from(length)
-        .ok()
-        .filter(|length| *length < 1 << 24)
-        .expect("frames of ours are short");
+    let length = u32::try_from(length).ok().filter(|length| *length < 1 << 24).expect("frames of ours are short");
     out.push(u8::from(fin) * FLAG_FIN);
     out.extend_from_slice(&length.to_be_bytes()[1..]);
 }

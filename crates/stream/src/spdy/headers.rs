@@ -15,20 +15,12 @@ pub struct HeaderList(pub Vec<(String, String)>);
 impl HeaderList {
     /// From pairs; names are put in lower case.
     pub fn new(pairs: &[(&str, &str)]) -> Self {
-        Self(
-            pairs
-                .iter()
-                .map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()))
-                .collect(),
-        )
+        Self(pairs.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect())
     }
 
     /// The first value of a header, by its name in lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -39,9 +31,7 @@ pub struct HeaderReader {
 
 impl Default for HeaderReader {
     fn default() -> Self {
-        Self {
-            inflate: Decompress::new(true),
-        }
+        Self { inflate: Decompress::new(true) }
     }
 }
 
@@ -62,21 +52,15 @@ impl HeaderReader {
                 plain.reserve(plain.len());
             }
             let (before_in, before_out) = (self.inflate.total_in(), plain.len());
-            let status = match self
-                .inflate
-                .decompress_vec(rest, &mut plain, FlushDecompress::Sync)
-            {
+            let status = match self.inflate.decompress_vec(rest, &mut plain, FlushDecompress::Sync) {
                 Ok(status) => status,
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.inflate
-                        .set_dictionary(&DICTIONARY)
-                        .map_err(|_| HeaderError::Corrupt)?;
+                    self.inflate.set_dictionary(&DICTIONARY).map_err(|_| HeaderError::Corrupt)?;
                     Status::Ok
                 }
                 Err(_) => return Err(HeaderError::Corrupt),
             };
-            let consumed = usize::try_from(self.inflate.total_in() - before_in)
-                .map_err(|_| HeaderError::Corrupt)?;
+            let consumed = usize::try_from(self.inflate.total_in() - before_in).map_err(|_| HeaderError::Corrupt)?;
             rest = &rest[consumed..];
             let full = plain.len() == plain.capacity();
             let stalled = consumed == 0 && plain.len() == before_out;
@@ -98,9 +82,7 @@ pub struct HeaderWriter {
 impl Default for HeaderWriter {
     fn default() -> Self {
         let mut deflate = Compress::new(Compression::default(), true);
-        deflate
-            .set_dictionary(&DICTIONARY)
-            .expect("a fresh zlib stream takes a dictionary");
+        deflate.set_dictionary(&DICTIONARY).expect("a fresh zlib stream takes a dictionary");
         Self { deflate }
     }
 }
@@ -120,12 +102,9 @@ impl HeaderWriter {
         let mut rest = plain.as_slice();
         loop {
             let before = self.deflate.total_in();
-            let done = self
-                .deflate
-                .compress_vec(rest, &mut block, FlushCompress::Sync);
+            let done = self.deflate.compress_vec(rest, &mut block, FlushCompress::Sync);
             done.expect("compressing into memory does not fail");
-            let consumed =
-                usize::try_from(self.deflate.total_in() - before).expect("no more than the input");
+            let consumed = usize::try_from(self.deflate.total_in() - before).expect("no more than the input");
             rest = &rest[consumed..];
             // A flush is complete when the input is used up and room was left.
             if rest.is_empty() && block.len() < block.capacity() {
@@ -137,11 +116,7 @@ impl HeaderWriter {
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
-    out.extend_from_slice(
-        &u32::try_from(length)
-            .expect("headers of our own are short")
-            .to_be_bytes(),
-    );
+    out.extend_from_slice(&u32::try_from(length).expect("headers of our own are short").to_be_bytes());
 }
 
 fn parse(plain: &[u8]) -> Result<HeaderList, HeaderError> {
@@ -211,13 +186,7 @@ mod tests {
         let mut writer = HeaderWriter::default();
         let block = writer.write(&HeaderList(vec![("a".into(), "0".repeat(10_000_000))]));
         assert!(block.len() < 20_000);
-        assert_eq!(
-            HeaderReader::default().read(&block),
-            Err(HeaderError::TooLarge)
-        );
-        assert_eq!(
-            HeaderReader::default().read(b"garbage").unwrap_err(),
-            HeaderError::Corrupt
-        );
+        assert_eq!(HeaderReader::default().read(&block), Err(HeaderError::TooLarge));
+        assert_eq!(HeaderReader::default().read(b"garbage").unwrap_err(), HeaderError::Corrupt);
     }
 }

@@ -40,45 +40,15 @@ pub(crate) struct ChannelProtocol {
 impl ChannelProtocol {
     /// What we speak, best first.
     pub(crate) const ALL: [Self; 5] = [
-        Self {
-            name: "v5.channel.k8s.io",
-            base64: false,
-            status_object: true,
-            half_close: true,
-        },
-        Self {
-            name: "v4.channel.k8s.io",
-            base64: false,
-            status_object: true,
-            half_close: false,
-        },
-        Self {
-            name: "v4.base64.channel.k8s.io",
-            base64: true,
-            status_object: true,
-            half_close: false,
-        },
-        Self {
-            name: "channel.k8s.io",
-            base64: false,
-            status_object: false,
-            half_close: false,
-        },
-        Self {
-            name: "base64.channel.k8s.io",
-            base64: true,
-            status_object: false,
-            half_close: false,
-        },
+        Self { name: "v5.channel.k8s.io", base64: false, status_object: true, half_close: true },
+        Self { name: "v4.channel.k8s.io", base64: false, status_object: true, half_close: false },
+        Self { name: "v4.base64.channel.k8s.io", base64: true, status_object: true, half_close: false },
+        Self { name: "channel.k8s.io", base64: false, status_object: false, half_close: false },
+        Self { name: "base64.channel.k8s.io", base64: true, status_object: false, half_close: false },
     ];
 
     /// For a caller that names no protocol.
-    pub(crate) const UNNAMED: Self = Self {
-        name: "",
-        base64: false,
-        status_object: false,
-        half_close: false,
-    };
+    pub(crate) const UNNAMED: Self = Self { name: "", base64: false, status_object: false, half_close: false };
 
     fn encode(&self, channel: u8, bytes: &[u8]) -> Message {
         if self.base64 {
@@ -106,10 +76,7 @@ impl ChannelProtocol {
             return Ok(Some((channel, bytes)));
         }
         let malformed = || StreamError::Protocol("malformed base64 message".into());
-        let channel = channel
-            .checked_sub(b'0')
-            .filter(|digit| *digit < 10)
-            .ok_or_else(malformed)?;
+        let channel = channel.checked_sub(b'0').filter(|digit| *digit < 10).ok_or_else(malformed)?;
         let bytes = STANDARD.decode(&bytes).map_err(|_| malformed())?;
         Ok(Some((channel, bytes.into())))
     }
@@ -153,22 +120,9 @@ impl Channels {
         }
         let written = CancellationToken::new();
         tokio::spawn(write_all(sink, protocol, side, pieces, written.clone()));
-        let reading = Reading {
-            protocol,
-            feeds,
-            closed: closed.clone(),
-            written,
-            finished: finished.clone(),
-        };
+        let reading = Reading { protocol, feeds, closed: closed.clone(), written, finished: finished.clone() };
         tokio::spawn(reading.run(messages, outbox.clone()));
-        (
-            Self {
-                outbox,
-                closed,
-                finished,
-            },
-            readers,
-        )
+        (Self { outbox, closed, finished }, readers)
     }
 
     /// A writer of one channel.
@@ -179,11 +133,7 @@ impl Channels {
     /// Sends one message that must not be split, or an empty one.
     pub(crate) fn send(&self, channel: u8, bytes: impl Into<Bytes>) -> Result<(), StreamError> {
         let sent = self.outbox.data(u32::from(channel), bytes.into(), false);
-        if sent {
-            Ok(())
-        } else {
-            Err(StreamError::Closed)
-        }
+        if sent { Ok(()) } else { Err(StreamError::Closed) }
     }
 
     /// Sends a close frame after everything written, and waits until the peer answered it or a few seconds passed.
@@ -231,10 +181,7 @@ impl Reading {
         self.finished.cancel();
     }
 
-    async fn read_all<T>(
-        &mut self,
-        messages: &mut SplitStream<WebSocketStream<T>>,
-    ) -> Result<(), StreamError>
+    async fn read_all<T>(&mut self, messages: &mut SplitStream<WebSocketStream<T>>) -> Result<(), StreamError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -277,18 +224,12 @@ async fn write_all<T>(
     let writing = async {
         while let Some(piece) = pieces.recv().await {
             match piece {
-                Piece::Data {
-                    channel,
-                    bytes,
-                    fin,
-                    _permit,
-                } => {
+                Piece::Data { channel, bytes, fin, _permit } => {
                     let channel = u8::try_from(channel).expect("channels of a WebSocket are bytes");
                     if !fin {
                         sink.feed(protocol.encode(channel, &bytes)).await?;
                     } else if side == Side::Client && protocol.half_close {
-                        sink.feed(protocol.encode(CLOSE_CHANNEL, &[channel]))
-                            .await?;
+                        sink.feed(protocol.encode(CLOSE_CHANNEL, &[channel])).await?;
                     }
                 }
                 Piece::Control(()) => {}
@@ -298,10 +239,7 @@ async fn write_all<T>(
                 sink.flush().await?;
             }
         }
-        let goodbye = CloseFrame {
-            code: CloseCode::Normal,
-            reason: "".into(),
-        };
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         sink.send(Message::Close(Some(goodbye))).await?;
         Ok::<(), tokio_tungstenite::tungstenite::Error>(())
     };

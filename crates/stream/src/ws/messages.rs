@@ -47,17 +47,11 @@ pub type Sending<W> = (Response<Body>, W);
 ///
 /// # Errors
 /// The answer for a request that cannot be upgraded or names only unknown protocols.
-pub fn send_bytes<B, S>(
-    request: Request<B>,
-    source: S,
-) -> Result<Sending<impl Future<Output = ()> + Send>, Rejection>
+pub fn send_bytes<B, S>(request: Request<B>, source: S) -> Result<Sending<impl Future<Output = ()> + Send>, Rejection>
 where
     S: Stream<Item = Bytes> + Send + Unpin + 'static,
 {
-    let known = [
-        ("binary.k8s.io", Framing::Binary),
-        ("base64.binary.k8s.io", Framing::Base64),
-    ];
+    let known = [("binary.k8s.io", Framing::Binary), ("base64.binary.k8s.io", Framing::Base64)];
     let agreed = negotiate::agree_websocket(request, &known, Some(Framing::Binary))?;
     let work = run(agreed.upgrade, agreed.protocol, true, source);
     Ok((agreed.response, work))
@@ -67,11 +61,7 @@ where
 ///
 /// # Errors
 /// The answer for a request that cannot be upgraded.
-pub fn send_items<B, S>(
-    request: Request<B>,
-    framing: Framing,
-    source: S,
-) -> Result<Sending<impl Future<Output = ()> + Send>, Rejection>
+pub fn send_items<B, S>(request: Request<B>, framing: Framing, source: S) -> Result<Sending<impl Future<Output = ()> + Send>, Rejection>
 where
     S: Stream<Item = Bytes> + Send + Unpin + 'static,
 {
@@ -96,10 +86,7 @@ where
         while let Some(bytes) = source.next().await {
             sink.send(framing.message(bytes)).await?;
         }
-        let goodbye = CloseFrame {
-            code: CloseCode::Normal,
-            reason: "".into(),
-        };
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         sink.send(Message::Close(Some(goodbye))).await?;
         Ok::<(), Error>(())
     };

@@ -15,7 +15,5 @@ const LARGEST_MESSAGE: usize = 1024 * 1024;
 
 /// Limits of every WebSocket connection.
 pub(crate) fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(LARGEST_MESSAGE))
-        .max_frame_size(Some(LARGEST_MESSAGE))
+    WebSocketConfig::default().max_message_size(Some(LARGEST_MESSAGE)).max_frame_size(Some(LARGEST_MESSAGE))
 }

@@ -18,27 +18,17 @@ pub struct Tunnel<T> {
 impl<T> Tunnel<T> {
     /// Over an open WebSocket.
     pub fn new(socket: WebSocketStream<T>) -> Self {
-        Self {
-            socket,
-            current: Bytes::new(),
-        }
+        Self { socket, current: Bytes::new() }
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.current.is_empty() {
             match ready!(Pin::new(&mut self.socket).poll_next(context)) {
                 Some(Ok(Message::Binary(bytes))) => self.current = bytes,
                 Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "text message in a tunnel",
-                    )));
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "text message in a tunnel")));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(Error::ConnectionClosed)) | None => return Poll::Ready(Ok(())),
@@ -52,23 +42,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(to_io)?;
         let message = Message::Binary(Bytes::copy_from_slice(buffer));
-        Pin::new(&mut self.socket)
-            .start_send(message)
-            .map_err(to_io)?;
+        Pin::new(&mut self.socket).start_send(message).map_err(to_io)?;
         Poll::Ready(Ok(buffer.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket)
-            .poll_flush(context)
-            .map_err(to_io)
+        Pin::new(&mut self.socket).poll_flush(context).map_err(to_io)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

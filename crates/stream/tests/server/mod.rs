@@ -19,8 +19,7 @@ pub async fn start() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let service = service_fn(|request| async { Ok::<_, hyper::Error>(serve(request)) });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service);
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
             tokio::spawn(connection.with_upgrades());
         }
     });
@@ -37,8 +36,7 @@ pub async fn start_proxy(target: SocketAddr) -> SocketAddr {
                 let backend = TcpStream::connect(target).await.unwrap();
                 proxy_upgrade(request, backend).await
             });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service);
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
             tokio::spawn(connection.with_upgrades());
         }
     });
@@ -52,10 +50,7 @@ fn serve(request: Request<Incoming>) -> Response<Body> {
         let options = match RemoteCommandOptions::from_query(request.uri().query()) {
             Ok(options) => options,
             Err(text) => {
-                return Response::builder()
-                    .status(400)
-                    .body(full_body(text))
-                    .unwrap();
+                return Response::builder().status(400).body(full_body(text)).unwrap();
             }
         };
         let tty = options.tty;
@@ -67,9 +62,7 @@ fn serve(request: Request<Incoming>) -> Response<Body> {
         return response;
     }
     if path.ends_with("/portforward") {
-        let options = PortForwardOptions {
-            creation_timeout: Duration::from_secs(5),
-        };
+        let options = PortForwardOptions { creation_timeout: Duration::from_secs(5) };
         let (response, pending) = match accept_port_forward(request, options) {
             Ok(accepted) => accepted,
             Err(rejection) => return rejection,
@@ -92,22 +85,14 @@ fn serve(request: Request<Incoming>) -> Response<Body> {
             r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x","namespace":"default"},"spec":{"containers":[{"name":"c","stdin":true,"tty":false}]},"status":{"phase":"Running"}}"#
         }
         _ => {
-            return Response::builder()
-                .status(404)
-                .body(full_body("no such page"))
-                .unwrap();
+            return Response::builder().status(404).body(full_body("no such page")).unwrap();
         }
     };
-    Response::builder()
-        .header("content-type", "application/json")
-        .body(full_body(json))
-        .unwrap()
+    Response::builder().header("content-type", "application/json").body(full_body(json)).unwrap()
 }
 
 fn commands(query: &str) -> Vec<String> {
-    let pairs = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix("command="));
+    let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("command="));
     pairs.map(|text| text.replace('+', " ")).collect()
 }
 
@@ -117,32 +102,14 @@ async fn run(mut command: RemoteCommand, words: &[String], tty: bool) {
     let status = match words[..] {
         ["fail", code] => ExitStatus::from_code(code.parse().unwrap()),
         ["both"] => {
-            command
-                .stdout
-                .as_mut()
-                .unwrap()
-                .write_all(b"to stdout\n")
-                .await
-                .unwrap();
-            command
-                .stderr
-                .as_mut()
-                .unwrap()
-                .write_all(b"to stderr\n")
-                .await
-                .unwrap();
+            command.stdout.as_mut().unwrap().write_all(b"to stdout\n").await.unwrap();
+            command.stderr.as_mut().unwrap().write_all(b"to stderr\n").await.unwrap();
             ExitStatus::Success
         }
         ["big", count] => {
             let piece = vec![b'x'; 100_000];
             for _ in 0..count.parse().unwrap() {
-                command
-                    .stdout
-                    .as_mut()
-                    .unwrap()
-                    .write_all(&piece)
-                    .await
-                    .unwrap();
+                command.stdout.as_mut().unwrap().write_all(&piece).await.unwrap();
             }
             ExitStatus::Success
         }
@@ -150,21 +117,13 @@ async fn run(mut command: RemoteCommand, words: &[String], tty: bool) {
             assert!(tty);
             let size = command.resize.recv().await.unwrap();
             let text = format!("{}x{}", size.width, size.height);
-            command
-                .stdout
-                .as_mut()
-                .unwrap()
-                .write_all(text.as_bytes())
-                .await
-                .unwrap();
+            command.stdout.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
             ExitStatus::Success
         }
         ["vanish"] => return,
         _ => {
             let mut stdin = command.stdin.take().unwrap();
-            tokio::io::copy(&mut stdin, command.stdout.as_mut().unwrap())
-                .await
-                .unwrap();
+            tokio::io::copy(&mut stdin, command.stdout.as_mut().unwrap()).await.unwrap();
             ExitStatus::Success
         }
     };
@@ -175,11 +134,7 @@ async fn run(mut command: RemoteCommand, words: &[String], tty: bool) {
 /// Answers in capitals until the caller ends; port 99 fails.
 async fn shout(mut forward: PortForward) {
     if forward.port == 99 {
-        forward
-            .error
-            .fail("nobody listens on port 99")
-            .await
-            .unwrap();
+        forward.error.fail("nobody listens on port 99").await.unwrap();
         return;
     }
     let mut buffer = vec![0; 64 * 1024];

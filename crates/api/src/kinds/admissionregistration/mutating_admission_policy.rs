@@ -37,7 +37,11 @@ fn validate(policy: &Object, causes: &mut Causes) {
             }
         };
         if mutation.has(other) {
-            causes.bad(&at.field(other), mutation[other].clone(), &format!("must not be specified when patchType is {}", mutation.text("patchType")));
+            causes.bad(
+                &at.field(other),
+                mutation[other].clone(),
+                &format!("must not be specified when patchType is {}", mutation.text("patchType")),
+            );
         }
         match mutation.object(field) {
             Some(patch) => drop(causes.need_text(patch, "expression", &at.field(field))),

@@ -100,7 +100,9 @@ fn validate(definition: &Object, causes: &mut Causes) {
     if protected && definition.annotation(APPROVED).unwrap_or("").is_empty() {
         causes.required(
             &format!("metadata.annotations[{APPROVED}]"),
-            &format!("protected groups must have approval annotation {APPROVED:?}, see https://github.com/kubernetes/enhancements/pull/1111"),
+            &format!(
+                "protected groups must have approval annotation {APPROVED:?}, see https://github.com/kubernetes/enhancements/pull/1111"
+            ),
         );
     }
 }
@@ -157,7 +159,8 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
         for (index, column) in version.maps("additionalPrinterColumns").enumerate() {
             let at = columns.index(index);
             causes.need_text(column, "name", &at);
-            if causes.need_text(column, "type", &at) && !matches!(column.text("type"), "boolean" | "date" | "integer" | "number" | "string") {
+            if causes.need_text(column, "type", &at) && !matches!(column.text("type"), "boolean" | "date" | "integer" | "number" | "string")
+            {
                 causes.bad(&at.field("type"), column.text("type"), "must be one of boolean,date,integer,number,string");
             }
             let path = column.text("jsonPath");
@@ -199,8 +202,14 @@ fn validate_scale(version: &Map<String, Value>, path: &Path, causes: &mut Causes
 /// Blames all versions, printed as the real server's own structs are: in the order of their fields.
 fn blame_versions(spec: &Map<String, Value>, shared: bool, detail: &str, causes: &mut Causes) {
     let fields = [
-        ("Name", "name"), ("Served", "served"), ("Storage", "storage"), ("Deprecated", "deprecated"), ("DeprecationWarning", "deprecationWarning"),
-        ("Schema", "schema"), ("Subresources", "subresources"), ("AdditionalPrinterColumns", "additionalPrinterColumns"),
+        ("Name", "name"),
+        ("Served", "served"),
+        ("Storage", "storage"),
+        ("Deprecated", "deprecated"),
+        ("DeprecationWarning", "deprecationWarning"),
+        ("Schema", "schema"),
+        ("Subresources", "subresources"),
+        ("AdditionalPrinterColumns", "additionalPrinterColumns"),
         ("SelectableFields", "selectableFields"),
     ];
     let one = |version: &Map<String, Value>| {
@@ -289,7 +298,9 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let stored = status.field("storedVersions");
     let known = |name: &str| spec.maps("versions").any(|version| version.text("name") == name);
     for (index, version) in new.map("status").texts("storedVersions").enumerate().filter(|(_, version)| !known(version)) {
-        let text = format!("missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {version} and removes {version} from status.storedVersions");
+        let text = format!(
+            "missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {version} and removes {version} from status.storedVersions"
+        );
         causes.bad(&stored.index(index), version, &text);
     }
 }

@@ -46,7 +46,10 @@ fn validate_top(schema: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         }
         let inner = at.field("properties");
         for (name, _) in metadata.map("properties").iter().filter(|(name, _)| !matches!(name.as_str(), "name" | "generateName")) {
-            causes.refused(&inner, &format!("must not specify anything other than name and generateName, but metadata is implicitly specified: {name}"));
+            causes.refused(
+                &inner,
+                &format!("must not specify anything other than name and generateName, but metadata is implicitly specified: {name}"),
+            );
         }
     }
 }
@@ -64,7 +67,9 @@ fn validate(schema: &Map<String, Value>, path: &Path, place: Place, causes: &mut
         causes.basic.refused(&path.field(field), &format!("{field} is not supported"));
     }
     if schema.flag("uniqueItems") {
-        causes.basic.refused(&path.field("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+        causes
+            .basic
+            .refused(&path.field("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
     }
     let properties = path.field("properties");
     let closed = schema.some("additionalProperties").and_then(Value::as_bool) == Some(false);
@@ -130,7 +135,10 @@ fn validate_extensions(schema: &Map<String, Value>, path: &Path, causes: &mut Bo
         causes.structural.bad(&path.field("type"), kind, "must be object if x-kubernetes-embedded-resource is true");
     }
     if embedded && schema.map("properties").is_empty() && !schema.flag("x-kubernetes-preserve-unknown-fields") {
-        causes.structural.needed(&path.field("properties"), "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields");
+        causes.structural.needed(
+            &path.field("properties"),
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
+        );
     }
     let (list_type, at) = (schema.text("x-kubernetes-list-type"), path.field("x-kubernetes-list-type"));
     if schema.has("x-kubernetes-list-type") {
@@ -187,8 +195,32 @@ fn validate_junctor(part: &Map<String, Value>, outer: &Map<String, Value>, path:
 /// Formats of strings that nobody checks.
 pub fn unknown_formats(schema: &Map<String, Value>, out: &mut Vec<String>) {
     const KNOWN: [&str; 26] = [
-        "bsonobjectid", "byte", "cidr", "creditcard", "date", "datetime", "duration", "email", "hexcolor", "hostname", "ipv4", "ipv6", "isbn",
-        "isbn10", "isbn13", "k8slongname", "k8sshortname", "mac", "password", "rgbcolor", "ssn", "uri", "uuid", "uuid3", "uuid4", "uuid5",
+        "bsonobjectid",
+        "byte",
+        "cidr",
+        "creditcard",
+        "date",
+        "datetime",
+        "duration",
+        "email",
+        "hexcolor",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "k8slongname",
+        "k8sshortname",
+        "mac",
+        "password",
+        "rgbcolor",
+        "ssn",
+        "uri",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
     ];
     let format = schema.text("format");
     if schema.text("type") == "string" && !format.is_empty() && !KNOWN.contains(&format.replace('-', "").as_str()) {

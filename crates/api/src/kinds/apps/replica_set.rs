@@ -22,7 +22,10 @@ pub const fn kind() -> Kind {
         prepare_status_update: keep_spec_and_labels,
         validate,
         validate_update,
-        selectable: &[Selectable { field: "status.replicas", value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into() }],
+        selectable: &[Selectable {
+            field: "status.replicas",
+            value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into(),
+        }],
         columns: Some(columns),
         warnings: pod_template::named_warnings,
         generation: Generation::Spec,

@@ -14,8 +14,15 @@ use crate::types::{Rules, persistent_volume_claim_spec, pod_template, pod_warnin
 
 const SPEC: Path<'static> = Path::root("spec");
 /// Fields of the spec that may change.
-const FREE: [&str; 7] =
-    ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"];
+const FREE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
 
 /// The kind.
 pub const fn kind() -> Kind {
@@ -137,11 +144,5 @@ fn columns(object: &Object, clock: &Clock) -> Vec<Value> {
     let spec = object.map("spec");
     let ready = object.map("status").int("readyReplicas").unwrap_or(0);
     let [names, images] = print::containers(spec.map("template").map("spec"));
-    vec![
-        object.name().into(),
-        format!("{ready}/{}", spec.int("replicas").unwrap_or(0)).into(),
-        print::age(object, clock),
-        names,
-        images,
-    ]
+    vec![object.name().into(), format!("{ready}/{}", spec.int("replicas").unwrap_or(0)).into(), print::age(object, clock), names, images]
 }

@@ -14,8 +14,13 @@ use crate::types::Rules;
 
 const SPEC: Path<'static> = Path::root("spec");
 /// Metric types with the fields that hold them.
-const METRICS: [(&str, &str); 5] =
-    [("Object", "object"), ("External", "external"), ("Pods", "pods"), ("Resource", "resource"), ("ContainerResource", "containerResource")];
+const METRICS: [(&str, &str); 5] = [
+    ("Object", "object"),
+    ("External", "external"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+];
 /// The types in sorted order.
 const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 
@@ -252,7 +257,8 @@ fn targets(spec: &Map<String, Value>, status: &Map<String, Value>) -> String {
         let current = current.map_or_else(|| "<unknown>".to_owned(), |current| format!("{current}%"));
         return format!("cpu: {current}/{percent}%");
     }
-    let all: Vec<String> = spec.maps("metrics").enumerate().map(|(index, metric)| target(metric, status.maps("currentMetrics").nth(index))).collect();
+    let all: Vec<String> =
+        spec.maps("metrics").enumerate().map(|(index, metric)| target(metric, status.maps("currentMetrics").nth(index))).collect();
     match all.len() {
         0 => "<none>".into(),
         1 | 2 => all.join(", "),
@@ -272,7 +278,9 @@ fn target(metric: &Map<String, Value>, status: Option<&Map<String, Value>>) -> S
     let wanted = |name: &str| goal.quantity(name).unwrap_or_default().to_string();
     let average = goal.has("averageValue");
     match kind {
-        "Resource" | "ContainerResource" if average => format!("{}: {}/{}", source.text("name"), current("averageValue"), wanted("averageValue")),
+        "Resource" | "ContainerResource" if average => {
+            format!("{}: {}/{}", source.text("name"), current("averageValue"), wanted("averageValue"))
+        }
         "Resource" | "ContainerResource" => {
             let percent = |value: Option<i64>, nothing: &str| value.map_or_else(|| nothing.to_owned(), |value| format!("{value}%"));
             let now = status.and_then(|status| status.map(field).map("current").int("averageUtilization"));

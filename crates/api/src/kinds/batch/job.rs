@@ -23,7 +23,10 @@ pub const fn kind() -> Kind {
         prepare_status_update: keep_spec,
         validate,
         validate_update,
-        selectable: &[Selectable { field: "status.successful", value: |job| job.map("status").int("succeeded").unwrap_or(0).to_string().into() }],
+        selectable: &[Selectable {
+            field: "status.successful",
+            value: |job| job.map("status").int("succeeded").unwrap_or(0).to_string().into(),
+        }],
         columns: Some(columns),
         warnings,
         generation: Generation::Spec,

@@ -14,7 +14,14 @@ const SPEC: Path<'static> = Path::root("spec");
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { prepare_create: drop_election, prepare_update: |new, _old| drop_election(new), validate, validate_update: |new, _old, causes| validate(new, causes), columns: Some(columns), ..Kind::plain("coordination.k8s.io", "Lease") }
+    Kind {
+        prepare_create: drop_election,
+        prepare_update: |new, _old| drop_election(new),
+        validate,
+        validate_update: |new, _old, causes| validate(new, causes),
+        columns: Some(columns),
+        ..Kind::plain("coordination.k8s.io", "Lease")
+    }
 }
 
 /// Coordinated election is off by default, and with it its fields.

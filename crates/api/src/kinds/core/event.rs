@@ -11,7 +11,13 @@ use crate::read::Read;
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { validate, validate_update: |new, _old, causes| validate(new, causes), selectable: SELECTABLE, columns: Some(columns), ..Kind::plain("", "Event") }
+    Kind {
+        validate,
+        validate_update: |new, _old, causes| validate(new, causes),
+        selectable: SELECTABLE,
+        columns: Some(columns),
+        ..Kind::plain("", "Event")
+    }
 }
 
 const SELECTABLE: &[Selectable] = &[
@@ -56,7 +62,8 @@ fn validate(event: &Object, causes: &mut Causes) {
 
 /// All cells of an event in either form.
 pub fn columns(event: &Object, clock: &Clock) -> Vec<Value> {
-    let either = |one: &str, other: &str| if event.text(one).is_empty() { event.text(other).to_owned() } else { event.text(one).to_owned() };
+    let either =
+        |one: &str, other: &str| if event.text(one).is_empty() { event.text(other).to_owned() } else { event.text(one).to_owned() };
     let mut first = either("firstTimestamp", "deprecatedFirstTimestamp");
     if first.is_empty() {
         first = event.text("eventTime").to_owned();

@@ -44,7 +44,8 @@ fn validate(range: &Object, causes: &mut Causes) {
         if kind == "PersistentVolumeClaim" && !["min", "max"].iter().any(|field| limit.map(field).contains_key("storage")) {
             causes.needed(&at.field("limits"), "either minimum or maximum storage value is required, but neither was provided");
         }
-        let mut names: Vec<&String> = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"].iter().flat_map(|field| limit.map(field).keys()).collect();
+        let mut names: Vec<&String> =
+            ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"].iter().flat_map(|field| limit.map(field).keys()).collect();
         names.sort();
         names.dedup();
         for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
@@ -71,7 +72,12 @@ fn validate(range: &Object, causes: &mut Causes) {
             if kind == "Container" {
                 ordered("min", "defaultRequest", "defaultRequest", "min value {low} is greater than default request value {high}");
                 ordered("defaultRequest", "max", "defaultRequest", "default request value {low} is greater than max value {high}");
-                ordered("defaultRequest", "default", "defaultRequest", "default request value {low} is greater than default limit value {high}");
+                ordered(
+                    "defaultRequest",
+                    "default",
+                    "defaultRequest",
+                    "default request value {low} is greater than default limit value {high}",
+                );
                 ordered("min", "default", "default", "min value {low} is greater than default value {high}");
                 ordered("default", "max", "default", "default value {low} is greater than max value {high}");
             }

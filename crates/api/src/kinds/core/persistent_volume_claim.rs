@@ -91,7 +91,10 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
                 changed.push(field);
             }
         }
-        let text = format!("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}", changed.join(", "));
+        let text = format!(
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}",
+            changed.join(", ")
+        );
         causes.refused(&SPEC, &text);
     }
     let resources = SPEC.field("resources");

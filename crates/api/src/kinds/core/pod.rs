@@ -39,7 +39,9 @@ pub const fn rules() -> Rules {
 }
 
 const OLD_ANNOTATIONS: [&str; 4] = [
-    "pod.alpha.kubernetes.io/init-containers", "pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-container-statuses",
+    "pod.alpha.kubernetes.io/init-containers",
+    "pod.beta.kubernetes.io/init-containers",
+    "pod.alpha.kubernetes.io/init-container-statuses",
     "pod.beta.kubernetes.io/init-container-statuses",
 ];
 

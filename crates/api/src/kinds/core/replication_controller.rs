@@ -21,7 +21,10 @@ pub const fn kind() -> Kind {
         prepare_status_update: keep_spec,
         validate,
         validate_update: |new, _old, causes| validate(new, causes),
-        selectable: &[Selectable { field: "status.replicas", value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into() }],
+        selectable: &[Selectable {
+            field: "status.replicas",
+            value: |object| object.map("status").int("replicas").unwrap_or(0).to_string().into(),
+        }],
         columns: Some(columns),
         warnings: pod_template::named_warnings,
         generation: Generation::Spec,

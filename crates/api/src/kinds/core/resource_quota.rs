@@ -77,7 +77,11 @@ fn validate_scope_selector(spec: &Map<String, Value>, causes: &mut Causes) {
                 causes.needed(&at.field("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
             }
             "Exists" | "DoesNotExist" if !one.list("values").is_empty() => {
-                causes.bad(&at.field("values"), one["values"].clone(), "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
+                causes.bad(
+                    &at.field("values"),
+                    one["values"].clone(),
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => causes.bad(&at.field("operator"), other, "not a valid selector operator"),

@@ -101,7 +101,9 @@ fn warnings(secret: &Object) -> Vec<String> {
     if secret.text("type") != "kubernetes.io/tls" {
         return Vec::new();
     }
-    let has_pem = |key: &str| STANDARD.decode(secret.map("data").text(key)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN "));
+    let has_pem = |key: &str| {
+        STANDARD.decode(secret.map("data").text(key)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN "))
+    };
     let parts = [("tls.crt", "certificate"), ("tls.key", "key")];
     let missing = parts.iter().find(|(key, _)| !has_pem(key));
     missing.map(|(_, word)| format!("tls: failed to find any PEM data in {word} input")).into_iter().collect()

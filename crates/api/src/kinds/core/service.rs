@@ -50,7 +50,9 @@ fn default(service: &mut Map<String, Value>) {
     spec.default_text("type", "ClusterIP");
     for port in spec.maps_mut("ports") {
         port.default_text("protocol", "TCP");
-        let gap = matches!(port.get("targetPort"), None | Some(Value::Null)) || port.int("targetPort") == Some(0) || port.get("targetPort") == Some(&"".into());
+        let gap = matches!(port.get("targetPort"), None | Some(Value::Null))
+            || port.int("targetPort") == Some(0)
+            || port.get("targetPort") == Some(&"".into());
         if gap {
             let number = port.int("port").unwrap_or(0);
             port.insert("targetPort".into(), number.into());
@@ -362,7 +364,11 @@ fn validate_policies(spec: &Map<String, Value>, causes: &mut Causes) {
         check::port(health, &SPEC.field("healthCheckNodePort"), causes);
     }
     if !needs_health_port(spec) && health != 0 {
-        causes.bad(&SPEC.field("healthCheckNodePort"), health, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
+        causes.bad(
+            &SPEC.field("healthCheckNodePort"),
+            health,
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        );
     }
     causes.one_of(spec, "internalTrafficPolicy", &SPEC, &["Cluster", "Local"]);
     causes.one_of(spec, "trafficDistribution", &SPEC, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
@@ -381,7 +387,10 @@ fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
             causes.bad(&at.index(0), shown, text);
         }
     }
-    if spec.text("type") == "LoadBalancer" && before.text("type") == "LoadBalancer" && spec.get("loadBalancerClass") != before.get("loadBalancerClass") {
+    if spec.text("type") == "LoadBalancer"
+        && before.text("type") == "LoadBalancer"
+        && spec.get("loadBalancerClass") != before.get("loadBalancerClass")
+    {
         causes.bad(&SPEC.field("loadBalancerClass"), spec.text("loadBalancerClass"), "may not change once set");
     }
     validate(new, causes);
@@ -458,7 +467,8 @@ fn external(service: &Object) -> String {
         "ClusterIP" | "NodePort" => ips.join(","),
         "LoadBalancer" => {
             let ingress = service.map("status").map("loadBalancer").maps("ingress");
-            let mut all: Vec<&str> = ingress.map(|one| if one.text("ip").is_empty() { one.text("hostname") } else { one.text("ip") }).collect();
+            let mut all: Vec<&str> =
+                ingress.map(|one| if one.text("ip").is_empty() { one.text("hostname") } else { one.text("ip") }).collect();
             all.extend(ips);
             if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }

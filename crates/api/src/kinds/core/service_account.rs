@@ -7,7 +7,13 @@ use crate::read::Write;
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { prepare_create: only_names, prepare_update: |new, _old| only_names(new), columns: Some(print::name_and_age), warnings, ..Kind::plain("", "ServiceAccount") }
+    Kind {
+        prepare_create: only_names,
+        prepare_update: |new, _old| only_names(new),
+        columns: Some(print::name_and_age),
+        warnings,
+        ..Kind::plain("", "ServiceAccount")
+    }
 }
 
 /// Of the secrets only the names count.
@@ -19,6 +25,7 @@ fn only_names(account: &mut Object) {
 
 fn warnings(account: &Object) -> Vec<String> {
     const OLD: &str = "kubernetes.io/enforce-mountable-secrets";
-    let text = format!("metadata.annotations[{OLD}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets");
+    let text =
+        format!("metadata.annotations[{OLD}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets");
     if account.annotation(OLD).is_some() { vec![text] } else { Vec::new() }
 }

@@ -86,9 +86,13 @@ fn validate(slice: &Object, causes: &mut Causes) {
 fn columns(slice: &Object, clock: &Clock) -> Vec<Value> {
     let ports: Vec<String> = slice
         .maps("ports")
-        .map(|port| port.int("port").map_or_else(|| print::or(port.text("name"), "*").as_str().unwrap_or("*").to_owned(), |number| number.to_string()))
+        .map(|port| {
+            port.int("port")
+                .map_or_else(|| print::or(port.text("name"), "*").as_str().unwrap_or("*").to_owned(), |number| number.to_string())
+        })
         .collect();
-    let addresses: Vec<String> = slice.maps("endpoints").flat_map(|one| one.texts("addresses").map(str::to_owned).collect::<Vec<_>>()).collect();
+    let addresses: Vec<String> =
+        slice.maps("endpoints").flat_map(|one| one.texts("addresses").map(str::to_owned).collect::<Vec<_>>()).collect();
     vec![
         slice.name().into(),
         slice.text("addressType").into(),

@@ -40,7 +40,9 @@ const SELECTABLE: &[Selectable] = &[
 
 fn validate(event: &Object, causes: &mut Causes) {
     let namespace = event.map("regarding").text("namespace");
-    if event.namespace() != if namespace.is_empty() { "default" } else { namespace } && !(namespace.is_empty() && event.namespace() == "kube-system") {
+    if event.namespace() != if namespace.is_empty() { "default" } else { namespace }
+        && !(namespace.is_empty() && event.namespace() == "kube-system")
+    {
         causes.invalid("involvedObject.namespace", &namespace.into(), "does not match event.namespace");
     }
     if event.text("eventTime").is_empty() {

@@ -94,7 +94,9 @@ fn validate_rule(rule: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
         causes.needed(path, "at least one of resourceRules and nonResourceRules has to be non-empty");
     }
-    for (field, needed) in [("resourceRules", ["verbs", "apiGroups", "resources"].as_slice()), ("nonResourceRules", &["verbs", "nonResourceURLs"])] {
+    for (field, needed) in
+        [("resourceRules", ["verbs", "apiGroups", "resources"].as_slice()), ("nonResourceRules", &["verbs", "nonResourceURLs"])]
+    {
         let list = path.field(field);
         for (index, one) in rule.maps(field).enumerate() {
             let at = list.index(index);

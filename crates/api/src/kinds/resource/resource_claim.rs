@@ -45,7 +45,9 @@ pub(super) fn validate_spec(spec: &serde_json::Map<String, Value>, path: &Path, 
                 causes.need_text(exact, "deviceClassName", &at.field("exactly"));
                 causes.one_of(exact, "allocationMode", &at.field("exactly"), &["All", "ExactCount"]);
             }
-            (Some(_), false) => causes.bad(&at, Value::Null, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"),
+            (Some(_), false) => {
+                causes.bad(&at, Value::Null, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set")
+            }
             (None, true) => causes.needed(&at, "exactly one of `exactly` or `firstAvailable` is required"),
             (None, false) => {}
         }

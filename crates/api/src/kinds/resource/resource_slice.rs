@@ -45,7 +45,11 @@ fn validate(slice: &Object, causes: &mut Causes) {
     match places.len() {
         0 => causes.needed(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"),
         1 => {}
-        _ => causes.bad(&SPEC, format!("{{`{}`}}", places.join("`, `")), "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"),
+        _ => causes.bad(
+            &SPEC,
+            format!("{{`{}`}}", places.join("`, `")),
+            "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set",
+        ),
     }
 }
 

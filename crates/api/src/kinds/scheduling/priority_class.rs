@@ -17,19 +17,31 @@ const SYSTEM: [(&str, i64); 2] = [("system-node-critical", 2_000_001_000), ("sys
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { validate, validate_update, columns: Some(columns), generation: Generation::Spec, ..Kind::plain("scheduling.k8s.io", "PriorityClass") }
+    Kind {
+        validate,
+        validate_update,
+        columns: Some(columns),
+        generation: Generation::Spec,
+        ..Kind::plain("scheduling.k8s.io", "PriorityClass")
+    }
 }
 
 /// Defaults.
 pub const fn rules() -> Rules {
-    Rules { default: |map: &mut Map<String, Value>| map.default("preemptionPolicy", "PreemptLowerPriority"), ..Rules::of("scheduling.v1.PriorityClass") }
+    Rules {
+        default: |map: &mut Map<String, Value>| map.default("preemptionPolicy", "PreemptLowerPriority"),
+        ..Rules::of("scheduling.v1.PriorityClass")
+    }
 }
 
 fn validate(object: &Object, causes: &mut Causes) {
     let value = object.int("value").unwrap_or(0);
     if object.name().starts_with("system-") {
         if !SYSTEM.contains(&(object.name(), value)) {
-            let text = format!("priority class names with 'system-' prefix are reserved for system use only. error: {} is not a known system priority class", object.name());
+            let text = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {} is not a known system priority class",
+                object.name()
+            );
             causes.forbidden("metadata.name", &text);
         }
     } else if value > HIGHEST_OF_USERS {

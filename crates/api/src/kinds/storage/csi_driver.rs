@@ -53,7 +53,11 @@ fn validate(driver: &Object, causes: &mut Causes) {
         causes.unsupported(&modes, mode, &["Persistent", "Ephemeral"]);
     }
     if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
-        causes.bad(&SPEC.field("serviceAccountTokenInSecrets"), spec.flag("serviceAccountTokenInSecrets"), "serviceAccountTokenInSecrets is set but no tokenRequests are specified");
+        causes.bad(
+            &SPEC.field("serviceAccountTokenInSecrets"),
+            spec.flag("serviceAccountTokenInSecrets"),
+            "serviceAccountTokenInSecrets is set but no tokenRequests are specified",
+        );
     }
     if let Some(seconds) = spec.int("nodeAllocatableUpdatePeriodSeconds").filter(|seconds| *seconds < 10) {
         causes.bad(&SPEC.field("nodeAllocatableUpdatePeriodSeconds"), seconds, "must be greater than or equal to 10 seconds");
