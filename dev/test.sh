@@ -44,6 +44,9 @@ part build cargo build --workspace $features || { echo "0 passed, 1 failed: the 
 part rust cargo test --workspace $features --no-fail-fast
 echo "== tidy"
 if cargo run --quiet --package xtask -- tidy; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+if ! cargo fmt --version >/dev/null 2>&1; then notes+=("rustfmt is missing: formatting was not checked")
+elif cargo fmt --all --check >"$out/fmt.log" 2>&1; then passed=$((passed + 1))
+else failed=$((failed + 1)); echo "not formatted (cargo fmt --all): $(grep -c ^Diff "$out/fmt.log") places"; fi
 
 # Our own client commands need no Go; kubectl, the real one, does.
 kubectl=
