@@ -10,6 +10,9 @@ use ipnet::IpNet;
 
 use crate::security_flags::SecurityFlags;
 
+/// k3s's share of the disk rather than upstream's 10 and 15 %: machines on which people try a cluster are often fuller.
+const EVICTION_HARD: &str = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
+
 /// Kubernetes as one small, fast program.
 #[derive(Parser)]
 #[command(name = "knarr", version = api::VERSION, arg_required_else_help = true)]
@@ -71,7 +74,7 @@ pub struct NodeFlags {
     #[arg(long, value_name = "QUANTITY", help_heading = "Node")]
     pub node_memory: Option<String>,
     /// Pods are evicted while less than this is left (signal<amount or signal<per cent).
-    #[arg(long, default_value = kubelet::eviction::DEFAULT_HARD, value_name = "LIST", help_heading = "Node")]
+    #[arg(long, default_value = EVICTION_HARD, value_name = "LIST", help_heading = "Node")]
     pub eviction_hard: String,
     /// Per cent of the disk in use at which unused images are removed; 100 for never.
     #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Node")]
