@@ -1,6 +1,6 @@
 #!/bin/bash
 # Everything that one machine can test, with one line about the outcome at the end. Root is needed for pods and networks.
-# Parts: every crate's tests, tidy, and kubectl against a real server.
+# Parts: every crate's tests, tidy, kubectl against a real server, and our components beside the Go ones.
 # Logs lie in target/test. Usage: test.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -64,6 +64,8 @@ if [ "$(id -u)" = 0 ]; then
   if [ -n "$kubectl" ] && [ ! -x "$KIT_BIN/helm" ]; then notes+=("helm is missing or could not be built: its test was left out"); fi
   part cluster env KUBECTL="$kubectl" HELM="$KIT_BIN/helm" KNARR="$PWD/target/debug/knarr" dev/cluster_test.sh
   [ -z "$kubectl" ] || part nodes env KUBECTL="$kubectl" KNARR="$PWD/target/debug/knarr" dev/nodes_test.sh
+  part twins env KNARR="$PWD/target/debug/knarr" dev/twins_test.sh
+  if grep -q '^left out' "$out/twins.log"; then notes+=("twins: $(grep '^left out' "$out/twins.log")"); fi
 fi
 
 for note in "${notes[@]+"${notes[@]}"}"; do echo "note: $note"; done

@@ -108,6 +108,20 @@ pub struct Entry {
     pub controller: Arc<dyn Controller>,
 }
 
+/// Names of all controllers.
+pub fn names() -> Vec<&'static str> {
+    let config = Config {
+        cluster_cidr: None,
+        node_cidr_mask: 24,
+        disabled: Vec::new(),
+        root_ca: String::new(),
+        signer: None,
+        node_monitor_grace: std::time::Duration::ZERO,
+        local_path_dir: None,
+    };
+    list::all(&config).iter().map(|entry| entry.controller.name()).collect()
+}
+
 /// Runs all controllers until the future is dropped.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The command line. Flags of `server` and `agent` follow k3s's names, since people's scripts know them.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::security_flags::SecurityFlags;
+use crate::twins::{self, Twin};
 
 /// k3s's share of the disk rather than upstream's 10 and 15 %: machines on which people try a cluster are often fuller.
 const EVICTION_HARD: &str = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
@@ -30,6 +32,21 @@ enum Command {
     Server(Box<ServerFlags>),
     /// Run a further node of a cluster.
     Agent(Box<AgentFlags>),
+    /// Run the API server alone, with the flags of the real one.
+    #[command(disable_help_flag = true)]
+    KubeApiserver(TwinFlags),
+    /// Run a node alone, with the flags and the configuration of the real kubelet.
+    #[command(disable_help_flag = true)]
+    Kubelet(TwinFlags),
+    /// Run the service proxy alone, with the flags and the configuration of the real one.
+    #[command(disable_help_flag = true)]
+    KubeProxy(TwinFlags),
+    /// Run the scheduler alone, with the flags of the real one.
+    #[command(disable_help_flag = true)]
+    KubeScheduler(TwinFlags),
+    /// Run the controllers alone, with the flags of the real controller manager.
+    #[command(disable_help_flag = true)]
+    KubeControllerManager(TwinFlags),
     /// Print a completion script.
     Completion {
         /// Shell.
@@ -38,6 +55,13 @@ enum Command {
     /// Commands that talk to a running cluster.
     #[command(flatten)]
     Client(cli::Command),
+}
+
+/// Flags of a component of its own, which reads them itself: they are those of the real one.
+#[derive(Args)]
+pub struct TwinFlags {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    arguments: Vec<OsString>,
 }
 
 /// Flags that server and agent share.
@@ -194,6 +218,11 @@ impl Flags {
         match self.command {
             Command::Server(flags) => crate::server::run(*flags).map(|()| ExitCode::SUCCESS),
             Command::Agent(flags) => crate::node::agent::run(*flags).map(|()| ExitCode::SUCCESS),
+            Command::KubeApiserver(flags) => Ok(twins::run(Twin::ApiServer, &flags.arguments)),
+            Command::Kubelet(flags) => Ok(twins::run(Twin::Kubelet, &flags.arguments)),
+            Command::KubeProxy(flags) => Ok(twins::run(Twin::Proxy, &flags.arguments)),
+            Command::KubeScheduler(flags) => Ok(twins::run(Twin::Scheduler, &flags.arguments)),
+            Command::KubeControllerManager(flags) => Ok(twins::run(Twin::ControllerManager, &flags.arguments)),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Flags::command(), "knarr", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

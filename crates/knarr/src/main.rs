@@ -16,6 +16,7 @@ mod security_flags;
 mod server;
 mod signer;
 mod supervise;
+mod twins;
 
 use std::process::ExitCode;
 

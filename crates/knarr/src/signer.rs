@@ -13,21 +13,28 @@ const SHORTEST: Duration = Duration::from_secs(600);
 
 /// Signs with the authorities of a cluster.
 pub struct ClusterSigner {
-    pki: Arc<ClusterPki>,
+    client_ca: Authority,
+    server_ca: Authority,
+    longest: Duration,
 }
 
 impl ClusterSigner {
     /// A signer over a cluster's authorities.
     pub fn new(pki: Arc<ClusterPki>) -> ClusterSigner {
-        ClusterSigner { pki }
+        ClusterSigner { client_ca: pki.client_ca.clone(), server_ca: pki.server_ca.clone(), longest: LIFETIME }
+    }
+
+    /// A signer with one authority for everything, as in a cluster that kubeadm made.
+    pub fn single(authority: Authority, longest: Duration) -> ClusterSigner {
+        ClusterSigner { client_ca: authority.clone(), server_ca: authority, longest: longest.max(SHORTEST) }
     }
 
     /// The authority of a signer, once the request keeps the signer's rules.
     fn authority(&self, signer: &str, csr: &ParsedCsr, usages: &[Usage]) -> Result<&Authority, String> {
         let (checked, authority) = match signer {
-            "kubernetes.io/kube-apiserver-client" => (csr.check_client(usages), &self.pki.client_ca),
-            "kubernetes.io/kube-apiserver-client-kubelet" => (csr.check_kubelet_client(usages), &self.pki.client_ca),
-            "kubernetes.io/kubelet-serving" => (csr.check_kubelet_serving(usages), &self.pki.server_ca),
+            "kubernetes.io/kube-apiserver-client" => (csr.check_client(usages), &self.client_ca),
+            "kubernetes.io/kube-apiserver-client-kubelet" => (csr.check_kubelet_client(usages), &self.client_ca),
+            "kubernetes.io/kubelet-serving" => (csr.check_kubelet_serving(usages), &self.server_ca),
             _ => return Err(format!("no certificate authority signs for {signer:?}")),
         };
         checked.map(|()| authority).map_err(|error| error.to_string())
@@ -43,7 +50,7 @@ impl Signer for ClusterSigner {
             .collect::<Result<_, _>>()?;
         let authority = self.authority(signer_name, &csr, &usages)?;
         let asked = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        let lifetime = asked.map_or(LIFETIME, |asked| asked.clamp(SHORTEST, LIFETIME));
+        let lifetime = asked.map_or(self.longest, |asked| asked.clamp(SHORTEST, self.longest));
         authority.sign_csr(&csr, &usages, lifetime).map_err(|error| error.to_string())
     }
 }

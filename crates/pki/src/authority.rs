@@ -27,7 +27,7 @@ use x509_cert::{Certificate, SubjectPublicKeyInfo};
 /// the lifetime, so that short-lived certificates are not due for renewal when they are made.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
-/// A certificate authority with its key. Cheap to clone.
+/// A certificate authority, usually with its key. Cheap to clone.
 #[derive(Clone)]
 pub struct Authority {
     inner: Arc<Inner>,
@@ -39,7 +39,7 @@ struct Inner {
     subject: Name,
     key_id: Vec<u8>,
     not_after: Timestamp,
-    key: PrivateKey,
+    key: Option<PrivateKey>,
 }
 
 impl Authority {
@@ -80,7 +80,26 @@ impl Authority {
             key_id,
             not_after: timestamp(&tbs.validity().not_after),
             cert_der,
-            key,
+            key: Some(key),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes the certificates of an authority whose key somebody else has: it is believed, and issues nothing.
+    ///
+    /// # Errors
+    /// The text holds no certificate.
+    pub fn without_key(cert_pem: &str) -> Result<Self, IssueError> {
+        let cert_der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|error| IssueError::Parse(error.to_string()))?;
+        let certificate = parse(&cert_der)?;
+        let tbs = certificate.tbs_certificate();
+        let inner = Inner {
+            cert_pem: cert_pem.to_owned(),
+            subject: tbs.subject().clone(),
+            key_id: Vec::new(),
+            not_after: timestamp(&tbs.validity().not_after),
+            cert_der,
+            key: None,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -96,8 +115,11 @@ impl Authority {
     }
 
     /// The authority's key.
-    pub fn key(&self) -> &PrivateKey {
-        &self.inner.key
+    ///
+    /// # Errors
+    /// It was made without one.
+    pub fn key(&self) -> Result<&PrivateKey, IssueError> {
+        self.inner.key.as_ref().ok_or(IssueError::NoKey)
     }
 
     /// End of the authority's validity.
@@ -116,7 +138,7 @@ impl Authority {
         let Some(signature) = certificate.signature().as_bytes() else {
             return false;
         };
-        self.inner.key.public().verify_x509(certificate.signature_algorithm().oid, &signed, signature)
+        self.inner.key.as_ref().is_some_and(|key| key.public().verify_x509(certificate.signature_algorithm().oid, &signed, signature))
     }
 
     /// Issues a certificate for a new key.
@@ -130,7 +152,7 @@ impl Authority {
             alt_names: names::general_names(&request.sans)?,
             usages: request.usages.clone(),
         };
-        let der = build(profile, &key.public(), &self.inner.key, Timestamp::now(), request.lifetime, Some(self.not_after()))?;
+        let der = build(profile, &key.public(), self.key()?, Timestamp::now(), request.lifetime, Some(self.not_after()))?;
         Issued::from_pem(&crate::keys::pem_block("CERTIFICATE", &der), &key.to_pem())
     }
 
@@ -145,7 +167,7 @@ impl Authority {
             alt_names: csr.general_names.clone(),
             usages: usages.to_vec(),
         };
-        let der = build(profile, &csr.public_key, &self.inner.key, Timestamp::now(), lifetime, Some(self.not_after()))?;
+        let der = build(profile, &csr.public_key, self.key()?, Timestamp::now(), lifetime, Some(self.not_after()))?;
         Ok(crate::keys::pem_block("CERTIFICATE", &der))
     }
 }
@@ -259,6 +281,9 @@ pub enum IssueError {
     /// Certificate and key do not belong together.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
+    /// The authority's key is somebody else's.
+    #[error("the key of the certificate authority is not here")]
+    NoKey,
     /// The encoder refused.
     #[error("cannot encode the certificate: {0}")]
     Encode(String),

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::hot::RenewError;
-use crate::{Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, Subject, Usage, WriteError, files};
+use crate::{Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, ServerTrust, Subject, Usage, WriteError, files};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub struct ClusterPki {
     pub request_header_ca: Authority,
     /// Signs service account tokens.
     pub service_account_key: PrivateKey,
+    /// Whom to believe as a kubelet.
+    pub kubelets: ServerTrust,
     dir: PathBuf,
     leaf_lifetime: Duration,
 }
@@ -60,14 +62,22 @@ impl ClusterPki {
             files::write_public(&dir.join("service-account.pub"), service_account_key.public().to_pem().as_bytes())?;
             files::write_private(&key_path, service_account_key.to_pem().as_bytes())?;
         }
+        let server_ca = authority(dir, "server-ca", "knarr-server-ca")?;
         Ok(Self {
-            server_ca: authority(dir, "server-ca", "knarr-server-ca")?,
+            kubelets: ServerTrust::Authorities(vec![server_ca.cert_pem().to_owned()]),
+            server_ca,
             client_ca: authority(dir, "client-ca", "knarr-client-ca")?,
             request_header_ca: authority(dir, "request-header-ca", "knarr-request-header-ca")?,
             service_account_key,
             dir: dir.to_owned(),
             leaf_lifetime: DAY * 30,
         })
+    }
+
+    /// Authorities and keys that come from elsewhere. There is no directory: nothing can be issued and kept.
+    pub fn from_parts(server_ca: Authority, client_ca: Authority, request_header_ca: Authority, service_account_key: PrivateKey) -> Self {
+        let kubelets = ServerTrust::Authorities(vec![server_ca.cert_pem().to_owned()]);
+        Self { server_ca, client_ca, request_header_ca, service_account_key, kubelets, dir: PathBuf::new(), leaf_lifetime: DAY * 30 }
     }
 
     /// The directory.
@@ -202,7 +212,7 @@ fn authority(dir: &Path, name: &str, common_name: &str) -> Result<Authority, Pki
     // The moment of creation in the name keeps two clusters' authorities apart in error messages and browsers.
     let common_name = format!("{common_name}@{}", Timestamp::now().as_second());
     let authority = Authority::create(&common_name, AUTHORITY_LIFETIME).map_err(issue)?;
-    files.write(authority.cert_pem(), &authority.key().to_pem())?;
+    files.write(authority.cert_pem(), &authority.key().map_err(issue)?.to_pem())?;
     Ok(authority)
 }
 

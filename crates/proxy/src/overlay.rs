@@ -169,7 +169,7 @@ impl Own {
 }
 
 /// The internal addresses of a node, the primary one first.
-pub(crate) fn internal_ips(node: &Node) -> Vec<IpAddr> {
+pub fn internal_ips(node: &Node) -> Vec<IpAddr> {
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     addresses.filter(|address| address.type_ == "InternalIP").filter_map(|address| address.address.parse().ok()).collect()
 }

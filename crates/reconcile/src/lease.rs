@@ -21,6 +21,8 @@ pub struct LeaseConfig {
     pub identity: String,
     /// How long a lease holds without renewal.
     pub duration: Duration,
+    /// How long renewal may fail before the work ends; shorter than `duration`, so that two never work at once.
+    pub renew: Duration,
     /// How often it is tried or renewed.
     pub retry: Duration,
 }
@@ -37,13 +39,17 @@ pub async fn lead<T>(client: &Client, config: &LeaseConfig, work: impl Future<Ou
     }
 }
 
-/// Renews until the lease could not be renewed for its whole duration.
+/// Renews until the lease could not be renewed for as long as that may take.
 async fn renew(client: &Client, config: &LeaseConfig) {
     let mut renewed = Instant::now();
-    while renewed.elapsed() < config.duration {
+    loop {
         tokio::time::sleep(config.retry).await;
-        if try_hold(client, config, &mut None).await {
-            renewed = Instant::now();
+        let began = Instant::now();
+        let left = config.renew.saturating_sub(renewed.elapsed());
+        match tokio::time::timeout(left, try_hold(client, config, &mut None)).await {
+            Ok(true) => renewed = began,
+            Ok(false) => {}
+            Err(_) => return,
         }
     }
 }

@@ -190,7 +190,11 @@ pub fn start(
     Ok(Ready { kubelet, dns })
 }
 
-fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Result<kubelet::Config> {
+/// What the kubelet is told.
+///
+/// # Errors
+/// A quantity that is none.
+pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Result<kubelet::Config> {
     let quantity = |text: &Option<String>| -> Result<Option<Quantity>> {
         text.as_deref().map(|text| Quantity::parse(text).with_context(|| format!("{text:?} is no quantity"))).transpose()
     };
@@ -263,7 +267,7 @@ fn start_dns(
 }
 
 /// Pods of different nodes reach each other through the overlay, whoever serves the services.
-fn start_overlay(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {
+pub fn start_overlay(cluster: &Cluster, machine: &Machine, client: &Client, supervisor: &Supervisor) {
     let overlay = net::OverlayConfig { port: cluster.overlay_port, ..net::OverlayConfig::STANDARD };
     let config = proxy::overlay::Config { node_name: machine.name.clone(), overlay };
     let (client, journal) = (client.clone(), machine.journal.clone());

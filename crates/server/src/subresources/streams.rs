@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
-use pki::ServerTrust;
 use serde_json::{Map, Value, json};
 use store::Kind;
 
@@ -229,7 +228,7 @@ pub async fn kubelet(server: &Server, node: &str) -> Result<Connected, Status> {
     // Addresses change under a running node; its certificate speaks for its name.
     let name = addresses.iter().find(|one| one["type"] == "Hostname").and_then(|one| one["address"].as_str()).unwrap_or(host);
     let tls = Tls {
-        trust: ServerTrust::Authorities(vec![server.deps.pki.server_ca.cert_pem().to_owned()]),
+        trust: server.deps.pki.kubelets.clone(),
         cert: Some(&server.deps.kubelet_client),
         name: name.to_owned(),
     };

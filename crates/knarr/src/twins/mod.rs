@@ -1,0 +1,147 @@
+//! The components as commands of their own, with the flags of the real ones: each can take the place of its Go twin, one
+//! by one, in a cluster that kubeadm made for example.
+
+mod access;
+mod apiserver;
+mod component_config;
+mod controller_manager;
+mod endpoint;
+mod flags;
+mod kubelet;
+mod proxy;
+mod scheduler;
+mod storage;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use client::Client;
+use reconcile::{LeaseConfig, lead};
+use tokio::signal::unix::{SignalKind, signal};
+
+use flags::{COMMON, Flag, Here, Values};
+
+/// A component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    /// The API server.
+    ApiServer,
+    /// The kubelet.
+    Kubelet,
+    /// The proxy.
+    Proxy,
+    /// The controller manager.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+}
+
+impl Twin {
+    fn name(self) -> &'static str {
+        match self {
+            Twin::ApiServer => "kube-apiserver",
+            Twin::Kubelet => "kubelet",
+            Twin::Proxy => "kube-proxy",
+            Twin::ControllerManager => "kube-controller-manager",
+            Twin::Scheduler => "kube-scheduler",
+        }
+    }
+
+    fn tables(self) -> Vec<&'static [Flag]> {
+        let own: &[&'static [Flag]] = match self {
+            Twin::ApiServer => &[apiserver::FLAGS],
+            Twin::Kubelet => &[kubelet::FLAGS],
+            Twin::Proxy => &[proxy::FLAGS],
+            Twin::ControllerManager => &[controller_manager::FLAGS, flags::LEADER, flags::ENDPOINT],
+            Twin::Scheduler => &[scheduler::FLAGS, flags::LEADER, flags::ENDPOINT],
+        };
+        own.iter().copied().chain([COMMON]).collect()
+    }
+}
+
+/// Runs a component until it is told to stop.
+pub fn run(twin: Twin, arguments: &[OsString]) -> ExitCode {
+    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
+    if asked("--help") || asked("-h") {
+        help(twin);
+        return ExitCode::SUCCESS;
+    }
+    if asked("--version") || asked("--version=true") {
+        println!("Kubernetes {}", api::VERSION);
+        return ExitCode::SUCCESS;
+    }
+    match Values::parse(&twin.tables(), arguments).and_then(|values| start(twin, values)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {}", format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(twin: Twin) {
+    println!("Usage:\n  knarr {} [flags]\n\nFlags:", twin.name());
+    for flag in twin.tables().into_iter().flatten() {
+        if let Here::Used(help) = flag.here {
+            println!("  --{:36} {help}", flag.name);
+        }
+    }
+    println!("\nOther flags of the real {} are accepted where nothing depends on them, and refused otherwise.", twin.name());
+}
+
+fn start(twin: Twin, values: Values) -> Result<()> {
+    let level = match values.parsed("v", 0_i32)? {
+        ..4 => "info",
+        4..6 => "debug",
+        _ => "trace",
+    };
+    let levels = crate::logging::start(level, values.text("logging-format") == Some("json"))?;
+    if !values.ignored.is_empty() {
+        tracing::warn!(flags = values.ignored.join(","), "flags without effect here");
+    }
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(2, 4);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start threads")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+        let running = async {
+            match twin {
+                Twin::ApiServer => apiserver::run(&values).await,
+                Twin::Kubelet => kubelet::run(&values, levels).await,
+                Twin::Proxy => proxy::run(&values).await,
+                Twin::ControllerManager => controller_manager::run(&values).await,
+                Twin::Scheduler => scheduler::run(&values).await,
+            }
+        };
+        tokio::select! {
+            ended = running => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })
+}
+
+/// Does the work, while holding the lease unless the flags say otherwise.
+async fn while_leading(values: &Values, name: &str, client: &Client, work: impl Future<Output = Result<()>>) -> Result<()> {
+    if !values.is("leader-elect", true) {
+        return work.await;
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let config = LeaseConfig {
+        namespace: values.text("leader-elect-resource-namespace").unwrap_or("kube-system").to_owned(),
+        name: values.text("leader-elect-resource-name").unwrap_or(name).to_owned(),
+        identity: format!("{host}_{:032x}", rand::random::<u128>()),
+        duration: values.duration("leader-elect-lease-duration", Duration::from_secs(15))?,
+        renew: values.duration("leader-elect-renew-deadline", Duration::from_secs(10))?,
+        retry: values.duration("leader-elect-retry-period", Duration::from_secs(2))?,
+    };
+    if config.duration <= config.renew || config.renew <= config.retry {
+        bail!("leaderElection: the lease duration must be longer than the renew deadline, and that longer than the retry period");
+    }
+    match lead(client, &config, work).await {
+        Some(ended) => ended,
+        None => bail!("leaderelection lost"),
+    }
+}

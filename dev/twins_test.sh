@@ -1,0 +1,212 @@
+#!/bin/bash
+# Our components in the places of the Go ones, and the other way round: a Deployment with a Service becomes ready and
+# answers at its service address, whichever program each part of the cluster is. Told in cargo's words.
+# KNARR: the program; KIT_BIN, KIT_IMAGES: what `make kit` and `make images` built. Root is needed. FOCUS: a part of the names.
+# Everything runs in a network name space of its own, with its files in one folder; both are gone at the end.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+KNARR=$(realpath "${KNARR:-target/debug/knarr}") KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} KIT_IMAGES=${KIT_IMAGES:-$HOME/.cache/kube-kit/images}
+missing=
+for program in etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl containerd runc ctr; do [ -x "$KIT_BIN/$program" ] || missing="$missing $program"; done
+for image in pause busybox; do [ -f "$KIT_IMAGES/$image.tar" ] || missing="$missing $image.tar"; done
+[ -x /usr/lib/cni/bridge ] || missing="$missing containernetworking-plugins"
+[ -z "$missing" ] || { echo "left out, these are missing:$missing"; echo "test result: ok. 0 passed; 0 failed; 1 ignored"; exit 0; }
+image=$(tar xOf "$KIT_IMAGES/busybox.tar" manifest.json | jq -r '.[0].RepoTags[0]')
+export PATH=$KIT_BIN:$PATH
+W=$(mktemp -d /tmp/knarr-twins.XXXXXX) ID=knt$$
+export REF_DIR=$W/ref REF_PORT=6443 REF_BIN=$KIT_BIN REF_CGROUP=$ID-go KIT_IMAGES
+mkdir -p "$W/log"; P=$REF_DIR/pki
+inside() { nsenter --net="/run/netns/$ID" "$@"; }
+k() { inside kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" "$@"; }
+# Repeats a command until it succeeds, for at most so many seconds.
+eventually() { # seconds command...
+  local end=$((SECONDS + $1)); shift
+  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { echo "not within its time: $*"; "$@"; return 1; }; sleep 0.2; done
+}
+start() { # name command...
+  local name=$1; shift
+  nsenter --net="/run/netns/$ID" setsid "$@" >>"$W/log/$name" 2>&1 </dev/null &
+  echo $! >"$W/$name.pid"
+}
+stop() { # name...
+  local name pid
+  for name; do
+    pid=$(cat "$W/$name.pid" 2>/dev/null) || continue
+    kill "$pid" 2>/dev/null
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -9 "$pid" 2>/dev/null; rm -f "$W/$name.pid"
+  done
+}
+clear_group() { # name
+  local group pid
+  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do [ ! -d "$group" ] || find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do kill -9 "$pid" 2>/dev/null; done; done
+  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
+    for _ in $(seq 50); do [ -d "$group" ] || break; find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null; [ ! -d "$group" ] || sleep 0.1; done
+  done
+}
+remove() {
+  local file
+  inside bench/reference.sh down >/dev/null 2>&1
+  for file in "$W"/*.pid; do [ ! -f "$file" ] || stop "$(basename "$file" .pid)"; done
+  clear_group "$ID"
+  awk -v dir="$W/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
+  ip netns del "$ID" 2>/dev/null; rm -rf "$W"
+}
+trap remove EXIT
+ip netns add "$ID" && ip -n "$ID" link set lo up && ip -n "$ID" link add up0 type veth peer name up1 && ip -n "$ID" link set up0 up && ip -n "$ID" link set up1 up &&
+  ip -n "$ID" addr add 192.0.2.20/24 dev up0 && ip -n "$ID" route add default dev up0 || exit 1
+inside bench/reference.sh certs >/dev/null || exit 1
+
+# --- The parts, of either make --------------------------------------------------------------------------------------
+
+node=$(hostname)
+etcd() {
+  start etcd "$KIT_BIN/etcd" --data-dir "$W/etcd" --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster default=http://127.0.0.1:2380 --log-level warn
+  eventually 20 inside curl -sf http://127.0.0.1:2379/health
+}
+# The flags that kubeadm passes.
+apiserver() { # program... -- store flags...
+  local program=()
+  while [ "$1" != -- ]; do program+=("$1"); shift; done; shift
+  start apiserver "${program[@]}" "$@" --secure-port=6443 --bind-address=0.0.0.0 --advertise-address=192.0.2.20 --tls-cert-file="$P/apiserver.crt" --tls-private-key-file="$P/apiserver.key" --client-ca-file="$P/ca.crt" \
+    --service-account-key-file="$P/sa.pub" --service-account-signing-key-file="$P/sa.key" --service-account-issuer=https://kubernetes.default.svc.cluster.local --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC \
+    --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth=true --allow-privileged=true --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-client-certificate="$P/kubeletclient.crt" --kubelet-client-key="$P/kubeletclient.key" \
+    --requestheader-client-ca-file="$P/ca.crt" --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- \
+    --proxy-client-cert-file="$P/front.crt" --proxy-client-key-file="$P/front.key"
+  eventually 60 k get --raw /readyz && eventually 20 k get namespace kube-system
+}
+controllers() { # program...
+  start controllers "$@" --kubeconfig="$REF_DIR/kcm.kubeconfig" --authentication-kubeconfig="$REF_DIR/kcm.kubeconfig" --authorization-kubeconfig="$REF_DIR/kcm.kubeconfig" --bind-address=127.0.0.1 --client-ca-file="$P/ca.crt" --leader-elect=true \
+    --requestheader-client-ca-file="$P/ca.crt" --cluster-name=kubernetes --cluster-signing-cert-file="$P/ca.crt" --cluster-signing-key-file="$P/ca.key" --root-ca-file="$P/ca.crt" --service-account-private-key-file="$P/sa.key" \
+    --use-service-account-credentials=true --controllers='*,bootstrapsigner,tokencleaner' --allocate-node-cidrs=true --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16
+}
+scheduler() { # program...
+  start scheduler "$@" --kubeconfig="$REF_DIR/sched.kubeconfig" --authentication-kubeconfig="$REF_DIR/sched.kubeconfig" --authorization-kubeconfig="$REF_DIR/sched.kubeconfig" --bind-address=127.0.0.1 --leader-elect=true
+}
+own_node() {
+  echo 'nameserver 192.0.2.1' >"$W/resolv.conf"
+  cat >"$W/kubelet.yaml" <<Y
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: false}, webhook: {enabled: true, cacheTTL: 0s}, x509: {clientCAFile: $P/ca.crt}}
+authorization: {mode: Webhook}
+cgroupDriver: systemd
+cgroupRoot: /$ID
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%}
+imageGCHighThresholdPercent: 100
+podLogsDir: $W/pods
+resolvConf: $W/resolv.conf
+rotateCertificates: true
+syncFrequency: 0s
+Y
+  cat >"$W/proxy.yaml" <<Y
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+bindAddress: 0.0.0.0
+clientConnection: {kubeconfig: $REF_DIR/proxy.kubeconfig, qps: 0}
+clusterCIDR: 10.244.0.0/16
+hostnameOverride: $node
+mode: nftables
+Y
+  start kubelet "$KNARR" kubelet --config="$W/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet.kubeconfig" --hostname-override="$node" --node-ip=192.0.2.20 --root-dir="$W/kubelet" --data-dir="$W/data" --run-dir="$W/run" --cluster-ranges=10.244.0.0/16,10.96.0.0/16
+  start proxy "$KNARR" kube-proxy --config="$W/proxy.yaml" --state-dir="$W/proxy"
+  eventually 30 inside "$KNARR" image --run-dir "$W/run" import "$KIT_IMAGES/busybox.tar"
+}
+go_node() {
+  NO_IMAGES=1 inside bench/reference.sh up-node
+  local file; for file in pause busybox; do REF_IMAGES=$file inside bench/reference.sh images; done
+}
+
+# --- What must come of it -------------------------------------------------------------------------------------------
+
+web_becomes_ready() { # name
+  k create namespace "$1" && eventually 20 k -n "$1" get serviceaccount default
+  k -n "$1" apply -f - <<Y
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: "$image"
+        imagePullPolicy: Never
+        command: [sh, -c, 'echo hello >/tmp/index.html; exec httpd -f -p 8080 -h /tmp']
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+Y
+  k -n "$1" wait --for=condition=Available --timeout=90s deployment/web
+  eventually 20 web_answers "$1"
+  k -n "$1" logs deployment/web
+  [ "$(k -n "$1" exec deployment/web -- cat /tmp/index.html)" = hello ]
+}
+web_answers() { [ "$(inside curl -s --max-time 2 "http://$(k -n "$1" get service web -o jsonpath='{.spec.clusterIP}')/")" = hello ]; }
+held_by() { k -n kube-system get lease "$1" -o jsonpath='{.spec.holderIdentity}'; }
+
+ours_work_on_the_go_api_server() {
+  etcd; apiserver "$KIT_BIN/kube-apiserver" -- --etcd-servers=http://127.0.0.1:2379
+  controllers "$KNARR" kube-controller-manager; scheduler "$KNARR" kube-scheduler; own_node
+  web_becomes_ready ours
+  [ -n "$(held_by kube-scheduler)" ] && [ -n "$(held_by kube-controller-manager)" ]
+  inside curl -skf https://127.0.0.1:10259/healthz; inside curl -skf https://127.0.0.1:10257/livez; inside curl -sf http://127.0.0.1:10248/healthz
+  [ "$(inside curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1:10257/metrics)" = 401 ]
+  inside curl -skf --cert "$P/admin.crt" --key "$P/admin.key" https://127.0.0.1:10257/metrics | grep -q '^workqueue_adds_total'
+}
+# Each reads what the other wrote, and writes what the other reads.
+api_servers_take_over_each_others_etcd() {
+  stop apiserver
+  apiserver "$KNARR" kube-apiserver -- --etcd-servers=http://127.0.0.1:2379
+  [ "$(k -n ours get deployment web -o jsonpath='{.spec.replicas}')" = 2 ]
+  k -n ours scale deployment web --replicas=3
+  eventually 60 in_replicas 3
+  k -n ours create configmap written-here --from-literal=a=b
+  stop apiserver
+  apiserver "$KIT_BIN/kube-apiserver" -- --etcd-servers=http://127.0.0.1:2379
+  [ "$(k -n ours get configmap written-here -o jsonpath='{.data.a}')" = b ]
+  k -n ours scale deployment web --replicas=1
+  eventually 60 in_replicas 1
+  web_answers ours
+}
+in_replicas() { [ "$(k -n ours get deployment web -o jsonpath='{.status.readyReplicas}')" = "$1" ] && [ "$(k -n ours get pods -l app=web -o name | wc -l)" = "$1" ]; }
+go_components_work_on_our_api_server() {
+  stop scheduler controllers proxy kubelet apiserver etcd; clear_group "$ID"
+  inside nft flush ruleset
+  apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
+  controllers "$KIT_BIN/kube-controller-manager"; scheduler "$KIT_BIN/kube-scheduler"; go_node
+  web_becomes_ready theirs
+}
+lines_are_refused_in_the_real_ones_words() {
+  local part
+  for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet; do
+    [ "$("$KNARR" $part --nothing=1 2>&1)" = "Error: unknown flag: --nothing" ] || { "$KNARR" $part --nothing=1; return 1; }
+    "$KNARR" $part --help | grep -q -- '--kubeconfig\|--etcd-servers'
+    "$KNARR" $part --version | grep -q '^Kubernetes v1'
+  done
+}
+
+# --- Running them ---------------------------------------------------------------------------------------------------
+
+ok=0 bad=0
+for name in lines_are_refused_in_the_real_ones_words ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server; do
+  [[ $name == *"${FOCUS:-}"* ]] || continue
+  begin=$EPOCHREALTIME
+  (set -e; $name) >"$W/output" 2>&1
+  if [ $? = 0 ]; then word=ok; ok=$((ok + 1)); else word=FAILED; bad=$((bad + 1)); fi
+  echo "test twins::$name ... $word"
+  [ $word = ok ] || sed 's/^/    /' "$W/output" | tail -n 30
+  echo "    $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }")"
+done
+if [ $bad -gt 0 ]; then mkdir -p target/test/twins; cp "$W"/log/* "$REF_DIR"/log/* target/test/twins/ 2>/dev/null; fi
+echo "test result: $([ $bad = 0 ] && echo ok || echo FAILED). $ok passed; $bad failed; 0 ignored"
+[ $bad = 0 ]
