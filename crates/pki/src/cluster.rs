@@ -10,7 +10,9 @@
 //! ```
 
 use crate::hot::RenewError;
-use crate::{Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, ServerTrust, Subject, Usage, WriteError, files};
+use crate::{
+    Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, ServerTrust, Subject, Usage, WriteError, files,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -32,7 +32,8 @@ impl Access {
     /// # Errors
     /// The file is none, or asks for something that is not known here.
     pub fn open(path: &Path) -> Result<Access> {
-        let resolved = Kubeconfig::read(path).and_then(|config| config.resolve(None)).with_context(|| format!("kubeconfig {}", path.display()))?;
+        let resolved =
+            Kubeconfig::read(path).and_then(|config| config.resolve(None)).with_context(|| format!("kubeconfig {}", path.display()))?;
         Access::of(resolved).with_context(|| format!("kubeconfig {}", path.display()))
     }
 
@@ -104,7 +105,13 @@ impl Access {
         let shown = text.clone();
         let access = Access { cert: None, token: Some(Arc::new(move || shown.lock().clone())), ..self.clone() };
         let transport = access.transport()?;
-        Ok(Client::new(Arc::new(Account { base: base.clone(), name: name.to_owned(), transport, text, due: tokio::sync::Mutex::default() })))
+        Ok(Client::new(Arc::new(Account {
+            base: base.clone(),
+            name: name.to_owned(),
+            transport,
+            text,
+            due: tokio::sync::Mutex::default(),
+        })))
     }
 }
 
@@ -131,7 +138,8 @@ impl Account {
         });
         let answer = match self.base.call(Method::POST, &path, &wanted).await {
             Err(status) if status.is_not_found() => {
-                let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": self.name, "namespace": "kube-system"}});
+                let account =
+                    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": self.name, "namespace": "kube-system"}});
                 match self.base.call(Method::POST, ACCOUNTS, &account).await {
                     Err(status) if !status.is_already_exists() => return Err(status),
                     _ => self.base.call(Method::POST, &path, &wanted).await?,

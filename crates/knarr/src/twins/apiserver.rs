@@ -197,7 +197,10 @@ pub async fn run(values: &Values) -> Result<()> {
         listen,
         advertise,
         advertise_port: listen.port(),
-        service_cidrs: ranges.iter().map(|range| range.parse().with_context(|| format!("--service-cluster-ip-range {range:?}"))).collect::<Result<_>>()?,
+        service_cidrs: ranges
+            .iter()
+            .map(|range| range.parse().with_context(|| format!("--service-cluster-ip-range {range:?}")))
+            .collect::<Result<_>>()?,
         node_ports: node_ports(values.text("service-node-port-range").unwrap_or("30000-32767"))?,
         issuers: if issuers.is_empty() { bail!("required flag(s) \"service-account-issuer\" not set") } else { issuers },
         audiences: values.list("api-audiences"),
@@ -252,7 +255,8 @@ impl Keys {
             })
         };
         values.needed("service-account-signing-key-file")?;
-        let signing = PrivateKey::from_pem(&read("service-account-signing-key-file")?.unwrap_or_default()).context("--service-account-signing-key-file")?;
+        let signing = PrivateKey::from_pem(&read("service-account-signing-key-file")?.unwrap_or_default())
+            .context("--service-account-signing-key-file")?;
         let mut verifying = Vec::new();
         for file in values.list("service-account-key-file") {
             let pem = std::fs::read_to_string(&file).with_context(|| format!("--service-account-key-file {file}"))?;

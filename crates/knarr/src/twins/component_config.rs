@@ -56,9 +56,13 @@ impl Fields {
     pub fn finish(self, harmless: &[&str]) -> Result<()> {
         let mut leaves = Vec::new();
         collect(&self.left, String::new(), &mut leaves);
-        let covered = |leaf: &str| harmless.iter().any(|known| leaf == *known || leaf.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
+        let covered =
+            |leaf: &str| harmless.iter().any(|known| leaf == *known || leaf.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
         if let Some(field) = leaves.iter().find(|leaf| !covered(leaf)) {
-            bail!("the field {} is not supported here, and leaving it out would change what happens", field.trim_start_matches('/').replace('/', "."));
+            bail!(
+                "the field {} is not supported here, and leaving it out would change what happens",
+                field.trim_start_matches('/').replace('/', ".")
+            );
         }
         if !leaves.is_empty() {
             tracing::warn!(fields = leaves.join(" "), "fields of the configuration without effect here");
@@ -86,7 +90,8 @@ mod tests {
 
     #[test]
     fn every_field_has_a_fate() {
-        let file = json!({"apiVersion": "a/v1", "kind": "K", "name": "n", "logging": {"format": "text"}, "period": "0s", "deep": {"flag": true}});
+        let file =
+            json!({"apiVersion": "a/v1", "kind": "K", "name": "n", "logging": {"format": "text"}, "period": "0s", "deep": {"flag": true}});
         assert!(of(file.clone(), "a/v1", "Other").is_err());
         let mut fields = of(file.clone(), "a/v1", "K").unwrap();
         assert_eq!(fields.text("/name").as_deref(), Some("n"));

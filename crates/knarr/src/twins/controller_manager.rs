@@ -128,7 +128,10 @@ fn config(values: &Values) -> Result<controllers::Config> {
     let cluster_cidr = match (values.is("allocate-node-cidrs", false), values.text("cluster-cidr")) {
         (false, _) => None,
         (true, None) => bail!("--cluster-cidr must be given for --allocate-node-cidrs"),
-        (true, Some(text)) => Some(text.parse::<ipnet::IpNet>().with_context(|| format!("--cluster-cidr {text:?} is not one range (two of a dual stack are not supported)"))?),
+        (true, Some(text)) => Some(
+            text.parse::<ipnet::IpNet>()
+                .with_context(|| format!("--cluster-cidr {text:?} is not one range (two of a dual stack are not supported)"))?,
+        ),
     };
     let (family, usual) = match cluster_cidr {
         Some(range) if range.addr().is_ipv6() => ("node-cidr-mask-size-ipv6", 64),
@@ -138,7 +141,8 @@ fn config(values: &Values) -> Result<controllers::Config> {
     if let Some(range) = cluster_cidr.filter(|range| mask < range.prefix_len() || mask > range.max_prefix_len()) {
         bail!("--node-cidr-mask-size {mask} does not fit into --cluster-cidr {range}");
     }
-    let file = |flag: &str| values.text(flag).map(|file| std::fs::read_to_string(file).with_context(|| format!("--{flag} {file}"))).transpose();
+    let file =
+        |flag: &str| values.text(flag).map(|file| std::fs::read_to_string(file).with_context(|| format!("--{flag} {file}"))).transpose();
     let root_ca = file("root-ca-file")?;
     let longest = values.duration("cluster-signing-duration", Duration::from_secs(365 * 24 * 3600))?;
     let signer = match (file("cluster-signing-cert-file")?, file("cluster-signing-key-file")?) {
@@ -170,7 +174,9 @@ fn disabled(chosen: &[String], all: &[&'static str]) -> Result<Vec<String>> {
         true => vec!["*"],
         false => chosen.iter().map(String::as_str).collect(),
     };
-    let known = |name: &str| OLD.iter().find(|(old, _)| *old == name).map(|(_, new)| *new).or_else(|| all.iter().copied().find(|known| *known == name));
+    let known = |name: &str| {
+        OLD.iter().find(|(old, _)| *old == name).map(|(_, new)| *new).or_else(|| all.iter().copied().find(|known| *known == name))
+    };
     let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
     for name in chosen.iter().filter(|name| **name != "*") {
         match name.strip_prefix('-') {
@@ -194,12 +200,21 @@ mod tests {
 
     #[test]
     fn controllers_are_chosen_as_in_the_real_one() {
-        let all = ["deployment-controller", "job-controller", "bootstrap-signer-controller", "token-cleaner-controller", "local-path-provisioner"];
+        let all = [
+            "deployment-controller",
+            "job-controller",
+            "bootstrap-signer-controller",
+            "token-cleaner-controller",
+            "local-path-provisioner",
+        ];
         let cases: [(&str, &[&str]); 5] = [
             ("", &["bootstrap-signer-controller", "token-cleaner-controller", "local-path-provisioner"]),
             ("*,bootstrapsigner,tokencleaner", &["local-path-provisioner"]),
             ("*,-job", &["job-controller", "bootstrap-signer-controller", "token-cleaner-controller", "local-path-provisioner"]),
-            ("deployment-controller", &["job-controller", "bootstrap-signer-controller", "token-cleaner-controller", "local-path-provisioner"]),
+            (
+                "deployment-controller",
+                &["job-controller", "bootstrap-signer-controller", "token-cleaner-controller", "local-path-provisioner"],
+            ),
             ("*,bootstrap-signer-controller,-job-controller", &["job-controller", "token-cleaner-controller", "local-path-provisioner"]),
         ];
         for (chosen, expected) in cases {

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use pki::{Authority, ClientAuthorities, HotCert, Issued, IssueRequest, San, Subject, Usage};
+use pki::{Authority, ClientAuthorities, HotCert, IssueRequest, Issued, San, Subject, Usage};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -60,7 +60,8 @@ impl Endpoint {
             Some(file) => Some(ClientAuthorities::from_pem(&[&read(file)?]).with_context(|| format!("--client-ca-file {file}"))?),
             None => None,
         };
-        let shared = Shared { authorities, tokens: asking("authentication-kubeconfig")?, rights: asking("authorization-kubeconfig")?, metrics };
+        let shared =
+            Shared { authorities, tokens: asking("authentication-kubeconfig")?, rights: asking("authorization-kubeconfig")?, metrics };
         Ok(Some(Endpoint { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared: Arc::new(shared) }))
     }
 

@@ -245,12 +245,8 @@ fn boolean(text: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const TABLE: &[Flag] = &[
-        used("kubeconfig", ""),
-        switch("leader-elect", ""),
-        harmless("kube-api-qps"),
-        only("proxy-mode", &["", "nftables"]),
-    ];
+    const TABLE: &[Flag] =
+        &[used("kubeconfig", ""), switch("leader-elect", ""), harmless("kube-api-qps"), only("proxy-mode", &["", "nftables"])];
 
     #[test]
     fn lines_are_read_as_by_the_real_programs() {

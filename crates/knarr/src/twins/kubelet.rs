@@ -52,15 +52,55 @@ pub const FLAGS: &[Flag] = &[
 
 /// Fields of the configuration that nothing here depends on.
 const HARMLESS: &[&str] = &[
-    "/authentication/webhook", "/authorization/webhook", "/cgroupDriver", "/cgroupsPerQOS", "/enforceNodeAllocatable", "/cpuManagerReconcilePeriod",
-    "/evictionPressureTransitionPeriod", "/failSwapOn", "/failCgroupV1", "/fileCheckFrequency", "/httpCheckFrequency", "/imageMaximumGCAge",
-    "/kubeAPIQPS", "/kubeAPIBurst", "/logging", "/memorySwap", "/nodeStatusReportFrequency", "/nodeStatusUpdateFrequency", "/rotateCertificates",
-    "/runtimeRequestTimeout", "/streamingConnectionIdleTimeout", "/syncFrequency", "/volumeStatsAggPeriod", "/featureGates", "/crashLoopBackOff",
-    "/serializeImagePulls", "/maxParallelImagePulls", "/registryPullQPS", "/registryBurst", "/eventRecordQPS", "/eventBurst", "/oomScoreAdj",
-    "/localStorageCapacityIsolation", "/enableServer", "/enableProfilingHandler", "/enableDebugFlagsHandler", "/enableDebuggingHandlers",
-    "/containerLogMaxWorkers", "/containerLogMonitorInterval", "/nodeLeaseDurationSeconds", "/shutdownGracePeriod", "/shutdownGracePeriodCriticalPods",
-    "/volumePluginDir", "/makeIPTablesUtilChains", "/hairpinMode", "/contentType", "/configMapAndSecretChangeDetectionStrategy",
-    "/maxOpenFiles", "/nodeStatusMaxImages",
+    "/authentication/webhook",
+    "/authorization/webhook",
+    "/cgroupDriver",
+    "/cgroupsPerQOS",
+    "/enforceNodeAllocatable",
+    "/cpuManagerReconcilePeriod",
+    "/evictionPressureTransitionPeriod",
+    "/failSwapOn",
+    "/failCgroupV1",
+    "/fileCheckFrequency",
+    "/httpCheckFrequency",
+    "/imageMaximumGCAge",
+    "/kubeAPIQPS",
+    "/kubeAPIBurst",
+    "/logging",
+    "/memorySwap",
+    "/nodeStatusReportFrequency",
+    "/nodeStatusUpdateFrequency",
+    "/rotateCertificates",
+    "/runtimeRequestTimeout",
+    "/streamingConnectionIdleTimeout",
+    "/syncFrequency",
+    "/volumeStatsAggPeriod",
+    "/featureGates",
+    "/crashLoopBackOff",
+    "/serializeImagePulls",
+    "/maxParallelImagePulls",
+    "/registryPullQPS",
+    "/registryBurst",
+    "/eventRecordQPS",
+    "/eventBurst",
+    "/oomScoreAdj",
+    "/localStorageCapacityIsolation",
+    "/enableServer",
+    "/enableProfilingHandler",
+    "/enableDebugFlagsHandler",
+    "/enableDebuggingHandlers",
+    "/containerLogMaxWorkers",
+    "/containerLogMonitorInterval",
+    "/nodeLeaseDurationSeconds",
+    "/shutdownGracePeriod",
+    "/shutdownGracePeriodCriticalPods",
+    "/volumePluginDir",
+    "/makeIPTablesUtilChains",
+    "/hairpinMode",
+    "/contentType",
+    "/configMapAndSecretChangeDetectionStrategy",
+    "/maxOpenFiles",
+    "/nodeStatusMaxImages",
 ];
 
 #[derive(Parser)]
@@ -127,8 +167,11 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
         _ if bootstrap_serving => serving_by_request(&machine, &certs, &client, &supervisor),
         _ => self_signed(&format!("{name}@kubelet"), &sans(&machine))?,
     };
-    let ranges: Vec<IpNet> =
-        values.list("cluster-ranges").iter().map(|range| range.parse().with_context(|| format!("--cluster-ranges {range:?}"))).collect::<Result<_>>()?;
+    let ranges: Vec<IpNet> = values
+        .list("cluster-ranges")
+        .iter()
+        .map(|range| range.parse().with_context(|| format!("--cluster-ranges {range:?}")))
+        .collect::<Result<_>>()?;
     let cluster = Cluster {
         pods: "0.0.0.0/32".parse().expect("a range"),
         services: "0.0.0.0/32".parse().expect("a range"),
@@ -201,7 +244,8 @@ fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeF
         add(flag, fields.text(field));
     }
     add("cgroup-root", fields.text("/cgroupRoot").map(|path| path.trim_matches('/').to_owned()).filter(|path| !path.is_empty()));
-    let hard: BTreeMap<String, String> = fields.take("/evictionHard").map(serde_json::from_value).transpose().context("evictionHard")?.unwrap_or_default();
+    let hard: BTreeMap<String, String> =
+        fields.take("/evictionHard").map(serde_json::from_value).transpose().context("evictionHard")?.unwrap_or_default();
     // The real kubelet's own values, not those of an agent.
     let usual = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
     let hard: Vec<String> = hard.iter().map(|(signal, amount)| format!("{signal}<{amount}")).collect();
@@ -237,11 +281,21 @@ async fn access(values: &Values, name: &str, certs: &Path) -> Result<Access> {
 /// A certificate that was asked for is renewed; one from elsewhere is left to whoever made it.
 fn keep_certificate(name: &str, certs: &Path, access: &Access, client: &Client, transport: Arc<HttpTransport>, supervisor: &Supervisor) {
     let wanted = Wanted::client(name, certs);
-    let Some(cert) = access.cert().filter(|cert| wanted.load().is_some_and(|stored| stored.cert_pem == cert.current().cert_pem)).cloned() else { return };
+    let Some(cert) = access.cert().filter(|cert| wanted.load().is_some_and(|stored| stored.cert_pem == cert.current().cert_pem)).cloned()
+    else {
+        return;
+    };
     keep_renewed("certificate client", wanted, cert, client, supervisor, move || transport.reconnect());
 }
 
-fn keep_renewed(name: &str, wanted: Wanted, cert: Arc<HotCert>, client: &Client, supervisor: &Supervisor, replaced: impl Fn() + Clone + Send + Sync + 'static) {
+fn keep_renewed(
+    name: &str,
+    wanted: Wanted,
+    cert: Arc<HotCert>,
+    client: &Client,
+    supervisor: &Supervisor,
+    replaced: impl Fn() + Clone + Send + Sync + 'static,
+) {
     let client = client.clone();
     supervisor.run(name, move || Box::pin(wanted.clone().keep_renewed(cert.clone(), client.clone(), replaced.clone())));
 }

@@ -13,6 +13,7 @@ mod scheduler;
 mod storage;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -82,13 +83,15 @@ pub fn run(twin: Twin, arguments: &[OsString]) -> ExitCode {
 }
 
 fn help(twin: Twin) {
-    println!("Usage:\n  knarr {} [flags]\n\nFlags:", twin.name());
+    let mut text = format!("Usage:\n  knarr {} [flags]\n\nFlags:\n", twin.name());
     for flag in twin.tables().into_iter().flatten() {
         if let Here::Used(help) = flag.here {
-            println!("  --{:36} {help}", flag.name);
+            text += &format!("  --{:36} {help}\n", flag.name);
         }
     }
-    println!("\nOther flags of the real {} are accepted where nothing depends on them, and refused otherwise.", twin.name());
+    text += &format!("\nOther flags of the real {} are accepted where nothing depends on them, and refused otherwise.\n", twin.name());
+    // Whoever reads no further has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn start(twin: Twin, values: Values) -> Result<()> {

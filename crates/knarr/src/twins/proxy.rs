@@ -50,9 +50,23 @@ pub const FLAGS: &[Flag] = &[
 
 /// Fields of the configuration that nothing here depends on.
 const HARMLESS: &[&str] = &[
-    "/conntrack", "/iptables", "/ipvs", "/nftables", "/winkernel", "/logging", "/featureGates", "/configSyncPeriod", "/oomScoreAdj",
-    "/enableProfiling", "/clientConnection/qps", "/clientConnection/burst", "/clientConnection/contentType",
-    "/clientConnection/acceptContentTypes", "/bindAddressHardFail", "/portRange", "/detectLocal",
+    "/conntrack",
+    "/iptables",
+    "/ipvs",
+    "/nftables",
+    "/winkernel",
+    "/logging",
+    "/featureGates",
+    "/configSyncPeriod",
+    "/oomScoreAdj",
+    "/enableProfiling",
+    "/clientConnection/qps",
+    "/clientConnection/burst",
+    "/clientConnection/contentType",
+    "/clientConnection/acceptContentTypes",
+    "/bindAddressHardFail",
+    "/portRange",
+    "/detectLocal",
 ];
 
 /// Runs until it fails.
@@ -82,7 +96,9 @@ pub async fn run(values: &Values) -> Result<()> {
     if text("/detectLocalMode", "detect-local-mode").is_some_and(|mode| mode != "ClusterCIDR") {
         bail!("detectLocalMode can only be ClusterCIDR here");
     }
-    if text("/masqueradeAll", "masquerade-all").is_some_and(|all| all != "false") || fields.take("/nodePortAddresses").is_some_and(|one| one != Value::Null) {
+    if text("/masqueradeAll", "masquerade-all").is_some_and(|all| all != "false")
+        || fields.take("/nodePortAddresses").is_some_and(|one| one != Value::Null)
+    {
         bail!("masqueradeAll and nodePortAddresses are not supported");
     }
     fields.finish(HARMLESS)?;
