@@ -227,11 +227,7 @@ pub async fn kubelet(server: &Server, node: &str) -> Result<Connected, Status> {
         .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: {addresses:?}")))?;
     // Addresses change under a running node; its certificate speaks for its name.
     let name = addresses.iter().find(|one| one["type"] == "Hostname").and_then(|one| one["address"].as_str()).unwrap_or(host);
-    let tls = Tls {
-        trust: server.deps.pki.kubelets.clone(),
-        cert: Some(&server.deps.kubelet_client),
-        name: name.to_owned(),
-    };
+    let tls = Tls { trust: server.deps.pki.kubelets.clone(), cert: Some(&server.deps.kubelet_client), name: name.to_owned() };
     dial::connect(host, port, Some(tls)).await
 }
 
