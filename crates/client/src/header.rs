@@ -3,6 +3,7 @@
 //! The store never parses an object. This function does, once per version, and reads only what selectors,
 //! ownership and the kind's selectable fields need; everything else is skipped over.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use store::{Header, Key, OwnerRef, Revision, Stamp, StampError};
 
-use crate::PodLite;
+use crate::{PodLite, ServiceLite};
 
 /// The stamp function for JSON objects.
 pub fn stamp() -> Stamp {
@@ -134,9 +135,7 @@ fn header(key: &Key, raw: &Bytes, meta: Meta<'_>) -> Result<Header, serde_json::
     if let Some(reader) = readers().get(key.kind.as_str()) {
         let pruned = reader.prune(raw)?;
         header.fields = reader.fields.iter().map(|(name, one)| (name.clone(), (one.value)(&pruned).into())).collect();
-        if reader.pod {
-            header.projection = Some(Arc::new(PodLite::of(&pruned)));
-        }
+        header.projection = reader.projection.map(|projection| (projection.read)(&pruned));
     }
     Ok(header)
 }
@@ -164,8 +163,22 @@ fn owner(owner: Owner<'_>) -> OwnerRef {
 struct Reader {
     fields: Vec<(Arc<str>, &'static Selectable)>,
     wanted: Vec<(String, String)>,
-    pod: bool,
+    projection: Option<&'static Projection>,
 }
+
+/// What is kept of every version of a kind, so that readers of a few columns need not decode.
+struct Projection {
+    plural: &'static str,
+    /// Paths that it reads: (top field, second field).
+    paths: &'static [(&'static str, &'static str)],
+    read: fn(&Object) -> Arc<dyn Any + Send + Sync>,
+}
+
+/// The projections of kinds of the core group.
+const PROJECTIONS: &[Projection] = &[
+    Projection { plural: "pods", paths: PodLite::PATHS, read: |pod| Arc::new(PodLite::of(pod)) },
+    Projection { plural: "services", paths: ServiceLite::PATHS, read: |service| Arc::new(ServiceLite::of(service)) },
+];
 
 /// Readers by store prefix, for built-in kinds that have selectable fields.
 fn readers() -> &'static HashMap<String, Reader> {
@@ -174,17 +187,18 @@ fn readers() -> &'static HashMap<String, Reader> {
         let mut readers = HashMap::new();
         for resource in api::resources::builtin() {
             let kind = api::kinds::find(&resource.group, &resource.kind);
-            if kind.selectable.is_empty() && &*resource.plural != "pods" {
+            let projection = PROJECTIONS.iter().find(|one| resource.group.is_empty() && one.plural == &*resource.plural);
+            if kind.selectable.is_empty() && projection.is_none() {
                 continue;
             }
             let prefix = api::resources::storage_prefix(&resource.group, &resource.plural, false);
-            readers.entry(prefix).or_insert_with(|| reader(kind.selectable, &*resource.plural == "pods"));
+            readers.entry(prefix).or_insert_with(|| reader(kind.selectable, projection));
         }
         readers
     })
 }
 
-fn reader(selectable: &'static [Selectable], pod: bool) -> Reader {
+fn reader(selectable: &'static [Selectable], projection: Option<&'static Projection>) -> Reader {
     let mut fields: Vec<(Arc<str>, &'static Selectable)> = selectable.iter().map(|one| (Arc::from(one.field), one)).collect();
     fields.sort_by(|left, right| left.0.cmp(&right.0));
     let mut wanted: Vec<(String, String)> = selectable
@@ -194,10 +208,9 @@ fn reader(selectable: &'static [Selectable], pod: bool) -> Reader {
             None => (one.field.to_owned(), String::new()),
         })
         .collect();
-    if pod {
-        wanted.extend(PodLite::PATHS.iter().map(|(top, second)| ((*top).to_owned(), (*second).to_owned())));
-    }
-    Reader { fields, wanted, pod }
+    let paths = projection.map_or(&[][..], |projection| projection.paths);
+    wanted.extend(paths.iter().map(|(top, second)| ((*top).to_owned(), (*second).to_owned())));
+    Reader { fields, wanted, projection }
 }
 
 impl Reader {

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod node_fit;
 mod pod_lite;
 mod resource_id;
+mod service_lite;
 mod transport;
 
 pub use calls::{Client, DeleteOptions, PatchKind, Propagation};
@@ -19,4 +20,5 @@ pub use events::{EventKind, Recorder};
 pub use http_transport::{Connect, HttpTransport, Token};
 pub use pod_lite::{Phase, PodLite};
 pub use resource_id::ResourceId;
+pub use service_lite::ServiceLite;
 pub use transport::{Change, ChangeStream, ListWatch, Selection, Transport};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
-use client::Selection;
+use client::{Selection, ServiceLite};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -88,14 +88,8 @@ pub(crate) fn services_of(context: &Context, changed: [Option<&Arc<store::Entry>
         return;
     };
     for service in context.cache::<Service>().list_namespace(&namespace) {
-        let Some(decoded) = cache::decode::<Service>(&service) else {
-            continue;
-        };
-        let Some(selector) = decoded.spec.and_then(|spec| spec.selector).filter(|selector| !selector.is_empty()) else {
-            continue;
-        };
-        let selects = |entry: &&Arc<store::Entry>| selector.iter().all(|(key, value)| entry.header.label(key) == Some(value));
-        if changed.iter().flatten().any(|entry| selects(entry)) {
+        let lite = service.header.project::<ServiceLite>();
+        if lite.is_some_and(|lite| changed.iter().flatten().any(|entry| lite.selects(&entry.header))) {
             add(ObjectKey::of(&service));
         }
     }

@@ -24,6 +24,8 @@ pub fn controller(_: &Config) -> Entry {
 struct TaintEviction {
     /// When the clock of a pod that tolerates for a while began to run; by uid.
     began: Mutex<HashMap<Box<str>, Instant>>,
+    /// The nodes with taints that evict, so that a pod's binding asks nothing of the others.
+    taints: Arc<Mutex<HashMap<Box<str>, Vec<Taint>>>>,
 }
 
 #[async_trait]
@@ -33,6 +35,7 @@ impl Controller for TaintEviction {
     }
 
     fn watches(&self) -> Vec<Watch> {
+        let taints = self.taints.clone();
         vec![
             Watch::mapped(Selection::of::<Pod>(), |_, old, new, add| {
                 let node = |entry: Option<&Arc<store::Entry>>| {
@@ -45,12 +48,16 @@ impl Controller for TaintEviction {
                     add(ObjectKey::of(entry));
                 }
             }),
-            Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
-                let taints = |entry: Option<&Arc<store::Entry>>| {
-                    entry.and_then(|entry| cache::decode::<Node>(entry)).map(|node| evicting(&node)).unwrap_or_default()
+            Watch::mapped(Selection::of::<Node>(), move |context, old, new, add| {
+                let after = new.and_then(|entry| cache::decode::<Node>(entry)).map(|node| evicting(&node)).unwrap_or_default();
+                let Some(name) = new.or(old).map(|entry| &entry.header.name) else {
+                    return;
                 };
-                let (before, after) = (taints(old), taints(new));
-                let Some(node) = new.filter(|_| before != after) else {
+                let before = match after.is_empty() {
+                    true => taints.lock().remove(name),
+                    false => taints.lock().insert(name.clone(), after.clone()),
+                };
+                let Some(node) = new.filter(|_| before.unwrap_or_default() != after) else {
                     return;
                 };
                 context.cache::<Pod>().by(&BY_NODE, &node.header.name).iter().for_each(|pod| add(ObjectKey::of(pod)));
@@ -64,8 +71,7 @@ impl Controller for TaintEviction {
             self.forget_all_but(context);
             return Ok(Next::Done);
         };
-        let node = context.cache::<Node>().read::<Node>("", entry.header.field("spec.nodeName"));
-        let taints = node.map(|node| evicting(&node)).unwrap_or_default();
+        let taints = self.taints.lock().get(entry.header.field("spec.nodeName")).cloned().unwrap_or_default();
         if taints.is_empty() {
             self.cancel(context, &entry);
             return Ok(Next::Done);

@@ -278,6 +278,8 @@ impl Encoder {
         match self.negotiated.media {
             Media::Protobuf => out.put_slice(&codec::protobuf::event(kind, object)),
             Media::Json => {
+                // One allocation for the event instead of one per doubling.
+                out.reserve(object.len() + 64);
                 out.put_slice(b"{\"type\":\"");
                 out.put_slice(kind.as_bytes());
                 out.put_slice(b"\",\"object\":");
