@@ -10,5 +10,6 @@ done
 [ -n "$knarr" ] || { echo "nothing was started from here"; exit 0; }
 trap 'rm -f "$knarr"' EXIT
 "$knarr" uninstall --data --force
-rm -rf /var/log/knarr
+# make up made these; what the server found there already it leaves.
+rm -rf /var/log/knarr /run/knarr
 rmdir --ignore-fail-on-non-empty /etc/knarr 2>/dev/null || true
