@@ -315,8 +315,17 @@ endpoint() {
   note us_cpu_per_op "$(per "$after - $before" "$FLIPS")"
 }
 
+# Rows that work on objects, where those that make them were not wanted.
+needs_objects() {
+  local one
+  wanted create || wanted create1 && return 1
+  for one in get patch list fanout; do wanted "$one" && return; done
+  return 1
+}
+
 node_rows() {
   idle
+  if needs_objects; then row=create; load create 300 32 || return 0; fi
   call create create "$CREATES" 32
   call create1 create 300 1
   call get get "$GETS" 32

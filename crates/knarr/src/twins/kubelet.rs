@@ -247,9 +247,8 @@ fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeF
     let hard: BTreeMap<String, String> =
         fields.take("/evictionHard").map(serde_json::from_value).transpose().context("evictionHard")?.unwrap_or_default();
     // The real kubelet's own values, not those of an agent.
-    let usual = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
     let hard: Vec<String> = hard.iter().map(|(signal, amount)| format!("{signal}<{amount}")).collect();
-    add("eviction-hard", Some(if hard.is_empty() { usual.to_owned() } else { hard.join(",") }));
+    add("eviction-hard", Some(if hard.is_empty() { kubelet::eviction::DEFAULT_HARD.to_owned() } else { hard.join(",") }));
     for taint in fields.take("/registerWithTaints").iter().filter_map(Value::as_array).flatten() {
         let text = |field: &str| taint[field].as_str().unwrap_or("").to_owned();
         let value = Some(text("value")).filter(|value| !value.is_empty()).map(|value| format!("={value}")).unwrap_or_default();
