@@ -18,6 +18,8 @@ const MOST_CONNECTIONS: usize = 512;
 const SILENCE: Duration = Duration::from_secs(10);
 /// Room for queries that arrive while none is read (over a restart).
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// How often a free port is looked for.
+const CHOICES: usize = 64;
 
 /// Open sockets. Somebody else may open and keep them, so that no query is lost over a restart.
 #[derive(Debug, Default)]
@@ -33,20 +35,9 @@ impl Sockets {
     pub fn open(addresses: &[SocketAddr]) -> io::Result<Self> {
         let mut sockets = Self::default();
         for address in addresses {
-            let udp = socket(*address, SocketType::DGRAM)?;
-            // Who may not exceed the system's limit gets the limit; a smaller buffer is no reason not to serve.
-            if sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).is_err() {
-                let _ = sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER);
-            }
-            rustix::net::bind(&udp, address)?;
-            let udp = UdpSocket::from(udp);
-            // Port 0 means "any": both kinds then share the one that the system chose.
-            let chosen = udp.local_addr()?;
-            let tcp = socket(*address, SocketType::STREAM)?;
-            rustix::net::bind(&tcp, &chosen)?;
-            rustix::net::listen(&tcp, 128)?;
+            let (udp, tcp) = pair(*address)?;
             sockets.udp.push(udp);
-            sockets.tcp.push(TcpListener::from(tcp));
+            sockets.tcp.push(tcp);
         }
         Ok(sockets)
     }
@@ -96,11 +87,35 @@ impl Sockets {
     }
 }
 
+/// Both kinds of sockets at an address. Port 0 means "any": both then share one that the system chose, which may have to
+/// be chosen again, since it is chosen for datagrams and may be taken for connections.
+fn pair(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut choices = if address.port() == 0 { CHOICES } else { 1 };
+    loop {
+        let udp = socket(address, SocketType::DGRAM)?;
+        // Who may not exceed the system's limit gets the limit; a smaller buffer is no reason not to serve.
+        if sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER);
+        }
+        rustix::net::bind(&udp, &address)?;
+        let udp = UdpSocket::from(udp);
+        let tcp = socket(address, SocketType::STREAM)?;
+        let listening = rustix::net::bind(&tcp, &udp.local_addr()?).and_then(|()| rustix::net::listen(&tcp, 128));
+        choices -= 1;
+        match listening {
+            Ok(()) => return Ok((udp, TcpListener::from(tcp))),
+            Err(rustix::io::Errno::ADDRINUSE) if choices > 0 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
+    // With these the system may choose a port that somebody else chose to share, so not where it chooses.
+    sockopt::set_socket_reuseaddr(&socket, address.port() != 0)?;
+    sockopt::set_socket_reuseport(&socket, address.port() != 0)?;
     if address.is_ipv4() {
         sockopt::set_ip_freebind(&socket, true)?;
     } else {

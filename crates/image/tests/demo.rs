@@ -25,8 +25,7 @@ async fn the_demo_image_runs_alone() {
     let output = command(&["/bin/sh", "-c", "echo hello; ls /; nothing"]).output().expect("chroot runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\nbin\ndemo\netc\nroot\ntmp\n");
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("nothing: not found"));
-    // The port is taken first, so that the server can be told one that is free.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port = support::free_port();
     let mut server = command(&["/bin/serve", &port.to_string()]).stdout(Stdio::piped()).spawn().expect("chroot runs");
     let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
     let first = lines.next().expect("a line").expect("text");

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,8 +34,13 @@ fn program() -> Option<PathBuf> {
     found
 }
 
+/// None of those that the system gives to connections on their way out, so that nobody takes it before etcd does, also
+/// while an etcd is down. Each is handed out once, by a process that begins elsewhere than others.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16 % 5000;
+    let mut ports = (0..5000).map(|_| 27000 + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 5000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 fn run(program: &PathBuf, dir: &tempfile::TempDir, port: u16, peer: u16) -> Child {

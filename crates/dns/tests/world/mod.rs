@@ -205,9 +205,12 @@ async fn silent() -> SocketAddr {
 
 /// A server that knows `*.example.com`, cuts `big.example.com` over UDP and denies everything else.
 async fn upstream() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let socket = UdpSocket::bind(address).await.unwrap();
+    let mut sockets = dns::Sockets::open(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let (socket, listener) = (sockets.udp.remove(0), sockets.tcp.remove(0));
+    socket.set_nonblocking(true).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (socket, listener) = (UdpSocket::from_std(socket).unwrap(), TcpListener::from_std(listener).unwrap());
+    let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
         while let Ok((size, from)) = socket.recv_from(&mut buffer).await {

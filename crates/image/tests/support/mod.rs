@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use image::{ImageConfig, ImageStore, Registries};
@@ -147,6 +148,17 @@ pub fn text(layers: &[PathBuf], name: &str) -> Option<String> {
     layers.iter().find_map(|layer| std::fs::read_to_string(layer.join(name)).ok())
 }
 
+/// A port for a server that has to be told one. It is none that the system gives to connections on their way out, so
+/// that nobody takes it between this look and the start of the server.
+pub fn free_port() -> u16 {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16 % 5000;
+    (0..5000)
+        .map(|_| 22000 + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 5000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}
+
 /// Debian's registry on a free port; ended with the value.
 pub struct DebianRegistry {
     child: Child,
@@ -157,7 +169,7 @@ pub struct DebianRegistry {
 impl DebianRegistry {
     pub fn start() -> DebianRegistry {
         let directory = tempfile::tempdir().expect("a directory");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = directory.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
