@@ -17,6 +17,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["cgroup"]),
     ("image", &["pki"]),
     ("net", &[]),
+    ("cri", &["cgroup", "runtime", "image", "net", "stream"]),
     // Hold and carry. The store sees bytes, never an object.
     ("store", &[]),
     ("client", &["api", "codec", "pki", "store"]),
@@ -26,7 +27,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["api", "codec", "patch", "cel", "store", "client", "pki", "stream"]),
     ("scheduler", &["api", "cache", "client", "reconcile", "store"]),
     ("controllers", &["api", "cache", "cel", "client", "pki", "reconcile", "store"]),
-    ("kubelet", &["api", "cache", "client", "reconcile", "store", "pki", "stream", "runtime", "cgroup", "image", "net"]),
+    ("kubelet", &["api", "cache", "client", "reconcile", "store", "pki", "stream", "runtime", "cgroup", "image", "net", "cri"]),
     ("proxy", &["api", "cache", "client", "net", "store"]),
     ("dns", &["api", "cache", "client", "store"]),
     ("cli", &["api", "client", "codec", "pki", "stream", "runtime", "cgroup", "net"]),
@@ -53,6 +54,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "cgroup",
             "image",
             "net",
+            "cri",
         ],
     ),
     // Measures from outside, as any client would.

@@ -12,6 +12,7 @@ use cgroup::Layout;
 use client::{Client, EventKind, Recorder, Selection};
 use image::ImageStore;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use net::NodeNetwork;
 use parking_lot::Mutex;
 use runtime::Runtime;
 use serde_json::json;
@@ -22,7 +23,6 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Deps};
 use crate::eviction::{self, Pressure};
 use crate::metrics::Metrics;
-use crate::network::Network;
 use crate::node::facts::Facts;
 use crate::node::{addresses, heartbeat, register};
 use crate::objects::Objects;
@@ -45,7 +45,7 @@ pub struct Kubelet {
     /// Images.
     pub images: ImageStore,
     /// Pod network.
-    pub network: Network,
+    pub network: NodeNetwork,
     /// ConfigMaps and Secrets in use.
     pub(crate) objects: Objects,
     /// Tokens in use.
@@ -154,7 +154,7 @@ fn follow_statics(kubelet: &Arc<Kubelet>) -> Option<JoinHandle<()>> {
 async fn follow_table(kubelet: Arc<Kubelet>) {
     loop {
         let error = kubelet.network.keep_rules().await;
-        tracing::warn!("pod rules: {error:#}");
+        tracing::warn!("pod rules: {}", crate::pods::prepare::chain(&error));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -214,7 +214,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
             match kubelet.network.set_range(range) {
                 Ok(()) if !before => kubelet.status_changed.notify_one(),
                 Ok(()) => {}
-                Err(error) => tracing::error!("pod network: {error:#}"),
+                Err(error) => tracing::error!("pod network: {}", crate::pods::prepare::chain(&error)),
             }
         }
     }));
@@ -228,7 +228,7 @@ impl Kubelet {
         let assigned = caches.get(Selection::of::<Pod>().with_fields(format!("spec.nodeName={name}")));
         let own_node = caches.get(Selection::of::<Node>().with_fields(format!("metadata.name={name}")));
         let services = caches.of::<Service>();
-        let network = Network::open(config.pod_mtu, config.cluster_ranges.clone(), journal)?;
+        let network = NodeNetwork::open(config.pod_mtu, config.cluster_ranges.clone(), journal)?;
         let node = Facts::read(&config, &config.root_dir);
         let cgroups = runtime.cgroup_root().layout().clone();
         let metrics = Arc::new(Metrics::new(&name));

@@ -23,6 +23,7 @@ mod runtime;
 mod sandbox;
 mod seccomp;
 mod spawn;
+pub mod signals;
 pub mod spec;
 pub mod status;
 mod streams;

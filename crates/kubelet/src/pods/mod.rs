@@ -18,7 +18,7 @@ pub mod registry;
 pub mod release;
 pub mod resize;
 pub mod restart;
-pub mod signals;
+pub use runtime::signals;
 pub mod start;
 pub mod statics;
 pub mod status;

@@ -48,7 +48,7 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         kubelet.host_ips()
     } else {
         let began = Instant::now();
-        match kubelet.network.attach(uid, &sandbox, spec).await {
+        match kubelet.network.attach(uid, &sandbox.netns_path(), |address| crate::network::host_ports(spec, address)).await {
             Ok(addresses) => {
                 kubelet.metrics.phase(Phase::Network, began.elapsed());
                 addresses
@@ -57,7 +57,10 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
                 if let Err(error) = sandbox.destroy().await {
                     tracing::warn!(%error, "sandbox without network stays");
                 }
-                return Err(Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: set up network: {error:#}")));
+                return Err(Trouble::new(
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: set up network: {}", chain(&error)),
+                ));
             }
         }
     };

@@ -197,7 +197,7 @@ impl Worker {
             }
         }
         if let Some(spec) = &self.pod.spec {
-            self.kubelet.network.adopt(model::uid(&self.pod), spec);
+            self.kubelet.network.adopt(model::uid(&self.pod), |address| crate::network::host_ports(spec, address));
         }
         for member in &self.members {
             let name = member.spec.name.clone();

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use runtime::AttachSpec;
-use stream::{Body, ExitStatus, RemoteCommand, RemoteCommandOptions, accept_remote_command};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use stream::{Body, RemoteCommandOptions, accept_remote_command};
 
-use super::follow::Pipes;
 use super::route::{self, Target};
 use super::text;
 use crate::Kubelet;
@@ -31,45 +28,7 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Inc
         let Ok(command) = pending.await else {
             return;
         };
-        let RemoteCommand { stdin, stdout, stderr, mut resize, status: sink, closed } = command;
-        let outcome = async {
-            let mut pipes = Pipes::new(false, stdout.is_some(), stderr.is_some()).map_err(|error| error.to_string())?;
-            let spec = AttachSpec { stdin: stdin.is_some(), stdout: pipes.give_stdout(), stderr: pipes.give_stderr() };
-            let mut handle = sandbox.attach(&id, spec).await.map_err(|error| error.to_string())?;
-            let input = stdin.zip(handle.take_stdin()).map(|(mut from, to)| {
-                tokio::spawn(async move {
-                    let mut to = tokio::fs::File::from_std(to.into());
-                    let mut buffer = vec![0; 4096];
-                    while let Ok(count) = from.read(&mut buffer).await {
-                        if count == 0 || to.write_all(&buffer[..count]).await.is_err() || to.flush().await.is_err() {
-                            break;
-                        }
-                    }
-                })
-            });
-            let copying = pipes.copy(None, stdout, stderr);
-            let exit = loop {
-                tokio::select! {
-                    exit = handle.wait() => break exit.map_err(|error| error.to_string()),
-                    Some(size) = resize.recv() => {
-                        let _ = sandbox.resize_tty(&id, size.width, size.height).await;
-                    }
-                    () = closed.cancelled() => break Err("the caller is gone".to_owned()),
-                }
-            };
-            if let Some(input) = input {
-                input.abort();
-            }
-            copying.finish().await;
-            exit
-        };
-        let status = match outcome.await {
-            Ok(_) => ExitStatus::Success,
-            Err(error) => ExitStatus::internal(error),
-        };
-        if let Err(error) = sink.finish(status).await {
-            tracing::debug!(%error, "attach: the outcome was not told");
-        }
+        cri::session::attach(&sandbox, &id, command).await;
     });
     response
 }

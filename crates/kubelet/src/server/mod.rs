@@ -6,7 +6,6 @@
 mod access;
 mod attach;
 mod exec;
-mod follow;
 mod logs;
 mod port_forward;
 mod route;

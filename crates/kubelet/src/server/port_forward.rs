@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use runtime::Sandbox;
-use stream::{Body, PortForward, PortForwardOptions, accept_port_forward};
-use tokio::io::AsyncWriteExt;
+use stream::{Body, PortForwardOptions, accept_port_forward};
 
 use super::route::{self, Target};
 use super::text;
@@ -33,30 +31,8 @@ pub fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Incoming>
             return;
         };
         while let Some(forward) = session.next().await {
-            tokio::spawn(one(sandbox.clone(), forward));
+            tokio::spawn(cri::session::forward(sandbox.clone(), forward));
         }
     });
     response
-}
-
-async fn one(sandbox: Sandbox, forward: PortForward) {
-    let PortForward { port, mut reader, mut writer, error } = forward;
-    let stream = match sandbox.dial(port).await {
-        Ok(stream) => stream,
-        Err(why) => {
-            let _ = error.fail(&format!("failed to connect to localhost:{port} inside namespace of the pod: {why}")).await;
-            return;
-        }
-    };
-    let (mut from_pod, mut to_pod) = stream.into_split();
-    let up = async {
-        let _ = tokio::io::copy(&mut reader, &mut to_pod).await;
-        let _ = to_pod.shutdown().await;
-    };
-    let down = async {
-        let _ = tokio::io::copy(&mut from_pod, &mut writer).await;
-        let _ = writer.shutdown().await;
-    };
-    tokio::join!(up, down);
-    drop(error);
 }
