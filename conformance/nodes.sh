@@ -9,11 +9,12 @@
 #   nodes.sh in NODE COMMAND...  run a command in a node's name spaces
 #   nodes.sh images [DIR]        serve the images of DIR (docker-archive tars) to the nodes
 #   nodes.sh ready [SECONDS]     wait until every node is Ready
+#   nodes.sh masters             count the calls by system:masters since the set-up (SPLIT=1)
 #   nodes.sh env                 print the address of the kubeconfig and of the nodes
 #
 # Settings (environment): KNARR (the program), CLUSTER_DIR, CLUSTER_NAME (prefix of links, name spaces and control groups,
 # at most 8 letters), CLUSTER_NET (first three numbers of the nodes' addresses), CLUSTER_PODS, CLUSTER_SERVICES,
-# NODE_CPU, NODE_MEMORY, LOG_LEVEL, SERVER_FLAGS, AGENT_FLAGS, REGISTRY_DIR.
+# NODE_CPU, NODE_MEMORY, LOG_LEVEL, SERVER_FLAGS, AGENT_FLAGS, REGISTRY_DIR. SPLIT=1: every part is a process of its own, see split.sh.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -76,7 +77,7 @@ in_node() { local pid; pid=$(holder "$1"); shift; nsenter -t "$pid" --net --moun
 
 start_node() {
   local node=$1 dir flags; dir=$(node_dir "$node")
-  alive "$(cat "$dir/knarr.pid" 2>/dev/null || true)" && return
+  if [ -n "${SPLIT:-}" ]; then split_node "$node"; return; fi
   flags=(--data-dir "$dir/data" --run-dir "$dir/knarr" --node-name "$node" --node-ip "$(address "$node")" --cgroup-root "$NAME-$node"
     --node-cpu "$CPU" --node-memory "$MEMORY" --private-registry "$DIR/registries.yaml" --resolv-conf "$DIR/resolv.conf" --log-level "$LOG"
     # A nearly full disk of the machine is no concern of the nodes.
@@ -87,23 +88,37 @@ start_node() {
   else
     flags=(agent "${flags[@]}" --server "https://$(address n1):$PORT" --token-file "$DIR/n1/data/token" ${AGENT_FLAGS:-})
   fi
-  # The shell that becomes knarr says its own process id.
-  setsid nsenter -t "$(holder "$node")" --net --mount --uts -- bash -c 'echo $$ > "$1"; shift; exec "$@"' start "$dir/knarr.pid.new" "$DIR/knarr" "${flags[@]}" \
+  start_part "$node" knarr "${flags[@]}"
+}
+
+# The shell that becomes knarr says its own process id.
+start_part() { # node name arguments...
+  local node=$1 dir part=$2; shift 2; dir=$(node_dir "$node")
+  alive "$(cat "$dir/$part.pid" 2>/dev/null || true)" && return
+  setsid nsenter -t "$(holder "$node")" --net --mount --uts -- bash -c 'echo $$ > "$1"; shift; exec "$@"' start "$dir/$part.pid.new" "$DIR/knarr" "$@" \
     </dev/null >>"$dir/log.txt" 2>&1 &
-  until [ -s "$dir/knarr.pid.new" ]; do sleep 0.02; done
-  mv "$dir/knarr.pid.new" "$dir/knarr.pid"
+  until [ -s "$dir/$part.pid.new" ]; do sleep 0.02; done
+  mv "$dir/$part.pid.new" "$dir/$part.pid"
 }
 
 stop_node() {
-  local dir pid; dir=$(node_dir "$1"); pid=$(cat "$dir/knarr.pid" 2>/dev/null || true)
+  local file
+  for file in "$(node_dir "$1")"/*.pid; do
+    case $file in */holder.pid | *'*.pid') ;; *) stop_part "$file" "$2" ;; esac
+  done
+}
+
+stop_part() { # pid-file signal
+  local pid; pid=$(cat "$1" 2>/dev/null || true)
   alive "$pid" || return 0
   kill "-$2" "$pid"
-  for _ in $(seq 200); do alive "$pid" || { rm -f "$dir/knarr.pid"; return 0; }; sleep 0.05; done
-  [ "$2" = KILL ] || stop_node "$1" KILL
+  for _ in $(seq 200); do alive "$pid" || { rm -f "$1"; return 0; }; sleep 0.05; done
+  [ "$2" = KILL ] || stop_part "$1" KILL
 }
 
 wait_ready() {
   local node dir
+  if [ -n "${SPLIT:-}" ]; then split_ready "${1:-120}"; return; fi
   for node in $(nodes); do
     dir=$(node_dir "$node")
     "$DIR/knarr" status --wait --timeout "${1:-120}" --run-dir "$dir/knarr" >"$dir/status.txt" 2>&1 && continue
@@ -127,18 +142,23 @@ up() {
   ip addr add "$GATE/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
   for number in $(seq "$count"); do make_node "n$number"; done
+  [ -z "${SPLIT:-}" ] || split_keys "$count"
   start_node n1
   # Services can be reached from here through the server's node.
   ip route add "$SERVICES" via "$(address n1)"
-  for _ in $(seq 600); do [ -s "$DIR/n1/data/token" ] && [ -s "$DIR/n1/kubeconfig" ] && break; alive "$(cat "$DIR/n1/knarr.pid")" || break; sleep 0.05; done
-  [ -s "$DIR/n1/data/token" ] || { tail "$DIR/n1/log.txt" >&2; fail "the server did not start"; }
-  sed "s#https://127.0.0.1:#https://$(address n1):#" "$DIR/n1/kubeconfig" >"$DIR/kubeconfig"
-  chmod 600 "$DIR/kubeconfig"
+  [ -n "${SPLIT:-}" ] || admin_kubeconfig
   for number in $(seq 2 "$count"); do start_node "n$number"; done
   wait_ready "${WAIT:-120}"
   routes
   trap - ERR
   environment
+}
+
+admin_kubeconfig() {
+  for _ in $(seq 600); do [ -s "$DIR/n1/data/token" ] && [ -s "$DIR/n1/kubeconfig" ] && break; alive "$(cat "$DIR/n1/knarr.pid")" || break; sleep 0.05; done
+  [ -s "$DIR/n1/data/token" ] || { tail "$DIR/n1/log.txt" >&2; fail "the server did not start"; }
+  sed "s#https://127.0.0.1:#https://$(address n1):#" "$DIR/n1/kubeconfig" >"$DIR/kubeconfig"
+  chmod 600 "$DIR/kubeconfig"
 }
 
 # Pods can be reached from here through their own nodes: a node drops what it sees only one direction of.
@@ -215,6 +235,8 @@ environment() {
   for node in $(nodes); do echo "$node $(address "$node")"; done
 }
 
+# shellcheck source=conformance/split.sh
+. "$here/split.sh"
 command=${1:-}; [ $# -eq 0 ] || shift
 case $command in
   up) up "$@" ;;
@@ -226,5 +248,6 @@ case $command in
   images) images "$@" ;;
   ready) wait_ready "$@" && routes ;;
   env) environment ;;
+  masters) split_masters ;;
   *) sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 2 ;;
 esac
