@@ -16,11 +16,12 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::catalog::Served;
 use crate::endpoints;
 use crate::failure;
+use crate::fairness::Schema;
 use crate::gzip;
 use crate::query::Query;
 use crate::request::{Call, Caller, Reply, Request, header};
 use crate::server::Server;
-use crate::steps::admit::is_long_running;
+use crate::steps::admit::{Admitted, admit, is_long_running};
 use crate::steps::encode::{self, Forms, Media};
 use crate::steps::{authorize, identify};
 use crate::user::User;
@@ -45,7 +46,8 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let audit_id = audit::id(&call);
     let trail = server.audit.as_ref().map(|audit| audit::Trail::begin(audit, &call, &classified.attributes, &audit_id, long));
     let timeout = server.config.request_timeout;
-    let work = audit::within(trail.clone(), handle(server, call, query, classified));
+    let mut schema = None;
+    let work = audit::within(trail.clone(), handle(server, call, query, classified, &mut schema));
     let result = if long {
         work.await
     } else {
@@ -55,10 +57,15 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
         }
     };
     let mut reply = result.unwrap_or_else(|status| failure::answer(&status, media));
+    if let Some(schema) = schema {
+        schema.mark(&mut reply);
+    }
     if let Some(trail) = trail {
         reply = trail.complete(reply);
     }
     audit::tell_id(&mut reply, &audit_id);
+    // Nothing between a client and the server may keep what is meant for one person, unless the answer says otherwise.
+    reply.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-cache, private"));
     server.metrics.observe(&labels, reply.status().as_u16(), started.elapsed(), long);
     reply
 }
@@ -81,17 +88,28 @@ fn name_from_selector(classified: &mut Classified, query: &Query) {
     }
 }
 
-async fn handle(server: &Arc<Server>, mut call: Call, query: Query, classified: Classified) -> Result<Reply, Status> {
+async fn handle(
+    server: &Arc<Server>,
+    mut call: Call,
+    query: Query,
+    classified: Classified,
+    schema: &mut Option<Arc<Schema>>,
+) -> Result<Reply, Status> {
     if call.parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > MAX_URI) {
         let mut status = Status::bad_request("the request URI is too long");
         status.code = 414;
         return Err(status);
     }
     let caller = identify::identify(server, &mut call).await?;
-    let slot = server.queue.admit(&caller, &classified.attributes, classified.verb).await?;
+    let seat = match admit(server, &caller, &classified, &query, schema).await {
+        Admitted::Seated(seat) => seat,
+        Admitted::Refused(refused) => {
+            return if matches!(call.caller, Caller::InProcess(_)) { Err(refused.status()) } else { Ok(refused.answer()) };
+        }
+    };
     let allowed = authorize::authorize(server, caller, classified).await?;
     let reply = dispatch(server, call, query, allowed).await;
-    drop(slot);
+    drop(seat);
     reply
 }
 

@@ -18,10 +18,10 @@ use crate::authenticate::{Issuers, StaticTokens, TokenWebhook};
 use crate::authorize::{Authorizers, NodeGraph, Rbac};
 use crate::catalog::{Catalog, Catalogs, Served};
 use crate::config::{Config, Deps};
+use crate::fairness::Fairness;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::reload::Reloads;
-use crate::steps::admit::Queue;
 use crate::transport::in_process::InProcess;
 use crate::user::User;
 use crate::{bootstrap, pipeline, transport};
@@ -43,7 +43,7 @@ pub struct Server {
     pub(crate) nodes: Follow<NodeGraph>,
     pub(crate) admission: Chain,
     pub(crate) allocators: Allocators,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) fairness: Fairness,
     pub(crate) metrics: Metrics,
     pub(crate) metric_sources: Sources,
     pub(crate) audit: Option<Arc<Audit>>,
@@ -88,7 +88,7 @@ impl Server {
             nodes: NodeGraph::follow(store.clone()),
             admission: Chain::new(store.clone()),
             allocators: Allocators::new(store.clone(), &config),
-            queue: Arc::new(Queue::new(config.max_in_flight)),
+            fairness: Fairness::new(config.max_in_flight, config.request_timeout),
             metrics: Metrics::default(),
             metric_sources: Sources::default(),
             audit: Audit::open(&config.security.audit, &reloads, &shutdown)?,
@@ -104,6 +104,7 @@ impl Server {
         server.catalogs.bind(&server);
         server.follow_encryption();
         bootstrap::ensure(&server).await?;
+        crate::fairness::start(&server);
         crate::definitions::start(&server);
         crate::availability::start(&server);
         server.ready.send_replace(Readiness::Ready);

@@ -26,6 +26,13 @@ pub fn own_user() -> User {
     User::new("system:apiserver", &[MASTERS])
 }
 
+/// The recorded objects of a group.
+pub fn recorded(group: &str) -> Vec<Object> {
+    let objects: Vec<Value> = serde_json::from_str(OBJECTS).expect("the recorded objects are JSON");
+    let of_group = |object: &Object| object.api_version().split_once('/').is_some_and(|(one, _)| one == group);
+    objects.into_iter().filter_map(Object::from_value).filter(of_group).collect()
+}
+
 /// Makes or mends all of them.
 ///
 /// # Errors

@@ -37,6 +37,10 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
         [".well-known", "openid-configuration"] => Ok(identity::configuration(server)),
         ["cacerts"] => Ok(identity::authorities(server)),
         ["metrics"] => Ok(metrics(server)),
+        ["debug", "api_priority_and_fairness", what] => {
+            let text = server.fairness.dump(what).ok_or_else(failure::no_such_resource)?;
+            Ok(reply(StatusCode::OK, "text/plain; charset=utf-8", text))
+        }
         _ => Err(failure::no_such_resource()),
     }
 }
@@ -44,6 +48,7 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
 fn metrics(server: &Server) -> Reply {
     let mut text = String::new();
     server.metrics.render(&mut text);
+    server.fairness.render(&mut text);
     server.reloads.render(&mut text);
     if let Some(audit) = &server.audit {
         audit.render(&mut text);

@@ -1,89 +1,52 @@
-//! Admission to a queue: at most so many requests are served at once, and one user cannot take all places.
+//! Admission of a request to a seat, and which requests need none.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::Status;
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::identify::Identified;
-use crate::attributes::{Attributes, Verb};
+use crate::attributes::{Attributes, Classified, Verb};
+use crate::fairness::{self, Schema, Seat, TooMany};
+use crate::query::Query;
+use crate::server::Server;
 
-/// How long a request may wait for a place.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// The places.
-pub struct Queue {
-    places: Arc<Semaphore>,
-    /// Places that one flow may hold while others wait.
-    per_flow: usize,
-    flows: Mutex<HashMap<String, usize>>,
+/// What came of it.
+pub enum Admitted {
+    /// The request may run while this is held; long-running requests hold nothing.
+    Seated(Option<Seat>),
+    /// It may not.
+    Refused(TooMany),
 }
 
-/// A place that is held; dropping it frees it. Long-running and exempt requests hold none.
-pub struct Slot {
-    _permit: Option<OwnedSemaphorePermit>,
-    _flow: Option<Flow>,
-}
-
-struct Flow {
-    queue: Arc<Queue>,
-    name: String,
-}
-
-impl Queue {
-    /// A queue with this many places.
-    pub fn new(places: usize) -> Queue {
-        Queue { places: Arc::new(Semaphore::new(places)), per_flow: (places / 2).max(1), flows: Mutex::default() }
-    }
-
-    /// Waits for a place.
-    ///
-    /// # Errors
-    /// 429 when the server stays too busy.
-    pub async fn admit(self: &Arc<Self>, caller: &Identified, attributes: &Attributes, verb: Verb) -> Result<Slot, Status> {
-        let exempt = caller.user().in_group(crate::user::MASTERS) || is_health(attributes);
-        if exempt || is_long_running(attributes, verb) {
-            return Ok(Slot { _permit: None, _flow: None });
+/// Waits for a seat. The schema is told to the caller with whatever answer there will be.
+pub async fn admit(
+    server: &Server,
+    caller: &Identified,
+    classified: &Classified,
+    query: &Query,
+    told: &mut Option<Arc<Schema>>,
+) -> Admitted {
+    let Classified { attributes, verb } = classified;
+    let Some(schema) = server.fairness.classify(caller.user(), attributes, *verb) else { return Admitted::Seated(None) };
+    let schema = told.insert(schema);
+    let width = |widest: u32| fairness::seats(server, attributes, *verb, Some(query), widest);
+    match server.fairness.admit(schema, caller.user(), attributes, width).await {
+        Ok(mut seat) => {
+            seat.watch = *verb == Verb::Watch;
+            Admitted::Seated(Some(seat))
         }
-        if let Ok(permit) = self.places.clone().try_acquire_owned() {
-            return Ok(Slot { _permit: Some(permit), _flow: Some(self.enter(&caller.user().name)) });
-        }
-        if self.flows.lock().get(&caller.user().name).copied().unwrap_or(0) > self.per_flow {
-            return Err(busy());
-        }
-        match tokio::time::timeout(PATIENCE, self.places.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Slot { _permit: Some(permit), _flow: Some(self.enter(&caller.user().name)) }),
-            _ => Err(busy()),
-        }
-    }
-
-    fn enter(self: &Arc<Self>, name: &str) -> Flow {
-        *self.flows.lock().entry(name.to_owned()).or_default() += 1;
-        Flow { queue: self.clone(), name: name.to_owned() }
+        Err(refused) => Admitted::Refused(refused),
     }
 }
 
-impl Drop for Flow {
-    fn drop(&mut self) {
-        let mut flows = self.queue.flows.lock();
-        if let Some(count) = flows.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                flows.remove(&self.name);
-            }
-        }
-    }
-}
-
-fn busy() -> Status {
-    Status::too_many_requests("The server has received too many requests and has asked us to try again later", 1)
-}
-
-fn is_health(attributes: &Attributes) -> bool {
-    ["/healthz", "/livez", "/readyz"].iter().any(|path| attributes.path.starts_with(path))
+/// A seat for a list or watch of a component of the same process.
+///
+/// # Errors
+/// 429 where none came free in time.
+pub async fn admit_own(server: &Server, user: &crate::user::User, attributes: &Attributes) -> Result<Option<Seat>, Status> {
+    let Some(schema) = server.fairness.classify(user, attributes, Verb::List) else { return Ok(None) };
+    let width = |widest: u32| fairness::seats(server, attributes, Verb::List, None, widest);
+    server.fairness.admit(&schema, user, attributes, width).await.map(Some).map_err(TooMany::status)
 }
 
 /// Whether a request may last: watches, logs, streams and proxies.

@@ -16,7 +16,7 @@ use crate::failure;
 use crate::pipeline;
 use crate::selection::Selected;
 use crate::server::Server;
-use crate::steps::authorize;
+use crate::steps::{admit, authorize};
 use crate::user::User;
 use crate::verbs::watch::{restamped, transition};
 
@@ -35,6 +35,21 @@ fn selection_uri(selection: &Selection, verb: &str) -> String {
     format!("{root}/{}{place}/{}{watch}", resource.version, resource.plural)
 }
 
+/// What a list or watch asks for.
+fn attributes(selection: &Selection, verb: &'static str) -> Attributes {
+    let fields = api::field_selector::FieldSelector::parse(&selection.fields).ok();
+    let resource = &selection.resource;
+    Attributes {
+        verb,
+        group: resource.group.to_string(),
+        version: resource.version.to_string(),
+        resource: resource.plural.to_string(),
+        namespace: selection.namespace.clone().unwrap_or_default(),
+        name: fields.and_then(|fields| fields.exact("metadata.name").map(str::to_owned)).unwrap_or_default(),
+        ..Attributes::default()
+    }
+}
+
 impl InProcess {
     /// A transport that acts as this user.
     pub fn new(server: Arc<Server>, mut user: User) -> InProcess {
@@ -46,18 +61,7 @@ impl InProcess {
         let resource = &selection.resource;
         let namespace = selection.namespace.clone().unwrap_or_default();
         for verb in ["list", "watch"] {
-            let attributes = Attributes {
-                verb,
-                group: resource.group.to_string(),
-                version: resource.version.to_string(),
-                resource: resource.plural.to_string(),
-                namespace: namespace.clone(),
-                name: api::field_selector::FieldSelector::parse(&selection.fields)
-                    .ok()
-                    .and_then(|fields| fields.exact("metadata.name").map(str::to_owned))
-                    .unwrap_or_default(),
-                ..Attributes::default()
-            };
+            let attributes = attributes(selection, verb);
             authorize::check(&self.server, &self.user, &attributes)?;
             if let Some(audit) = &self.server.audit {
                 audit::Trail::note(audit, &self.user, &attributes, selection_uri(selection, verb));
@@ -83,7 +87,10 @@ impl Transport for InProcess {
     }
 
     fn list_watch(&self, selection: Selection) -> BoxFuture<'_, Result<ListWatch, Status>> {
-        Box::pin(async move { self.start(&selection) })
+        Box::pin(async move {
+            let _seat = admit::admit_own(&self.server, &self.user, &attributes(&selection, "list")).await?;
+            self.start(&selection)
+        })
     }
 }
 
