@@ -8,6 +8,8 @@
 //!
 //! Protocol facts stand as tables in [`messages`]; no generated code and no compiler for it is needed.
 
+pub mod grpc;
 pub mod messages;
+pub mod service;
 pub mod session;
 pub mod wire;

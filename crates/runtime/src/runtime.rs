@@ -96,7 +96,7 @@ impl Runtime {
         if spec.user_ns.is_some() {
             return Err(CreateSandboxError::Unsupported("a user name space for the pod"));
         }
-        let id = spec.id.clone();
+        let (id, ours) = (spec.id.clone(), spec.owns_group());
         // A few small files and directories in memory: cheaper done here than handed to another thread.
         let (spec, files, parent, socket) = self.prepare(spec)?;
         let sandbox = Sandbox::connect(spec, files.clone(), parent.clone(), socket, self.inner.events.clone());
@@ -109,7 +109,9 @@ impl Runtime {
             Err(error) => {
                 let said = fs::read_to_string(files.log()).unwrap_or_default();
                 files.remove();
-                parent.remove_if_empty();
+                if ours {
+                    parent.remove_if_empty();
+                }
                 Err(match (error, said.trim()) {
                     (SandboxError::Refused(text), _) => CreateSandboxError::Setup(text),
                     (SandboxError::Io(source), _) => CreateSandboxError::Spawn(source),
@@ -185,7 +187,7 @@ impl Runtime {
         if let Some(dir) = &spec.log_dir {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| failed(dir, e))?;
         }
-        let parent = self.inner.root.child(&spec.cgroup_parent).map_err(CreateSandboxError::Cgroup)?;
+        let parent = self.parent_group(spec).map_err(CreateSandboxError::Cgroup)?;
         parent.create().map_err(CreateSandboxError::Cgroup)?;
         state::write_sandbox(files, spec, parent.path()).map_err(|e| failed(files.dir(), e))?;
         let socket = self.inner.zygote.keeper(spec, files.dir()).map_err(CreateSandboxError::Spawn)?;
@@ -194,20 +196,30 @@ impl Runtime {
 
     async fn reconnect(&self, spec: &SandboxSpec, files: &Files) -> Result<Sandbox, SandboxError> {
         let socket = crate::sys::socket::connect(&files.socket()).map_err(SandboxError::Io)?;
-        let parent = self.inner.root.child(&spec.cgroup_parent).map_err(SandboxError::Cgroup)?;
+        let parent = self.parent_group(spec).map_err(SandboxError::Cgroup)?;
         let sandbox = Sandbox::connect(spec.clone(), files.clone(), parent, socket, self.inner.events.clone()).map_err(SandboxError::Io)?;
         sandbox.handshake().await?;
         Ok(sandbox)
     }
 
+    fn parent_group(&self, spec: &SandboxSpec) -> Result<Group, cgroup::Error> {
+        match spec.cgroup_parent.strip_prefix('/') {
+            Some(absolute) => Group::new(self.inner.root.layout().clone(), absolute),
+            None => self.inner.root.child(&spec.cgroup_parent),
+        }
+    }
+
     async fn clear(&self, spec: &SandboxSpec, files: &Files, containers: &[ContainerStatus]) {
-        let Ok(parent) = self.inner.root.child(&spec.cgroup_parent) else { return };
+        let Ok(parent) = self.parent_group(spec) else { return };
+        let ours = spec.owns_group();
         let ids: Vec<String> = containers.iter().map(|c| c.id.to_string()).collect();
         let files = files.clone();
         let cleared = tokio::task::spawn_blocking(move || {
             clear_groups(&parent, &ids);
             files.remove();
-            parent.remove_if_empty();
+            if ours {
+                parent.remove_if_empty();
+            }
         });
         if cleared.await.is_err() {
             tracing::error!(sandbox = %spec.id, "clearing a sandbox away panicked");

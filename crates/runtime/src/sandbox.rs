@@ -335,11 +335,13 @@ impl Sandbox {
             Err(SandboxError::Gone) => {}
             Err(error) => return Err(error),
         }
-        let (files, parent) = (self.inner.files.clone(), self.inner.parent.clone());
+        let (files, parent, ours) = (self.inner.files.clone(), self.inner.parent.clone(), self.inner.spec.owns_group());
         let cleared = tokio::task::spawn_blocking(move || {
             crate::runtime::clear_groups(&parent, &containers);
             files.remove();
-            parent.remove_if_empty();
+            if ours {
+                parent.remove_if_empty();
+            }
         });
         cleared.await.map_err(|error| SandboxError::Io(io::Error::other(error)))
     }

@@ -131,6 +131,7 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// Cgroup of the pod relative to [`crate::RuntimeConfig::cgroup_root`], e.g. `kubepods/burstable/pod<uid>`.
     /// Containers get a group below it. The caller sets pod limits with the `cgroup` crate; it is created when missing.
+    /// One that begins with `/` is below the visible root instead, and stays when the sandbox goes: it is the caller's.
     pub cgroup_parent: String,
     /// Network.
     pub net: NetNs,
@@ -169,6 +170,11 @@ impl SandboxSpec {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
         }
+    }
+
+    /// Whether the cgroup of the pod goes with the sandbox.
+    pub(crate) fn owns_group(&self) -> bool {
+        !self.cgroup_parent.starts_with('/')
     }
 }
 

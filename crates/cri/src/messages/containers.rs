@@ -78,6 +78,7 @@ messages! {
     ContainerAttributes { id: String = 1, metadata: Option<ContainerMetadata> = 2, labels: Map = 3, annotations: Map = 4 }
     SwapUsage { timestamp: i64 = 1, swap_available_bytes: Option<UInt64Value> = 2, swap_usage_bytes: Option<UInt64Value> = 3 }
     ReopenContainerLogRequest { container_id: String = 1 }
+    ReopenContainerLogResponse {}
     CheckpointContainerRequest { container_id: String = 1, location: String = 2, timeout: i64 = 3 }
     GetEventsRequest {}
     ContainerEventResponse {

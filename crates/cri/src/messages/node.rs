@@ -57,6 +57,8 @@ messages! {
         usage_bytes: Option<UInt64Value> = 4, rss_bytes: Option<UInt64Value> = 5, page_faults: Option<UInt64Value> = 6,
         major_page_faults: Option<UInt64Value> = 7,
     }
+    ListMetricDescriptorsResponse {}
+    ListPodSandboxMetricsResponse {}
     RuntimeConfigRequest {}
     RuntimeConfigResponse { linux: Option<LinuxRuntimeConfiguration> = 1 }
     LinuxRuntimeConfiguration { cgroup_driver: i32 = 1 }

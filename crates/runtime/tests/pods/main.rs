@@ -118,7 +118,7 @@ fn run(name: &str, test: Test) {
     let node = Node::new(&name.replace("::", "-"));
     let left = node.traces();
     tokio.block_on(async {
-        let limit = std::time::Duration::from_secs(60);
+        let limit = std::time::Duration::from_secs(240);
         tokio::time::timeout(limit, test(node)).await.expect("the test ends in time");
     });
     left.assert_clean();

@@ -1,4 +1,4 @@
-//! Figures, printed. The bounds are loose: they catch a mistake of an order of magnitude, not a busy machine.
+//! Figures, printed. The bounds are loose and of processor time: they catch a mistake of an order of magnitude, not a busy machine.
 
 use std::time::{Duration, Instant};
 
@@ -51,10 +51,10 @@ pub async fn create_and_start(mut node: Node) {
     let spent = keepers.stats().expect("accounts").cpu_usage_ns - before;
     let own = own_cpu() - own_before;
     println!("  processor time per pod: keeper and container {:?}, ours {:?}", each(spent), each(own));
+    assert!(each(spent + own) < Duration::from_millis(400), "{:?}", each(spent + own));
     for (name, times) in [("sandbox", &mut sandboxes), ("create", &mut creates), ("start", &mut starts), ("exec", &mut execs)] {
         times.sort();
         println!("  {name}: p50 {:?} p90 {:?}", times[times.len() / 2], times[times.len() * 9 / 10]);
-        assert!(times[times.len() / 2] < Duration::from_millis(200));
     }
 }
 
