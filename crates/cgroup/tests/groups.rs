@@ -41,7 +41,7 @@ fn limits_read_back_as_written() {
         leaf.apply(&limits).expect("resize");
         assert_eq!(leaf.limits().expect("read back").memory_limit, Some(memory));
     }
-    top.remove(Duration::from_secs(2)).expect("remove");
+    top.remove(Duration::from_secs(60)).expect("remove");
     assert!(!leaf.exists() && !top.exists());
 }
 
@@ -71,7 +71,7 @@ fn live_and_die(layout: Arc<Layout>, number: usize) {
         .expect("busybox runs");
     leaf.add_pid(child.id() as i32).expect("join");
     child.stdin.take().expect("its input").write_all(b"yes\n").expect("written");
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while leaf.all_pids().expect("processes").len() < 2 {
         assert!(Instant::now() < deadline, "the processes are not counted on {version:?}");
     }
@@ -83,7 +83,7 @@ fn live_and_die(layout: Arc<Layout>, number: usize) {
     leaf.set_frozen(false).expect("thawed");
     leaf.kill_all().expect("kill");
     child.wait().expect("reap");
-    top.remove(Duration::from_secs(5)).expect("remove");
+    top.remove(Duration::from_secs(60)).expect("remove");
     assert!(top.dirs().iter().all(|dir| !dir.exists()), "{version:?}");
 }
 
@@ -116,5 +116,5 @@ fn the_unified_hierarchy_filters_devices_by_a_program() {
     {
         assert_eq!(check(script), allowed, "{script}");
     }
-    top.remove(Duration::from_secs(5)).expect("remove");
+    top.remove(Duration::from_secs(60)).expect("remove");
 }

@@ -236,7 +236,7 @@ fn affinity() {
 
     let start = Instant::now();
     let mut seen = BTreeSet::new();
-    while seen.len() < 2 && start.elapsed() < Duration::from_secs(30) {
+    while seen.len() < 2 && start.elapsed() < Duration::from_secs(120) {
         seen.insert(scene.one.ask("10.43.0.11:80").unwrap().0);
         // The clock is what is tested here.
         std::thread::sleep(Duration::from_millis(1200));
@@ -249,7 +249,7 @@ fn stale_udp_flows_are_cut() {
     let scene = Scene::new();
     let udp = |ends: &[&str]| by_key(&[service(Protocol::Udp, "10.43.0.10", ends)]);
     let mut dataplane = scene.open(&[service(Protocol::Udp, "10.43.0.10", &["10.42.0.2"])]);
-    let socket = scene.two.udp(Duration::from_millis(300));
+    let socket = scene.two.udp(world::PATIENCE);
     assert_eq!(scene.two.ask_udp(&socket, "10.43.0.10:80").unwrap().0, "one");
     let applied = scene.node.space.run(|| dataplane.apply(&udp(&["10.42.0.3"])).unwrap());
     assert_eq!(applied.flows, 1);
@@ -257,6 +257,7 @@ fn stale_udp_flows_are_cut() {
     let applied = scene.node.space.run(|| dataplane.apply(&udp(&["10.42.0.2", "10.42.0.3"])).unwrap());
     assert_eq!(applied.flows, 0, "nobody lost an endpoint");
     scene.node.space.run(|| dataplane.apply(&udp(&[])).unwrap());
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(scene.two.ask_udp(&socket, "10.43.0.10:80").is_err());
 }
 
@@ -432,6 +433,12 @@ fn both_families() {
     let _ = &world;
 }
 
+/// Time of a processor that this thread has used.
+fn own_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 #[test]
 fn many_services_are_quick() {
     let scene = Scene::new();
@@ -449,16 +456,19 @@ fn many_services_are_quick() {
     let mut times: Vec<_> = (0..50)
         .map(|n| {
             let changed = make(n * 97, 1 + (n + 1) % 7);
-            let start = Instant::now();
             let change = vec![(changed.key.clone(), Some(changed.clone()))];
-            node.run(|| dataplane.apply_changes(change).unwrap());
-            let time = start.elapsed();
+            // The kernel does its part in the call, on the same account; time on the clock would measure the neighbours, too.
+            let time = node.run(|| {
+                let before = own_time();
+                dataplane.apply_changes(change).unwrap();
+                own_time() - before
+            });
             services.insert(changed.key.clone(), changed);
             time
         })
         .collect();
     times.sort();
-    println!("one service changed: median {:?}, longest {:?}", times[25], times[49]);
+    println!("one service changed: median {:?} of a processor, longest {:?}", times[25], times[49]);
     let start = Instant::now();
     let applied = node.run(|| dataplane.apply(&services).unwrap());
     println!("nothing changed: {:?}", start.elapsed());
@@ -470,6 +480,6 @@ fn many_services_are_quick() {
     node.run(|| dataplane.apply(&services).unwrap());
     println!("one of all changed: {:?}", start.elapsed());
     assert_eq!(scene.two.ask(&format!("{}:80", address(7))).unwrap().0, "one");
-    assert!(times[25] < Duration::from_millis(10), "an endpoint change takes {:?}", times[25]);
+    assert!(times[25] < Duration::from_millis(10), "an endpoint change takes {:?} of a processor", times[25]);
     let _ = &scene.world;
 }

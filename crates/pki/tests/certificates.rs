@@ -195,7 +195,7 @@ async fn leaves_are_renewed_while_running_and_after_expiry() {
     let first = cert.current().cert_pem.clone();
     let mut replaced = cert.subscribe();
     let task = tokio::spawn(cert.clone().keep_renewed());
-    tokio::time::timeout(Duration::from_secs(10), replaced.changed()).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), replaced.changed()).await.unwrap().unwrap();
     task.abort();
     assert_ne!(cert.current().cert_pem, first);
     // A start with a due or expired file issues again.

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PODS: ResourceId = ResourceId::new("", "v1", "pods");
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 const CLAIMS: ResourceId = ResourceId::new("", "v1", "persistentvolumeclaims");

@@ -92,7 +92,7 @@ async fn selectors_turn_changes_into_coming_and_going() {
     test.call(Method::DELETE, &format!("{MAPS}/a"), "application/json", "").await;
     let mut seen = Vec::new();
     while seen.len() < 4 {
-        let change = tokio::time::timeout(Duration::from_secs(5), watch.changes.next()).await.unwrap().unwrap().unwrap();
+        let change = tokio::time::timeout(Duration::from_secs(60), watch.changes.next()).await.unwrap().unwrap().unwrap();
         match change {
             Change::Put(entry) => seen.push(("put", entry.revision)),
             Change::Deleted(entry) => {
@@ -172,7 +172,7 @@ async fn custom_resources_are_served_validated_and_cleaned_up() {
         },
     });
     test.create(definitions, &definition).await;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let foos = "/apis/example.com/v1/namespaces/default/foos";
     while test.call(Method::GET, foos, "application/json", "").await.0 != 200 {
         assert!(tokio::time::Instant::now() < deadline, "the resource is not served");

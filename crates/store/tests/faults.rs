@@ -51,14 +51,16 @@ async fn an_expired_object_goes_when_there_is_space_again() {
     let disk = MemoryDisk::default();
     let store = open(&disk);
     let ttl = std::time::Duration::from_millis(50);
-    store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
     let mut changes = store.watch(kind().all(), store.mvcc().revision(), Filter::All).unwrap();
+    store.commit(put("a", "x").with_ttl(ttl)).await.unwrap();
+    let made = changes.next().await.unwrap();
     disk.set_capacity(Some(0));
     // What is reserved is used up first.
     let large = "x".repeat(20_000);
     assert!(matches!(store.commit(put("b", &large)).await, Err(CommitError::NoSpace)));
     disk.set_capacity(None);
-    assert_eq!(&*changes.next().await.unwrap().entry.key.rest, "a");
+    let gone = changes.next().await.unwrap();
+    assert_eq!((&*made.entry.key.rest, &*gone.entry.key.rest), ("a", "a"));
     assert!(content(&store).is_empty());
 }
 

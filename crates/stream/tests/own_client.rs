@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn options(stdin: bool, tty: bool) -> RemoteCommandOptions {
-    RemoteCommandOptions { stdin, stdout: true, stderr: !tty, tty, creation_timeout: Duration::from_secs(5) }
+    RemoteCommandOptions { stdin, stdout: true, stderr: !tty, tty, creation_timeout: Duration::from_secs(60) }
 }
 
 async fn exec(to: SocketAddr, command: &str, options: &RemoteCommandOptions) -> Result<RemoteProcess, ClientError> {

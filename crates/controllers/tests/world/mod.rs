@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster without containers.
 pub struct World {
@@ -64,6 +64,8 @@ impl World {
             security: server::Security::default(),
         };
         let root_ca = pki.server_ca.cert_pem().to_owned();
+        let issuers = config.issuers.clone();
+        let tokens = pki::TokenAuthority::new(pki.service_account_key.clone(), &[], &issuers).unwrap().into();
         let server = Server::new(config, server::Deps { store, pki, serving, kubelet_client, front_proxy }).await.unwrap();
         let admin = server.client(User::new("admin", &["system:masters"]));
         let mut tasks = JoinSet::new();
@@ -72,6 +74,7 @@ impl World {
             node_cidr_mask: 24,
             disabled: Vec::new(),
             root_ca,
+            tokens: Some(tokens),
             signer: None,
             node_monitor_grace: Duration::from_secs(50),
             local_path_dir: Some("/var/lib/knarr-test/volumes".into()),
@@ -120,7 +123,7 @@ impl World {
         list.into_iter().find(|one| one["metadata"]["name"] == name).unwrap()
     }
 
-    /// Waits until the objects of a namespace are as described.
+    /// Waits until the objects of a namespace are as described, and gives them as they were then.
     pub async fn until_list(&self, what: &str, resource: &ResourceId, namespace: &str, are: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let mut selection = Selection::all(resource.clone());
         if !namespace.is_empty() {
@@ -144,7 +147,7 @@ impl World {
         })
         .await;
         assert!(found.is_ok(), "{what} did not come true: {}", serde_json::to_string_pretty(&last).unwrap());
-        self.list(resource, namespace).await
+        last
     }
 
     /// The objects of a namespace.

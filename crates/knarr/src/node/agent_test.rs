@@ -86,6 +86,7 @@ async fn world() -> World {
         node_cidr_mask: 24,
         disabled: Vec::new(),
         root_ca: pki.server_ca.cert_pem().to_owned(),
+        tokens: None,
         signer: Some(Arc::new(ClusterSigner::new(pki.clone()))),
         node_monitor_grace: Duration::from_secs(50),
         local_path_dir: None,
@@ -157,7 +158,7 @@ async fn a_node_renews_its_certificate_while_it_is_used() {
     client.call(Method::GET, Facts::PATH, &Value::Null).await.unwrap();
     let mut replaced = cert.subscribe();
     let renewing = tokio::spawn(wanted.clone().keep_renewed(cert.clone(), client.clone(), move || transport.reconnect()));
-    tokio::time::timeout(Duration::from_secs(40), replaced.changed()).await.expect("renewed in time").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), replaced.changed()).await.expect("renewed in time").unwrap();
     let renewed = cert.current();
     assert!(renewed.not_after > brief.not_after);
     assert_eq!(wanted.load().unwrap().cert_pem, renewed.cert_pem);

@@ -82,7 +82,7 @@ fn inside(name: &str, folder: &Path) {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     tokio.block_on(async {
         let world = World::new(folder).await;
-        tokio::time::timeout(Duration::from_secs(90), test(world)).await.expect("the test ends in time");
+        tokio::time::timeout(Duration::from_secs(240), test(world)).await.expect("the test ends in time");
     });
     // Tasks of the node would go on for ever.
     tokio.shutdown_background();

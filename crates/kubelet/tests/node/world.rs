@@ -19,7 +19,7 @@ use server::{Server, User};
 use tokio::sync::watch;
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The node's first address.
 pub const ADDRESS: &str = "192.0.2.10";
 /// The image of all pods.
@@ -53,7 +53,7 @@ pub fn remove_groups(folder: &Path) -> bool {
     let layout = Arc::new(Layout::detect().expect("control groups"));
     let group = Group::new(layout, &group(folder)).expect("a plain name");
     let _none_is_fine = group.kill_all();
-    group.remove(Duration::from_secs(5)).is_ok()
+    group.remove(Duration::from_secs(30)).is_ok()
 }
 
 impl World {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use net::{HostJournal, NetnsRef, PodAttachment, PodNetwork, PodNetworkConfig, netns};
 
-/// How long anything that should work may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long anything that should work may take, on however busy a machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a single connection may take; less, so that whoever waits for a change can try again.
+pub const ANSWER: Duration = Duration::from_secs(20);
 
 /// A directory with name spaces in it.
 pub struct World {
@@ -100,8 +102,8 @@ impl Space {
     pub fn ask(&self, to: &str) -> std::io::Result<(String, IpAddr)> {
         let to: SocketAddr = to.parse().unwrap();
         self.run(|| {
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = TcpStream::connect_timeout(&to, ANSWER)?;
+            stream.set_read_timeout(Some(ANSWER))?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(parse(&answer))

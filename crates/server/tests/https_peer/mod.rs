@@ -95,7 +95,7 @@ impl Peer {
 /// Waits until a condition holds.
 #[allow(dead_code, reason = "not every test uses all of it")]
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

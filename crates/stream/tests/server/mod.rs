@@ -62,7 +62,7 @@ fn serve(request: Request<Incoming>) -> Response<Body> {
         return response;
     }
     if path.ends_with("/portforward") {
-        let options = PortForwardOptions { creation_timeout: Duration::from_secs(5) };
+        let options = PortForwardOptions { creation_timeout: Duration::from_secs(60) };
         let (response, pending) = match accept_port_forward(request, options) {
             Ok(accepted) => accepted,
             Err(rejection) => return rejection,
