@@ -200,8 +200,13 @@ impl Group {
     pub fn all_pids(&self) -> Result<Vec<i32>, Error> {
         let Some(dir) = self.process_dir() else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        for dir in tree(&dir)? {
-            found.extend(pids_in(&dir)?);
+        for below in tree(&dir)? {
+            match pids_in(&below) {
+                Ok(pids) => found.extend(pids),
+                // One that was removed meanwhile has no processes.
+                Err(error) if below != dir && is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(found)
     }
@@ -225,7 +230,7 @@ impl Group {
         loop {
             let pids = match self.all_pids() {
                 Ok(pids) => pids,
-                Err(error) if error.io().is_some_and(|e| e.kind() == io::ErrorKind::NotFound) => Vec::new(),
+                Err(error) if is_gone(&error) => Vec::new(),
                 Err(error) => return Err(error),
             };
             for pid in &pids {
@@ -342,13 +347,22 @@ fn pids_in(dir: &Path) -> Result<Vec<i32>, Error> {
     Ok(read(&dir.join("cgroup.procs"))?.lines().filter_map(|line| line.trim().parse().ok()).collect())
 }
 
-/// The directory and all below it, deepest first.
+/// Whether a group is not there any more; the kernel says so in other words to whoever has one of its files open.
+fn is_gone(error: &Error) -> bool {
+    error.io().is_some_and(|e| e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()))
+}
+
+/// The directory and all below it that stay while it is read, deepest first.
 fn tree(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let entries = fs::read_dir(dir).map_err(|source| file("list", dir, source))?;
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(tree(&entry.path())?);
+            match tree(&entry.path()) {
+                Ok(below) => found.extend(below),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     found.push(dir.to_owned());
