@@ -1,12 +1,9 @@
-//! A full disk, a disk that cannot sync, and a process that is killed.
+//! A full disk, a disk that cannot sync, a stamp that panics, an end in the middle.
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
-use store::embedded::{Embedded, Options};
-use store::{CommitError, Filter, Outcome, Store, suite};
+use store::embedded::Embedded;
+use store::{CommitError, Filter, Outcome, Store};
 use support::{MemoryDisk, Unsynced, content, kind, open, options, put};
 
 #[tokio::test]
@@ -134,62 +131,4 @@ async fn closing_commits_what_is_queued_and_ends_watches() {
     drop(store);
     assert!(changes.next().await.is_err());
     assert_eq!(content(&open(&disk)).len(), 100);
-}
-
-const DIR: &str = "STORE_TEST_DIR";
-
-/// Not a test, but the process that the next one kills: it writes and says what was acknowledged.
-#[test]
-fn writer() {
-    let Ok(dir) = std::env::var(DIR) else { return };
-    let mut options = Options::new(dir, suite::stamp(), "test");
-    options.snapshot_after = Some(20_000);
-    let store = Embedded::open(options).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        for round in 0u64.. {
-            let together = (0..4).map(|key| store.commit(put(&format!("{key}"), &format!("{round}"))));
-            for answer in futures_util::future::join_all(together).await {
-                let entry = answer.unwrap().committed().unwrap();
-                println!("acknowledged {} {} {round}", entry.revision, entry.key.rest);
-            }
-        }
-    });
-}
-
-#[test]
-fn killed_at_any_moment() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = std::env::current_exe().unwrap();
-    let mut lines_before_kill = 0;
-    // `STORE_TEST_KILLS=1000` for a long run.
-    let kills = std::env::var("STORE_TEST_KILLS").map_or(25, |kills| kills.parse().unwrap());
-    for life in 0..kills {
-        let mut command = Command::new(&program);
-        command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir.path()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut acknowledged = [const { None }; 4];
-        let mut revision = 0;
-        lines_before_kill = (lines_before_kill * 7 + life + 5) % 500;
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for (count, line) in lines.map_while(Result::ok).filter(|line| line.starts_with("ack")).enumerate() {
-            let words: Vec<&str> = line.split(' ').collect();
-            if let [_, at, key, value] = words[..] {
-                revision = at.parse().unwrap();
-                acknowledged[key.parse::<usize>().unwrap()] = value.parse::<u64>().ok();
-            }
-            // Then it goes on writing until the signal arrives; the lines that it still says count, too.
-            if count == lines_before_kill {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        let store = Embedded::open(Options::new(dir.path(), suite::stamp(), "test")).unwrap();
-        assert!(store.mvcc().revision().0 >= revision);
-        for (key, acknowledged) in acknowledged.iter().enumerate() {
-            let found = store.mvcc().get(&kind().key(format!("{key}"))).value.unwrap();
-            let found: u64 = suite::value(std::str::from_utf8(&found.bytes).unwrap()).parse().unwrap();
-            assert!(Some(found) >= *acknowledged, "{key} is {found}, but {acknowledged:?} was acknowledged");
-        }
-    }
 }
