@@ -125,6 +125,23 @@ go_node() {
   NO_IMAGES=1 inside bench/reference.sh up-node
   local file; for file in pause busybox; do REF_IMAGES=$file inside bench/reference.sh images; done
 }
+# The Go kubelet on our runtime: one process that serves CRI, in the mount name space of the kubelet.
+our_runtime="$KNARR runtime --listen=unix://$W/cri.sock --data-dir=$W/cri --run-dir=$W/crirun --cgroup-root=$ID --cluster-ranges=10.244.0.0/16,10.96.0.0/16"
+go_kubelet_on_our_runtime() {
+  REF_RUNTIME=$our_runtime REF_ENDPOINT=$W/cri.sock NO_IMAGES=1 inside bench/reference.sh up-node
+  eventually 30 inside "$KNARR" image --run-dir "$W/crirun" import "$KIT_IMAGES/busybox.tar"
+}
+our_kubelet_on_containerd() {
+  REF_KUBELET="$KNARR kubelet --data-dir=$W/kdata --run-dir=$W/krun" NO_IMAGES=1 inside bench/reference.sh up-node
+  local file; for file in pause busybox; do REF_IMAGES=$file inside bench/reference.sh images; done
+}
+control_plane() {
+  stop runtime scheduler controllers proxy kubelet apiserver etcd; inside bench/reference.sh down >/dev/null 2>&1 || true
+  clear_group "$ID"; inside nft flush ruleset; rm -rf "$W/apiserver"
+  inside bench/reference.sh certs >/dev/null
+  apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
+  controllers "$KNARR" kube-controller-manager; scheduler "$KNARR" kube-scheduler
+}
 
 # --- What must come of it -------------------------------------------------------------------------------------------
 
@@ -194,6 +211,83 @@ go_components_work_on_our_api_server() {
   controllers "$KIT_BIN/kube-controller-manager"; scheduler "$KIT_BIN/kube-scheduler"; go_node
   web_becomes_ready theirs
 }
+# A pod with everything that a kubelet asks of its runtime.
+a_pod_has_it_all() { # name
+  k create namespace "$1" && eventually 30 k -n "$1" get serviceaccount default
+  k -n "$1" create configmap words --from-literal=greeting=hello
+  k -n "$1" apply -f - <<Y
+apiVersion: v1
+kind: Pod
+metadata: {name: all}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: first, image: "$image", imagePullPolicy: Never, command: [sh, -c, 'cp /words/greeting /shared/index.html'], volumeMounts: [{name: words, mountPath: /words}, {name: shared, mountPath: /shared}]}
+  containers:
+  - name: main
+    image: "$image"
+    imagePullPolicy: Never
+    env: [{name: GREETING, valueFrom: {configMapKeyRef: {name: words, key: greeting}}}]
+    command: [sh, -c]
+    args: ['echo "\$(GREETING) from \$HOSTNAME"; rm -f /shared/ill; touch /shared/up; httpd -p 8080 -h /shared; trap "exit 3" TERM; while true; do sleep 1 & wait; done']
+    securityContext: {runAsUser: 1000, runAsGroup: 1000, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+    resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: 500m, memory: 64Mi}}
+    startupProbe: {exec: {command: [test, -f, /shared/up]}, periodSeconds: 1}
+    readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [test, "!", -f, /shared/ill]}, periodSeconds: 1, failureThreshold: 1}
+    volumeMounts: [{name: words, mountPath: /words, readOnly: true}, {name: shared, mountPath: /shared}, {name: memory, mountPath: /memory}]
+  volumes:
+  - {name: words, configMap: {name: words}}
+  - {name: shared, emptyDir: {}}
+  - {name: memory, emptyDir: {medium: Memory}}
+Y
+  k -n "$1" wait --for=condition=Ready --timeout=90s pod/all
+  [ "$(k -n "$1" logs all)" = "hello from all" ]
+  [ "$(k -n "$1" exec all -- cat /words/greeting)" = hello ]
+  [ "$(k -n "$1" exec all -- id -u)" = 1000 ]
+  [ "$(echo through | k -n "$1" exec -i all -- cat)" = through ]
+  k -n "$1" exec all -- sh -c 'exit 7' && return 1; [ $? = 7 ]
+  k -n "$1" exec all -- sh -c 'grep " /memory tmpfs " /proc/mounts; test -s /var/run/secrets/kubernetes.io/serviceaccount/token; echo kept >/shared/kept'
+  [ "$(inside curl -s --max-time 2 "http://$(k -n "$1" get pod all -o jsonpath='{.status.podIP}'):8080/")" = hello ]
+  inside timeout 20 kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" -n "$1" port-forward pod/all 18080:8080 >/dev/null 2>&1 &
+  eventually 15 inside curl -sf --max-time 2 http://127.0.0.1:18080/
+  # What is ill is started again, and what it said before stays to be read.
+  k -n "$1" exec all -- touch /shared/ill
+  eventually 60 restarts "$1" 1
+  [ "$(k -n "$1" logs --previous all)" = "hello from all" ]
+  [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].lastState.terminated.exitCode}')" = 3 ]
+  k -n "$1" wait --for=condition=Ready --timeout=60s pod/all
+  [ "$(k -n "$1" exec all -- cat /shared/kept)" = kept ]
+}
+restarts() { [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].restartCount}')" = "$2" ]; }
+a_pod_goes() { # name
+  k -n "$1" delete pod all --timeout=60s
+  k -n "$1" get pod all && return 1 || true
+}
+the_go_kubelet_works_on_our_runtime() {
+  control_plane; go_kubelet_on_our_runtime
+  [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = knarr ]
+  a_pod_has_it_all foreign
+  # Containers do not notice that the process which serves them dies, and the next one finds them.
+  kill -9 "$(cat "$REF_DIR/run/containerd.pid")"
+  # shellcheck disable=SC2086
+  nsenter --target "$(cat "$REF_DIR/run/kubelet.pid")" --mount --net setsid $our_runtime >>"$W/log/runtime" 2>&1 </dev/null &
+  echo $! >"$W/runtime.pid"
+  eventually 30 [ -S "$W/cri.sock" ]
+  eventually 30 k -n foreign exec all -- cat /shared/kept
+  restarts foreign 1
+  a_pod_goes foreign
+  eventually 30 nothing_is_left
+}
+# No keeper but those made ahead, no link of a pod, no record.
+nothing_is_left() { [ -z "$(ls -A "$W/cri/cri/pods")" ] && [ -z "$(ls -A "$W/cri/cri/containers")" ] && ! inside ip -o link | grep -q link-netnsid; }
+our_kubelet_works_on_containerd() {
+  control_plane; our_kubelet_on_containerd
+  [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = containerd ]
+  a_pod_has_it_all native
+  a_pod_goes native
+  [ -z "$(inside ctr -a "$REF_DIR/ctd/containerd.sock" -n k8s.io containers list -q)" ]
+}
 lines_are_refused_in_the_real_ones_words() {
   local part
   for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet; do
@@ -206,7 +300,8 @@ lines_are_refused_in_the_real_ones_words() {
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 ok=0 bad=0
-for name in lines_are_refused_in_the_real_ones_words ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server; do
+for name in lines_are_refused_in_the_real_ones_words ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server \
+  the_go_kubelet_works_on_our_runtime our_kubelet_works_on_containerd; do
   [[ $name == *"${FOCUS:-}"* ]] || continue
   begin=$EPOCHREALTIME
   (set -e; $name) >"$W/output" 2>&1

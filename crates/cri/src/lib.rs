@@ -8,6 +8,8 @@
 //!
 //! Protocol facts stand as tables in [`messages`]; no generated code and no compiler for it is needed.
 
+pub mod client;
+pub mod engine;
 pub mod grpc;
 pub mod messages;
 pub mod service;

@@ -36,7 +36,7 @@ pub struct State {
     /// Readiness of the node's parts.
     pub ready: Option<Arc<Ready>>,
     /// Reads the node's object.
-    pub client: Client,
+    pub client: Option<Client>,
     /// Configuration files that are read again when they change.
     pub files: Arc<server::Reloads>,
     /// Name of the node.
@@ -123,9 +123,9 @@ async fn status(state: &State) -> Value {
             waiting.push("DNS answering");
         }
     }
-    if let Some(node) = &state.node {
+    if let (Some(node), Some(client)) = (&state.node, &state.client) {
         let path = format!("/api/v1/nodes/{node}");
-        let object = state.client.call(Method::GET, &path, &Value::Null).await.unwrap_or(Value::Null);
+        let object = client.call(Method::GET, &path, &Value::Null).await.unwrap_or(Value::Null);
         let conditions = object["status"]["conditions"].as_array();
         let is_ready = conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         if !is_ready {

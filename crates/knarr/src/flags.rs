@@ -32,6 +32,8 @@ enum Command {
     Server(Box<ServerFlags>),
     /// Run a further node of a cluster.
     Agent(Box<AgentFlags>),
+    /// Run the container runtime alone, behind a CRI socket, for any kubelet.
+    Runtime(Box<crate::node::cri::RuntimeFlags>),
     /// Run the API server alone, with the flags of the real one.
     #[command(disable_help_flag = true)]
     KubeApiserver(TwinFlags),
@@ -124,6 +126,9 @@ pub struct NodeFlags {
     /// Resolver configuration for pods that use the node's and for names outside the cluster.
     #[arg(long, default_value = "/etc/resolv.conf", help_heading = "Node")]
     pub resolv_conf: PathBuf,
+    /// Socket of another container runtime, for example unix:///run/containerd/containerd.sock; its own where absent.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Node")]
+    pub container_runtime_endpoint: Option<String>,
     /// Mirrors, credentials and certificates of registries, in the form of k3s.
     #[arg(long, default_value = "/etc/knarr/registries.yaml", value_name = "FILE", help_heading = "Node")]
     pub private_registry: PathBuf,
@@ -218,6 +223,7 @@ impl Flags {
         match self.command {
             Command::Server(flags) => crate::server::run(*flags).map(|()| ExitCode::SUCCESS),
             Command::Agent(flags) => crate::node::agent::run(*flags).map(|()| ExitCode::SUCCESS),
+            Command::Runtime(flags) => crate::node::cri::run(*flags).map(|()| ExitCode::SUCCESS),
             Command::KubeApiserver(flags) => Ok(twins::run(Twin::ApiServer, &flags.arguments)),
             Command::Kubelet(flags) => Ok(twins::run(Twin::Kubelet, &flags.arguments)),
             Command::KubeProxy(flags) => Ok(twins::run(Twin::Proxy, &flags.arguments)),

@@ -47,7 +47,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
         options.cipher = encryption.clone();
     }
     let store: Arc<dyn Store> = Arc::new(Embedded::open(options)?);
-    let machine = if with_node { Some(Machine::open(&flags.node)?) } else { None };
+    let machine = if with_node { Some(Machine::open(&flags.node).await?) } else { None };
     let ips = match &machine {
         Some(machine) => machine.ips.clone(),
         None => node::node_ips(&flags.node)?,
@@ -83,9 +83,9 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let state = admin::State {
         levels,
         supervisor: supervisor.clone(),
-        images: machine.as_ref().map(|machine| machine.images.clone()),
+        images: machine.as_ref().and_then(|machine| machine.images.store()),
         ready: ready.map(Arc::new),
-        client: admin_client,
+        client: Some(admin_client),
         files: server.reloads(),
         node: machine.as_ref().map(|machine| machine.name.clone()),
     };

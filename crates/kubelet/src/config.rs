@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::Client;
-use image::ImageStore;
+use cri::engine::{Engine, Images};
 use net::HostJournal;
-use runtime::Runtime;
 
 use crate::eviction::Threshold;
 
@@ -80,9 +79,9 @@ pub struct Deps {
     /// Calls as `system:node:<name>`.
     pub client: Client,
     /// Containers.
-    pub runtime: Runtime,
+    pub runtime: Engine,
     /// Images.
-    pub images: ImageStore,
+    pub images: Images,
     /// Where changes to the host are noted.
     pub journal: Arc<HostJournal>,
     /// Certificate for serving; renewed by its owner.

@@ -10,11 +10,10 @@ use anyhow::{Context, Result};
 use cache::{Cache, Caches};
 use cgroup::Layout;
 use client::{Client, EventKind, Recorder, Selection};
-use image::ImageStore;
+use cri::engine::{Engine, Images};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use net::NodeNetwork;
 use parking_lot::Mutex;
-use runtime::Runtime;
 use serde_json::json;
 use store::Entry;
 use tokio::sync::{Notify, broadcast, watch};
@@ -41,11 +40,11 @@ pub struct Kubelet {
     /// Calls as the node's user.
     pub client: Client,
     /// Containers.
-    pub runtime: Runtime,
+    pub runtime: Engine,
     /// Images.
-    pub images: ImageStore,
-    /// Pod network.
-    pub network: NodeNetwork,
+    pub images: Images,
+    /// Pod network; none where another runtime makes it.
+    pub network: Option<NodeNetwork>,
     /// ConfigMaps and Secrets in use.
     pub(crate) objects: Objects,
     /// Tokens in use.
@@ -153,7 +152,8 @@ fn follow_statics(kubelet: &Arc<Kubelet>) -> Option<JoinHandle<()>> {
 /// Host ports and masquerading come back when somebody removes the pods' table.
 async fn follow_table(kubelet: Arc<Kubelet>) {
     loop {
-        let error = kubelet.network.keep_rules().await;
+        let Some(network) = &kubelet.network else { return std::future::pending().await };
+        let error = network.keep_rules().await;
         tracing::warn!("pod rules: {}", crate::pods::prepare::chain(&error));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -210,12 +210,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
         }
         let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
         if let Some(range) = range {
-            let before = kubelet.network.is_ready();
-            match kubelet.network.set_range(range) {
-                Ok(()) if !before => kubelet.status_changed.notify_one(),
-                Ok(()) => {}
-                Err(error) => tracing::error!("pod network: {}", crate::pods::prepare::chain(&error)),
-            }
+            kubelet.has_range(range);
         }
     }));
 }
@@ -228,8 +223,12 @@ impl Kubelet {
         let assigned = caches.get(Selection::of::<Pod>().with_fields(format!("spec.nodeName={name}")));
         let own_node = caches.get(Selection::of::<Node>().with_fields(format!("metadata.name={name}")));
         let services = caches.of::<Service>();
-        let network = NodeNetwork::open(config.pod_mtu, config.cluster_ranges.clone(), journal)?;
-        let node = Facts::read(&config, &config.root_dir);
+        let own_network = runtime.other().is_none();
+        let network = own_network.then(|| NodeNetwork::open(config.pod_mtu, config.cluster_ranges.clone(), journal)).transpose()?;
+        let mut node = Facts::read(&config, &config.root_dir);
+        if let Some(other) = runtime.other() {
+            node.set_runtime(other.version());
+        }
         let cgroups = runtime.cgroup_root().layout().clone();
         let metrics = Arc::new(Metrics::new(&name));
         let shown = metrics.clone();
@@ -278,6 +277,35 @@ impl Kubelet {
             crate::volumes::mount::tmpfs(&path, 256 << 20).with_context(|| format!("mount {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// The node has a range of pod addresses.
+    fn has_range(self: &Arc<Kubelet>, range: ipnet::IpNet) {
+        let Some(network) = &self.network else {
+            let kubelet = self.clone();
+            tokio::spawn(async move {
+                let Some(other) = kubelet.runtime.other() else { return };
+                if let Err(error) = other.set_range(range.to_string()).await {
+                    tracing::error!("pod network: {error}");
+                }
+                // A network plugin may just now have been told what it waited for.
+                let _asked_again_later = other.look_at_network().await;
+                kubelet.status_changed.notify_one();
+            });
+            return;
+        };
+        let before = network.is_ready();
+        match network.set_range(range) {
+            Ok(()) if !before => self.status_changed.notify_one(),
+            Ok(()) => {}
+            Err(error) => tracing::error!("pod network: {}", crate::pods::prepare::chain(&error)),
+        }
+    }
+
+    /// Whether pods can get addresses.
+    pub fn network_is_ready(&self) -> bool {
+        let other = || self.runtime.other().is_some_and(|other| other.network_ready());
+        self.network.as_ref().map_or_else(other, NodeNetwork::is_ready)
     }
 
     /// Directory of a pod on this node.

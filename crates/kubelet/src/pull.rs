@@ -21,7 +21,7 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         event(EventKind::Warning, "InspectFailed", &text);
         return Err(Trouble { image: true, ..Trouble::new("InvalidImageName", text) });
     }
-    let local = images.resolve(&asked);
+    let local = images.resolve(&asked).await;
     let policy = order.member.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (policy, local) {
         ("IfNotPresent" | "Never", Some(image)) => {
@@ -46,7 +46,7 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         let _ =
             order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text.clone()) });
         tokio::time::sleep(wait).await;
-        if let Some(image) = images.resolve(&asked).filter(|_| policy != "Always") {
+        if let Some(image) = images.resolve(&asked).await.filter(|_| policy != "Always") {
             event(
                 EventKind::Normal,
                 "Pulled",

@@ -69,7 +69,7 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     let wanted = Wanted::client(&name, &dir);
     // A machine that the cluster does not let in stays as it was.
     let joined = join(&flags.server, token.as_ref(), &wanted, &dir).await?;
-    let machine = Machine::open(&flags.node)?;
+    let machine = Machine::open(&flags.node).await?;
     let transport = Arc::new(transport(&flags.server, &joined.trust, Some(&joined.cert), None)?);
     let client = Client::new(transport.clone());
     let facts = joined.facts(&client).await?;
@@ -88,9 +88,9 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     let state = admin::State {
         levels,
         supervisor: supervisor.clone(),
-        images: Some(machine.images.clone()),
+        images: machine.images.store(),
         ready: Some(Arc::new(ready)),
-        client,
+        client: Some(client),
         files: Arc::default(),
         node: Some(machine.name.clone()),
     };

@@ -3,6 +3,7 @@
 pub mod agent;
 #[cfg(test)]
 mod agent_test;
+pub mod cri;
 pub mod credentials;
 pub mod facts;
 
@@ -17,6 +18,9 @@ use image::{ImageConfig, ImageStore, Registries};
 use ipnet::IpNet;
 use net::{Change, HostJournal, LoopbackAddress};
 use pki::HotCert;
+use ::cri::client::Remote;
+use ::cri::engine::{Engine, Images};
+use cgroup::{Group, Layout};
 use runtime::{Runtime, RuntimeConfig};
 use tokio::sync::watch;
 
@@ -54,9 +58,9 @@ pub struct Machine {
     /// Changes to the host.
     pub journal: Arc<HostJournal>,
     /// Containers.
-    pub runtime: Runtime,
+    pub runtime: Engine,
     /// Images.
-    pub images: ImageStore,
+    pub images: Images,
 }
 
 /// Clients and certificate of a node's parts.
@@ -86,7 +90,7 @@ impl Machine {
     ///
     /// # Errors
     /// Missing rights, data in use, or a machine without address.
-    pub fn open(flags: &NodeFlags) -> Result<Machine> {
+    pub async fn open(flags: &NodeFlags) -> Result<Machine> {
         if !rustix::process::geteuid().is_root() {
             bail!("a node needs root: it makes name spaces, control groups and network interfaces");
         }
@@ -102,17 +106,32 @@ impl Machine {
                 journal.record(Change::DirTree { path }).context("write the host journal")?;
             }
         }
-        let registries = Registries::load(&flags.private_registry)?;
-        let mut config = ImageConfig::new(&flags.data_dir);
-        config.registries = registries;
-        let images = ImageStore::open(config)?;
-        let runtime =
-            Runtime::open(RuntimeConfig { run_dir: flags.run_dir.join("pods"), cgroup_root: flags.cgroup_root.clone(), self_exe: None })?;
+        let (runtime, images) = match flags.container_runtime_endpoint.as_deref().filter(|address| !address.is_empty()) {
+            None => own_runtime(flags)?,
+            Some(address) => foreign_runtime(flags, address).await?,
+        };
         for dir in runtime.cgroup_root().dirs() {
             journal.record(Change::CgroupTree { path: dir }).context("write the host journal")?;
         }
         Ok(Machine { name: node_name(flags)?, ips: node_ips(flags)?, journal, runtime, images })
     }
+}
+
+fn own_runtime(flags: &NodeFlags) -> Result<(Engine, Images)> {
+    let mut config = ImageConfig::new(&flags.data_dir);
+    config.registries = Registries::load(&flags.private_registry)?;
+    let images = ImageStore::open(config)?;
+    let runtime =
+        Runtime::open(RuntimeConfig { run_dir: flags.run_dir.join("pods"), cgroup_root: flags.cgroup_root.clone(), self_exe: None })?;
+    Ok((runtime.into(), images.into()))
+}
+
+/// Containers, images and the pods' network are the other runtime's; the groups of pods stay the kubelet's.
+async fn foreign_runtime(flags: &NodeFlags, address: &str) -> Result<(Engine, Images)> {
+    let remote = Remote::connect(cri::socket_path(address)?).await.with_context(|| format!("use the container runtime at {address}"))?;
+    let group = Group::new(Arc::new(Layout::detect()?), &flags.cgroup_root)?;
+    group.create_top().context("make the control group of the node")?;
+    Ok((Engine::Other(remote.clone(), group), Images::Other(remote)))
 }
 
 /// Name of the node: as given, or the host's in lower case.
@@ -183,7 +202,9 @@ pub fn start(
         // One of an earlier run would keep the address.
         holder::end(&flags.run_dir)?;
     }
-    start_overlay(cluster, machine, &access.node, supervisor);
+    if machine.runtime.other().is_none() {
+        start_overlay(cluster, machine, &access.node, supervisor);
+    }
     if !disabled("proxy") {
         start_proxy(cluster, machine, &access.proxy, supervisor);
     }

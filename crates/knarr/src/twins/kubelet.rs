@@ -1,5 +1,6 @@
 //! `knarr kubelet`: the node alone, told by flags and a KubeletConfiguration. It brings its own runtime and pod network,
-//! so that it stands for the kubelet together with containerd and the network plugin.
+//! so that it stands for the kubelet together with containerd and the network plugin; with a container runtime endpoint it
+//! stands for the kubelet alone.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,7 +41,7 @@ pub const FLAGS: &[Flag] = &[
     used("run-dir", "Folder for sockets and the state of running containers (a flag of ours)."),
     used("cluster-ranges", "Ranges of pods and services, which pods reach with their own address (a flag of ours)."),
     used("registries", "Mirrors and credentials of registries, in the form of k3s (a flag of ours)."),
-    only("container-runtime-endpoint", &[""]),
+    used("container-runtime-endpoint", "Socket of another container runtime; its own where absent."),
     only("cloud-provider", &["", "external"]),
     only_switch("register-node", &["true"]),
     harmless("pod-infra-container-image"),
@@ -123,9 +124,6 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
             bail!("the field {} can only be {must} here, not {value}", field.trim_start_matches('/').replace('/', "."));
         }
     }
-    if fields.text("/containerRuntimeEndpoint").is_some() {
-        bail!("containerRuntimeEndpoint: this kubelet runs containers itself; leave the field out");
-    }
     let root = PathBuf::from(values.text("root-dir").unwrap_or("/var/lib/kubelet"));
     let certs = values.text("cert-dir").map_or_else(|| root.join("pki"), PathBuf::from);
     let flags = node_flags(values, &mut fields, &root)?;
@@ -157,7 +155,7 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
         tokio::spawn(plain.serve());
     }
     reach(&client).await;
-    let machine = Machine::open(&flags)?;
+    let machine = Machine::open(&flags).await?;
     crate::process::show(&metrics, "kubelet", Some(machine.runtime.cgroup_root()));
     let stop = CancellationToken::new();
     let supervisor = Supervisor::new(stop);
@@ -197,7 +195,9 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     };
     let ready = watch::Sender::new(false);
     supervisor.run("kubelet", move || Box::pin(kubelet::run(config.clone(), deps.clone(), ready.clone())));
-    if may_see_nodes(&client).await {
+    if machine.runtime.other().is_some() {
+        tracing::info!("the pods' network is the container runtime's");
+    } else if may_see_nodes(&client).await {
         node::start_overlay(&cluster, &machine, &client, &supervisor);
     } else {
         tracing::warn!("the node may not list nodes, so that pods of other nodes are not reached; bind it to a role that may");
@@ -205,9 +205,9 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     let state = crate::admin::State {
         levels,
         supervisor: supervisor.clone(),
-        images: Some(machine.images.clone()),
+        images: machine.images.store(),
         ready: None,
-        client,
+        client: Some(client),
         files: Arc::default(),
         node: Some(name.clone()),
     };
@@ -229,6 +229,7 @@ fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeF
     add("data-dir", given("data-dir"));
     add("run-dir", given("run-dir"));
     add("private-registry", given("registries"));
+    add("container-runtime-endpoint", given("container-runtime-endpoint").or_else(|| fields.text("/containerRuntimeEndpoint")));
     add("node-name", given("hostname-override"));
     add("node-ip", given("node-ip"));
     values.list("node-labels").into_iter().for_each(|label| add("node-label", Some(label)));

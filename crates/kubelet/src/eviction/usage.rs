@@ -74,7 +74,7 @@ pub async fn measure(kubelet: &Arc<Kubelet>, pod: &Pod, files: bool) -> Option<U
         let Some(name) = status.labels.get(model::LABEL_NAME).filter(|_| status.state == ContainerState::Running) else {
             continue;
         };
-        let memory = sandbox.stats(&status.id).map_or(0, |stats| stats.memory.working_set as i64);
+        let memory = sandbox.stats(&status.id).await.map_or(0, |stats| stats.memory.working_set as i64);
         usage.containers.insert(name.clone(), ContainerUsage { memory, ..ContainerUsage::default() });
         let layer = pod_dir.join("containers").join(name).join(model::attempt(&status).to_string());
         places.containers.push((name.clone(), layer, log_dir.join(name)));

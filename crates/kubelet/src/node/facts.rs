@@ -76,6 +76,11 @@ impl Facts {
     pub fn info(&self) -> &NodeSystemInfo {
         &self.info
     }
+
+    /// Another container runtime runs the pods.
+    pub fn set_runtime(&mut self, version: &str) {
+        self.info.container_runtime_version = version.to_owned();
+    }
 }
 
 /// Quantities as the API types them.

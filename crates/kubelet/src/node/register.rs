@@ -43,7 +43,7 @@ async fn try_register(kubelet: &Arc<Kubelet>) -> Result<(), Status> {
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec { taints: (!taints.is_empty()).then_some(taints), ..NodeSpec::default() }),
-            status: Some(status::compute(kubelet, None)),
+            status: Some(status::compute(kubelet, None).await),
         };
         return kubelet.client.create(&node).await.map(drop);
     };
@@ -59,7 +59,7 @@ async fn try_register(kubelet: &Arc<Kubelet>) -> Result<(), Status> {
 /// # Errors
 /// The Status of the answer.
 pub async fn write_status(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> Result<(), Status> {
-    let status = status::compute(kubelet, old);
+    let status = status::compute(kubelet, old).await;
     let patch = json!({"status": status});
     kubelet.client.patch(&NODES, "", &kubelet.config.node_name, "status", &PatchKind::Strategic, &patch).await.map(drop)
 }

@@ -20,7 +20,7 @@ type Resources = std::collections::BTreeMap<String, Quantity>;
 const MAX_IMAGES: usize = 50;
 
 /// The whole status. Times of conditions that did not change are taken from the old object.
-pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
+pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
     let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH));
     let mut addresses: Vec<NodeAddress> =
         kubelet.host_ips().into_iter().map(|address| NodeAddress { type_: "InternalIP".into(), address }).collect();
@@ -34,7 +34,7 @@ pub fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
             kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }),
         }),
         node_info: Some(kubelet.node.info().clone()),
-        images: Some(images(kubelet)),
+        images: Some(images(kubelet).await),
         runtime_handlers: Some(vec![NodeRuntimeHandler {
             name: Some(String::new()),
             features: Some(NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(true), user_namespaces: Some(false) }),
@@ -61,8 +61,8 @@ pub fn lacks_extended(node: &Node) -> bool {
     extended(Some(node)).iter().any(|(name, amount)| allocatable.get(name) != Some(amount))
 }
 
-fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
-    let mut images = kubelet.images.list();
+async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
+    let mut images = kubelet.images.list().await;
     images.sort_by_key(|image| std::cmp::Reverse(image.size));
     images.truncate(MAX_IMAGES);
     let entry = |image: image::Image| ContainerImage {
@@ -73,7 +73,7 @@ fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
 }
 
 fn conditions(kubelet: &Kubelet, old: Option<&Node>, now: &Time) -> Vec<NodeCondition> {
-    let ready = if kubelet.network.is_ready() {
+    let ready = if kubelet.network_is_ready() {
         ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned())
     } else {
         ("Ready", false, "KubeletNotReady", "container runtime network not ready: the node has no pod address range yet".to_owned())

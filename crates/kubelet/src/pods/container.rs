@@ -26,6 +26,8 @@ pub struct Parts<'a> {
     pub attempt: u32,
     /// Its image.
     pub image: &'a Image,
+    /// Another runtime starts it, which knows itself what the image runs.
+    pub foreign: bool,
     /// Layer directories, topmost first.
     pub layers: Vec<PathBuf>,
     /// Its environment without what the image sets.
@@ -106,18 +108,28 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     Ok(spec)
 }
 
-/// `command` replaces the entrypoint and drops the image's arguments; `args` replaces the arguments.
-fn argv(parts: &Parts, lookup: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+/// The container's own command and arguments.
+fn words(parts: &Parts, lookup: &impl Fn(&str) -> Option<String>) -> (Vec<String>, Vec<String>) {
     let container = &parts.member.spec;
     let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, lookup)).collect::<Vec<String>>();
-    let (command, args) = (expanded(&container.command), expanded(&container.args));
+    (expanded(&container.command), expanded(&container.args))
+}
+
+/// What another runtime is told to run: the command and the arguments where the container has its own.
+pub fn command(parts: &Parts) -> (Vec<String>, Vec<String>) {
+    words(parts, &|name: &str| parts.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+}
+
+/// `command` replaces the entrypoint and drops the image's arguments; `args` replaces the arguments.
+fn argv(parts: &Parts, lookup: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+    let (command, args) = words(parts, lookup);
     let config = &parts.image.config;
     let argv: Vec<String> = match (command.is_empty(), args.is_empty()) {
         (false, _) => command.into_iter().chain(args).collect(),
         (true, false) => config.entrypoint.iter().cloned().chain(args).collect(),
         (true, true) => config.entrypoint.iter().chain(&config.cmd).cloned().collect(),
     };
-    if argv.is_empty() { Err("no command specified".into()) } else { Ok(argv) }
+    if argv.is_empty() && !parts.foreign { Err("no command specified".into()) } else { Ok(argv) }
 }
 
 fn environment(parts: &Parts) -> Vec<String> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
-use runtime::{ContainerId, Sandbox};
+use runtime::ContainerId;
 
 use crate::Kubelet;
 use crate::probes;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::{ContainerEvent, Sandbox};
+use runtime::ContainerEvent;
 
 use crate::volumes::Mounted;
 

@@ -7,6 +7,7 @@ pub mod downward;
 pub mod env;
 pub mod files;
 pub mod fit;
+pub mod foreign;
 pub mod hooks;
 pub mod limits;
 pub mod message;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cgroup::Group;
+use cri::engine::Engine;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use runtime::{NameSpace, NetNs, Sandbox, SandboxId, SandboxSpec};
+use runtime::{NameSpace, NetNs, Runtime, Sandbox, SandboxId, SandboxSpec};
 
 use super::files::{self, Resolver};
+use super::foreign;
 use super::limits::{self, Class};
 use super::message::{Prepared, Trouble};
 use super::model;
@@ -42,13 +44,23 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         .map_err(|error| failed("make control group")(&error))?;
     group.apply(&limits::pod(spec, class)).map_err(|error| failed("limit control group")(&error))?;
     let began = Instant::now();
-    let sandbox = sandbox(kubelet, pod, spec, class).await?;
+    let (runtime, network) = match (&kubelet.runtime, &kubelet.network) {
+        (Engine::Own(runtime), Some(network)) => (runtime, network),
+        (Engine::Other(remote, _), _) => {
+            let (sandbox, addresses) = foreign::run(kubelet, remote, pod, spec, class).await?;
+            kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
+            write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
+            return Ok(Prepared { volumes, sandbox, addresses });
+        }
+        (Engine::Own(_), None) => return Err(Trouble::new("FailedCreatePodSandBox", "the pod network is not open")),
+    };
+    let sandbox = sandbox(kubelet, runtime, pod, spec, class).await?;
     kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
     let addresses = if spec.host_network == Some(true) {
         kubelet.host_ips()
     } else {
         let began = Instant::now();
-        match kubelet.network.attach(uid, &sandbox.netns_path(), |address| crate::network::host_ports(spec, address)).await {
+        match network.attach(uid, &sandbox.netns_path(), |address| crate::network::host_ports(spec, address)).await {
             Ok(addresses) => {
                 kubelet.metrics.phase(Phase::Network, began.elapsed());
                 addresses
@@ -65,10 +77,10 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         }
     };
     write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
-    Ok(Prepared { volumes, sandbox, addresses })
+    Ok(Prepared { volumes, sandbox: sandbox.into(), addresses })
 }
 
-async fn sandbox(kubelet: &Arc<Kubelet>, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {
+async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {
     let uid = model::uid(pod);
     let host_network = spec.host_network == Some(true);
     if spec.host_users == Some(false) {
@@ -83,25 +95,35 @@ async fn sandbox(kubelet: &Arc<Kubelet>, pod: &Pod, spec: &PodSpec, class: Class
     order.ipc = if spec.host_ipc == Some(true) { NameSpace::Host } else { NameSpace::Pod };
     order.uts = if host_network { NameSpace::Host } else { NameSpace::Pod };
     order.log_dir = Some(kubelet.log_dir(pod));
-    let sysctls = spec.security_context.as_ref().and_then(|security| security.sysctls.as_deref()).unwrap_or_default();
-    for sysctl in sysctls {
-        if !is_safe(&sysctl.name) {
-            return Err(Trouble::new("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", sysctl.name)));
-        }
-        order.sysctls.insert(sysctl.name.replace('/', "."), sysctl.value.clone());
-    }
+    order.sysctls = sysctls(spec)?;
     order.labels = BTreeMap::from([
         ("namespace".to_owned(), model::namespace(pod).to_owned()),
         ("name".to_owned(), model::name(pod).to_owned()),
         ("class".to_owned(), format!("{class:?}")),
     ]);
-    let made = kubelet.runtime.create_sandbox(order).await;
+    let made = runtime.create_sandbox(order).await;
     made.map_err(|error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", chain(&error))))
 }
 
-fn host_name(pod: &Pod, config: &crate::config::Config, spec: &PodSpec) -> String {
+/// The host name that a pod is given.
+pub fn host_name(pod: &Pod, config: &crate::config::Config, spec: &PodSpec) -> String {
     let full = files::full_hostname(pod, config).filter(|_| spec.set_hostname_as_fqdn == Some(true));
     full.unwrap_or_else(|| files::hostname(pod))
+}
+
+/// Kernel parameters of a pod.
+///
+/// # Errors
+/// One that could hurt others, as the reason of an event.
+pub fn sysctls(spec: &PodSpec) -> Result<BTreeMap<String, String>, Trouble> {
+    let mut known = BTreeMap::new();
+    for sysctl in spec.security_context.as_ref().and_then(|security| security.sysctls.as_deref()).unwrap_or_default() {
+        if !is_safe(&sysctl.name) {
+            return Err(Trouble::new("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", sysctl.name)));
+        }
+        known.insert(sysctl.name.replace('/', "."), sysctl.value.clone());
+    }
+    Ok(known)
 }
 
 /// Kernel parameters that cannot hurt other pods or the node.

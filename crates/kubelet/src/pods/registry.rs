@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use runtime::{ContainerEvent, Recovered, Sandbox};
+use runtime::ContainerEvent;
 use store::Entry;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -52,9 +53,9 @@ struct Running {
 
 impl Registry {
     /// Notes what an earlier run of ours left.
-    pub fn recovered(&self, recovered: &Recovered) {
+    pub fn recovered(&self, recovered: &[Sandbox]) {
         let mut inner = self.inner.lock();
-        for sandbox in &recovered.sandboxes {
+        for sandbox in recovered {
             inner.left.insert(sandbox.id().to_string(), sandbox.clone());
         }
     }
@@ -119,7 +120,9 @@ impl Registry {
                 if let Err(error) = sandbox.destroy().await {
                     tracing::warn!(uid, %error, "sandbox was not destroyed");
                 }
-                kubelet.network.detach(&uid);
+                if let Some(network) = &kubelet.network {
+                    network.detach(&uid);
+                }
                 release::remove_directories(&kubelet, &uid).await;
             });
         }

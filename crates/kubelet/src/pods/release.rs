@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cgroup::Group;
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::Sandbox;
 
 use super::limits;
 use super::model;
@@ -24,7 +24,9 @@ pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>
             tracing::warn!(pod = model::name(pod), %error, "sandbox was not destroyed");
         }
     }
-    kubelet.network.detach(uid);
+    if let Some(network) = &kubelet.network {
+        network.detach(uid);
+    }
     remove_directories(kubelet, uid).await;
     let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
     if let Ok(group) = Group::new(kubelet.cgroups.clone(), &kubelet.pod_group(class, uid)) {

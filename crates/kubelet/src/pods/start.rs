@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use client::EventKind;
+use cri::client::Given;
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use runtime::{Bind, ContainerId, ContainerStatus, Mount, Sandbox, Source};
+use runtime::{Bind, ContainerId, ContainerStatus, Mount, Source};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::container::{self, Parts};
@@ -101,6 +103,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         member: &order.member,
         attempt: order.attempt,
         image: &image,
+        foreign: order.kubelet.runtime.other().is_some(),
         layers: order.kubelet.images.layers(&image),
         env,
         volumes: &order.volumes,
@@ -126,7 +129,14 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     }
     let id = spec.id.clone();
     let began = Instant::now();
-    let created = order.sandbox.create_container(spec).await;
+    let asked = order.member.spec.image.clone().unwrap_or_default();
+    let ((command, args), config) = match parts.foreign {
+        true => (container::command(&parts), super::foreign::config(&order.kubelet, &order.pod, order.class)),
+        false => Default::default(),
+    };
+    let (name, attempt) = (order.name(), order.attempt);
+    let given = Given { spec, name, attempt, command, args, image_id: &image.id, image: &asked, sandbox: &config };
+    let created = order.sandbox.create_container(given).await;
     if let Err(error) = created {
         return Err(Trouble::new("CreateContainerError", error.to_string()));
     }

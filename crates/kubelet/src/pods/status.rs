@@ -251,7 +251,9 @@ fn volume_mounts(member: &Member) -> Option<Vec<k8s_openapi::api::core::v1::Volu
 
 /// The identity of a container for clients.
 pub fn container_id(pod: &Pod, status: &ContainerStatus) -> String {
-    format!("knarr://{}-{}", super::model::uid(pod).replace('-', ""), status.id)
+    // Another runtime has a name of its own for it.
+    let foreign = status.annotations.get(cri::client::ANNOTATION_ID).cloned();
+    foreign.unwrap_or_else(|| format!("knarr://{}-{}", super::model::uid(pod).replace('-', ""), status.id))
 }
 
 fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], main: &[ApiStatus]) -> Vec<PodCondition> {

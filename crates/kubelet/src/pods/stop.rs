@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::EventKind;
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::{ContainerId, Sandbox};
+use runtime::ContainerId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::hooks;

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::EventKind;
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::Timestamp;
-use runtime::{ContainerEventKind, ContainerState, Sandbox};
+use runtime::{ContainerEventKind, ContainerState};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -177,7 +178,9 @@ impl Worker {
             return;
         };
         self.observed.sandbox = !sandbox.is_lost();
-        self.observed.addresses = self.kubelet.network.addresses(model::uid(&self.pod));
+        if let Some(network) = &self.kubelet.network {
+            self.observed.addresses = network.addresses(model::uid(&self.pod));
+        }
         if self.observed.addresses.is_empty() {
             let known = self.status.pod_ips.iter().flatten().map(|ip| ip.ip.clone());
             self.observed.addresses = known.collect();
@@ -196,8 +199,8 @@ impl Worker {
                 self.observed.applied.insert(status.name.clone(), resources.clone());
             }
         }
-        if let Some(spec) = &self.pod.spec {
-            self.kubelet.network.adopt(model::uid(&self.pod), |address| crate::network::host_ports(spec, address));
+        if let (Some(spec), Some(network)) = (&self.pod.spec, &self.kubelet.network) {
+            network.adopt(model::uid(&self.pod), |address| crate::network::host_ports(spec, address));
         }
         for member in &self.members {
             let name = member.spec.name.clone();

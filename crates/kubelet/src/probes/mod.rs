@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::EventKind;
+use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
-use runtime::{ContainerId, Sandbox};
+use runtime::ContainerId;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use stream::{Body, RemoteCommandOptions, accept_remote_command};
+use stream::{Body, RemoteCommandOptions};
 
 use super::route::{self, Target};
 use super::text;
@@ -20,15 +20,5 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Inc
         Ok(options) => options,
         Err(message) => return text(StatusCode::BAD_REQUEST, &message),
     };
-    let (response, pending) = match accept_remote_command(request, options) {
-        Ok(accepted) => accepted,
-        Err(rejection) => return rejection,
-    };
-    tokio::spawn(async move {
-        let Ok(command) = pending.await else {
-            return;
-        };
-        cri::session::attach(&sandbox, &id, command).await;
-    });
-    response
+    sandbox.attach(id, options, request).await
 }

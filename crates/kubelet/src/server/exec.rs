@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use stream::{Body, RemoteCommandOptions, accept_remote_command};
+use stream::{Body, RemoteCommandOptions};
 
 use super::route::{self, Target, query_all};
 use super::text;
@@ -25,18 +25,7 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Inc
         Ok(options) => options,
         Err(message) => return text(StatusCode::BAD_REQUEST, &message),
     };
-    let (tty, argv) = (options.tty, query_all(&query, "command"));
-    let (response, pending) = match accept_remote_command(request, options) {
-        Ok(accepted) => accepted,
-        Err(rejection) => return rejection,
-    };
-    tokio::spawn(async move {
-        let Ok(command) = pending.await else {
-            return;
-        };
-        cri::session::exec(&sandbox, &id, argv, tty, command).await;
-    });
-    response
+    sandbox.exec(id, query_all(&query, "command"), options, request).await
 }
 
 /// Serves `run`: the command's output is the answer.

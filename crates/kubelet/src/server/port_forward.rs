@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use stream::{Body, PortForwardOptions, accept_port_forward};
+use stream::{Body, PortForwardOptions};
 
 use super::route::{self, Target};
 use super::text;
@@ -13,7 +13,7 @@ use crate::Kubelet;
 use crate::pods::model;
 
 /// Serves a port-forward.
-pub fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Incoming>) -> Response<Body> {
     let pod = match route::pod(kubelet, target) {
         Ok(pod) => pod,
         Err(response) => return *response,
@@ -22,17 +22,5 @@ pub fn serve(kubelet: &Arc<Kubelet>, target: &Target, request: Request<Incoming>
         return text(StatusCode::NOT_FOUND, "the pod has no running sandbox");
     };
     let options = PortForwardOptions { creation_timeout: Duration::from_secs(30) };
-    let (response, pending) = match accept_port_forward(request, options) {
-        Ok(accepted) => accepted,
-        Err(rejection) => return rejection,
-    };
-    tokio::spawn(async move {
-        let Ok(mut session) = pending.await else {
-            return;
-        };
-        while let Some(forward) = session.next().await {
-            tokio::spawn(cri::session::forward(sandbox.clone(), forward));
-        }
-    });
-    response
+    sandbox.port_forward(options, request).await
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use cri::engine::Sandbox;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::{ContainerId, Sandbox};
+use runtime::ContainerId;
 use serde_json::json;
 use stream::Body;
 
@@ -108,7 +109,7 @@ pub async fn serve(kubelet: Arc<Kubelet>, route: Route, request: Request<Incomin
         Route::Exec(target) => exec::serve(&kubelet, &target, request).await,
         Route::Run(target) => exec::run(&kubelet, &target, request.uri().query().unwrap_or("")).await,
         Route::Attach(target) => attach::serve(&kubelet, &target, request).await,
-        Route::PortForward(target) => port_forward::serve(&kubelet, &target, request),
+        Route::PortForward(target) => port_forward::serve(&kubelet, &target, request).await,
         Route::Summary => super::json(&stats::summary(&kubelet).await),
         Route::Metrics(kind) => text(StatusCode::OK, &stats::metrics(&kubelet, kind).await),
     }

@@ -36,7 +36,7 @@ async fn measure(kubelet: &Arc<Kubelet>, files: bool) -> Vec<Measured> {
             for status in sandbox.status().await.unwrap_or_default() {
                 let name = status.labels.get(model::LABEL_NAME).cloned().unwrap_or_default();
                 if status.state == ContainerState::Running {
-                    if let Ok(stats) = sandbox.stats(&status.id) {
+                    if let Ok(stats) = sandbox.stats(&status.id).await {
                         containers.push((name, status, stats));
                     }
                 }
@@ -110,7 +110,7 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
     }
     let node = Group::new(kubelet.cgroups.clone(), "").ok().and_then(|group| group.stats().ok());
     let mut image_fs = images;
-    let stored = kubelet.images.usage();
+    let stored = kubelet.images.usage().await;
     image_fs["usedBytes"] = stored.bytes.into();
     image_fs["inodesUsed"] = stored.inodes.into();
     let mut shown = json!({"nodeName": kubelet.config.node_name, "fs": own, "runtime": {"imageFs": image_fs, "containerFs": own}});

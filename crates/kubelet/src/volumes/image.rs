@@ -18,10 +18,13 @@ pub const fn volume() -> VolumeType {
 
 fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>> {
     Box::pin(async move {
+        if order.kubelet.runtime.other().is_some() {
+            return Err(VolumeError::Refused("image volumes are not supported with this container runtime".into()));
+        }
         let source = order.volume.image.clone().unwrap_or_default();
         let reference = source.reference.unwrap_or_default();
         let images = &order.kubelet.images;
-        let local = images.resolve(&reference);
+        let local = images.resolve(&reference).await;
         let image = match (source.pull_policy.as_deref(), local) {
             (Some("Never") | Some("IfNotPresent") | None, Some(image)) => image,
             (Some("Never"), None) => {

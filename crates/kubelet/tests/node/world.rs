@@ -120,8 +120,8 @@ impl World {
             self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
         let deps = Deps {
             client: self.server.client(User::node(NODE)),
-            runtime,
-            images,
+            runtime: runtime.into(),
+            images: images.into(),
             journal: Arc::new(HostJournal::open(self.folder.join("journal")).expect("a journal")),
             serving: Arc::new(pki::server_config(&serving, true, &["http/1.1"]).expect("a configuration")),
             client_ca: self.pki.client_ca.cert_pem().to_owned(),
