@@ -63,8 +63,13 @@ fn maps(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>, node
     let get = |map: Option<&'_ Map<String, Value>>, name: &str| map.is_some_and(|map| map.contains_key(name));
     let names = old.into_iter().flatten().chain(new.into_iter().flatten().filter(|(name, _)| !get(old, name))).map(|(name, _)| name);
     for name in names {
+        let (before, after) = (old.and_then(|map| map.get(name)), new.and_then(|map| map.get(name)));
+        // Most of an object stays as it was, and equal parts differ nowhere: no paths are made for them.
+        if before == after {
+            continue;
+        }
         path.push(Step::field(name));
-        compare(old.and_then(|map| map.get(name)), new.and_then(|map| map.get(name)), node.field(name), path, out);
+        compare(before, after, node.field(name), path, out);
         path.pop();
     }
 }

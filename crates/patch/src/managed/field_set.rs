@@ -15,10 +15,14 @@ pub struct Step(Arc<str>);
 impl Step {
     /// A field of an object or a key of a map.
     pub fn field(name: &str) -> Step {
-        let mut text = String::with_capacity(2 + name.len());
-        text.push_str("f:");
-        text.push_str(name);
-        Step(text.into())
+        // Names are short: no text is made on the heap only to be copied to its place.
+        let mut short = [0; 64];
+        if let Some(text) = short.get_mut(..2 + name.len()) {
+            text[..2].copy_from_slice(b"f:");
+            text[2..].copy_from_slice(name.as_bytes());
+            return Step(std::str::from_utf8(text).expect("a name behind two letters").into());
+        }
+        Step(format!("f:{name}").into())
     }
 
     /// An item of a list of type map, by its keys in ascending order.

@@ -331,24 +331,24 @@ fn try_apply(
     schema: &TypeRef,
 ) -> Result<Object, ApplyError> {
     let node = Node::of_type(schema);
-    let empty = empty_object(kind, by.api_version);
-    let mut old = live.unwrap_or(&empty).clone();
+    let old = live.map_or_else(|| empty_object(kind, by.api_version), without_owners);
     let mut owners = match live {
         Some(live) => entries::read(live).unwrap_or_default(),
         None => Owners::new(),
     };
-    old.metadata_mut().remove("managedFields");
     if live.is_some() && owners.is_empty() {
         let before = Owner::named(Operation::Update, BEFORE_FIRST_APPLY, by.api_version, by.subresource);
-        record_update(&empty, &old, &mut owners, &before, by, kind);
+        record_update(&empty_object(kind, by.api_version), &old, &mut owners, &before, by, kind);
     }
     let merged = Object(combine::merge(&old.0, &config.0, node));
     let me = Owner::new(Operation::Apply, by);
     let last = owners.get(&me).cloned();
     let fields = field_set(&config.0, node).without_below(&reset_fields(kind, by.subresource));
     let time = last.as_ref().and_then(|last| last.time.clone());
+    // A heartbeat applies the same fields again and again: then there is nothing to take out.
+    let dropped = last.as_ref().filter(|last| last.api_version != by.api_version || !last.fields.difference(&fields).is_empty());
     owners.insert(me.clone(), Owned { api_version: by.api_version.into(), time, fields });
-    let mut result = match &last {
+    let mut result = match dropped {
         Some(last) if !last.fields.is_empty() => prune(merged, &owners, last, by, kind).unwrap_or_else(|merged| *merged),
         _ => merged,
     };
@@ -419,6 +419,18 @@ fn last_applied_fields(live: &Object, by: &ManagedBy, schema: &TypeRef) -> Optio
     let node = Node::of_type(schema);
     let compare = Comparison::new(&last.0, &live.0, node);
     Some(field_set(&last.0, node).difference(&compare.modified).difference(&compare.added).difference(&compare.removed))
+}
+
+/// An object without its managed fields.
+fn without_owners(live: &Object) -> Object {
+    let fields = live.0.iter().map(|(name, value)| match value {
+        Value::Object(metadata) if name == "metadata" => {
+            let rest = metadata.iter().filter(|(field, _)| *field != "managedFields");
+            (name.clone(), Value::Object(rest.map(|(field, value)| (field.clone(), value.clone())).collect()))
+        }
+        value => (name.clone(), value.clone()),
+    });
+    Object(fields.collect())
 }
 
 /// An object of the kind before anybody set anything.
