@@ -13,8 +13,8 @@ use crate::{DecodeError, Decoded, MAX_DEPTH, Strictness, json};
 
 /// Most bytes of one stream.
 pub const MAX_BYTES: usize = 3 << 20;
-/// Most values that aliases may stand for in one stream.
-const MAX_REPLAYED: usize = 10_000;
+/// Most values that aliases may stand for in one stream: what takes some milliseconds, and more than people write.
+const MAX_REPLAYED: usize = 4_000;
 
 /// Reads one YAML document as a JSON value; an empty one is null. Further documents are an error.
 pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {

@@ -15,13 +15,15 @@ const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Most memory that a refusal may need beside the body.
 const MEMORY_KIB: u64 = 16 << 10;
-/// Most time of a processor that a refusal may take; code that is not optimized is many times slower.
+/// Most time of processors that a refusal may take; code that is not optimized is many times slower.
 const MICROS: u64 = if cfg!(debug_assertions) { 150_000 } else { 5_000 };
+/// Each is tried so often, and the cheapest counts: the server beside it does other things now and then.
+const TRIES: usize = 5;
 
-/// Time that this thread has spent on a processor.
+/// Time that all threads of this process have spent on processors.
 fn cpu_micros() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1000
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
 fn status_kib(field: &str) -> u64 {
@@ -101,13 +103,17 @@ async fn refusals_are_cheap() {
     ];
     for (what, path, method, content_type, body, expected) in cases {
         let body = bytes::Bytes::from(body);
-        // The high-water mark of memory starts anew.
-        fs::write("/proc/self/clear_refs", "5").unwrap();
-        let (memory, cpu) = (status_kib("VmHWM"), cpu_micros());
-        let (code, answer) = test.call(method, path, content_type, body).await;
-        let (took, used) = (cpu_micros() - cpu, status_kib("VmHWM").saturating_sub(memory));
-        eprintln!("{what}: {code}, {took} us, {used} KiB");
-        assert_eq!(code, expected, "{what}: {}", answer["reason"]);
+        let (mut took, mut used) = (u64::MAX, 0);
+        for _ in 0..TRIES {
+            // The high-water mark of memory starts anew.
+            fs::write("/proc/self/clear_refs", "5").unwrap();
+            let (memory, cpu) = (status_kib("VmHWM"), cpu_micros());
+            let (code, answer) = test.call(method.clone(), path, content_type, body.clone()).await;
+            took = took.min(cpu_micros() - cpu);
+            used = used.max(status_kib("VmHWM").saturating_sub(memory));
+            assert_eq!(code, expected, "{what}: {}", answer["reason"]);
+        }
+        eprintln!("{what}: {took} us, {used} KiB");
         assert!(took < MICROS, "{what} took {took} us");
         assert!(used < MEMORY_KIB, "{what} needed {used} KiB");
     }
