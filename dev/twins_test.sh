@@ -266,6 +266,7 @@ a_pod_goes() { # name
 }
 the_go_kubelet_works_on_our_runtime() {
   control_plane; go_kubelet_on_our_runtime
+  eventually 60 k wait --for=condition=Ready --timeout=1s "node/$node"
   [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = knarr ]
   a_pod_has_it_all foreign
   # Containers do not notice that the process which serves them dies, and the next one finds them.
@@ -277,12 +278,14 @@ the_go_kubelet_works_on_our_runtime() {
   eventually 30 k -n foreign exec all -- cat /shared/kept
   restarts foreign 1
   a_pod_goes foreign
-  eventually 30 nothing_is_left
+  # The kubelet collects what is over once a minute.
+  eventually 90 nothing_is_left
 }
 # No keeper but those made ahead, no link of a pod, no record.
 nothing_is_left() { [ -z "$(ls -A "$W/cri/cri/pods")" ] && [ -z "$(ls -A "$W/cri/cri/containers")" ] && ! inside ip -o link | grep -q link-netnsid; }
 our_kubelet_works_on_containerd() {
   control_plane; our_kubelet_on_containerd
+  eventually 60 k wait --for=condition=Ready --timeout=1s "node/$node"
   [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = containerd ]
   a_pod_has_it_all native
   a_pod_goes native
