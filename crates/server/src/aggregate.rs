@@ -2,7 +2,7 @@
 //!
 //! The other server trusts our front-proxy certificate and reads from headers for whom we call.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::{Object, Reason, Status};
 use base64::Engine;
@@ -12,6 +12,8 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use pki::ServerTrust;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use store::Kind;
 
@@ -49,9 +51,29 @@ pub fn service_for(server: &Server, asked: &Attributes) -> Option<Service> {
 }
 
 fn find(server: &Server, group: &str, version: &str) -> Option<Service> {
-    let entry = server.store.mvcc().get(&kind().key(format!("{version}.{group}"))).value?;
+    static KIND: OnceLock<Kind> = OnceLock::new();
+    let entry = server.store.mvcc().get(&KIND.get_or_init(kind).key(format!("{version}.{group}"))).value?;
+    if !names_service(&entry.bytes) {
+        return None;
+    }
     let object = codec::json::parse(&entry.bytes).ok().and_then(Object::from_value)?;
     object.at(&["spec", "service"]).is_some_and(Value::is_object).then_some(Service { object })
+}
+
+/// Whether an APIService is served by somebody else. Every request of a named group asks, so the rest is skipped over.
+fn names_service(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Top<'a> {
+        #[serde(borrow)]
+        spec: Option<Spec<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Spec<'a> {
+        #[serde(borrow)]
+        service: Option<&'a RawValue>,
+    }
+    let service = serde_json::from_slice::<Top>(bytes).ok().and_then(|top| top.spec?.service);
+    service.is_some_and(|service| service.get().starts_with('{'))
 }
 
 /// Group versions that other servers serve.

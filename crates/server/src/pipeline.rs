@@ -47,7 +47,8 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let trail = server.audit.as_ref().map(|audit| audit::Trail::begin(audit, &call, &classified.attributes, &audit_id, long));
     let timeout = server.config.request_timeout;
     let mut schema = None;
-    let work = audit::within(trail.clone(), handle(server, call, query, classified, &mut schema));
+    // In a place of its own: whoever waits for the answer would otherwise hold all that the largest request needs, and move it.
+    let work = audit::within(trail.clone(), Box::pin(handle(server, call, query, classified, &mut schema)));
     let result = if long {
         work.await
     } else {

@@ -50,7 +50,8 @@ pub async fn serve(server: &Arc<Server>, listener: TcpListener) -> anyhow::Resul
             let Some((stream, connection)) = handshake(stream, peer, &acceptor).await else { return };
             let service = service_fn(move |request| {
                 let (server, connection) = (server.clone(), connection.clone());
-                async move { Ok::<_, std::convert::Infallible>(pipeline::call_from_network(&server, &connection, request).await) }
+                // Boxed: the connection moves it around, and keeps its place for as long as the answer is being sent.
+                Box::pin(async move { Ok::<_, std::convert::Infallible>(pipeline::call_from_network(&server, &connection, request).await) })
             });
             let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             if let Err(error) = watcher.watch(serving).await {

@@ -21,6 +21,7 @@ use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
 use super::list::parse_version;
 use crate::body::{BoxError, ResponseBody};
 use crate::catalog::Served;
+use crate::pace::Pace;
 use crate::query::Query;
 use crate::request::{Reply, Request, reply};
 use crate::selection::Selected;
@@ -83,7 +84,17 @@ pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status
         Ok(changes) => {
             let first = Instant::now() + BOOKMARK_EVERY;
             let bookmarks = bookmarks.then(|| interval_at(first, BOOKMARK_EVERY));
-            State { changes, selected, encoder, deadline, bookmarks, bookmarked: after, initial: Some(out.freeze()), ended: false }
+            State {
+                changes,
+                selected,
+                encoder,
+                deadline,
+                bookmarks,
+                bookmarked: after,
+                pace: Pace::new(),
+                initial: Some(out.freeze()),
+                ended: false,
+            }
         }
         Err(error) => {
             encoder.error(&too_old(error, after), &mut out)?;
@@ -155,6 +166,7 @@ struct State {
     deadline: std::pin::Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
     bookmarked: Revision,
+    pace: Pace,
     initial: Option<Bytes>,
     ended: bool,
 }
@@ -168,8 +180,13 @@ impl State {
         while !self.ended {
             let mut out = BytesMut::new();
             tokio::select! {
-                batch = self.changes.next_batch(BATCH) => match batch {
-                    Ok(events) => self.events(&events, &mut out),
+                batch = next_batch(&mut self.pace, &mut self.changes) => match batch {
+                    Ok(events) => {
+                        self.events(&events, &mut out);
+                        if !out.is_empty() {
+                            self.pace.wrote(self.changes.company(), Instant::now());
+                        }
+                    }
                     Err(error) => {
                         self.ended = true;
                         let status = too_old(error, self.bookmarked);
@@ -231,6 +248,12 @@ pub fn restamped(event: &Event) -> Option<Arc<Entry>> {
     let previous = event.previous.as_ref()?;
     let (bytes, header) = client::header::stamp()(&previous.key, previous.bytes.clone(), event.revision).ok()?;
     Some(Arc::new(Entry::new(previous.key.clone(), event.revision, previous.created, bytes, header)))
+}
+
+/// The changes that have gathered by the time that the next write may go out.
+async fn next_batch(pace: &mut Pace, changes: &mut Changes) -> Result<Vec<Arc<Event>>, WatchError> {
+    pace.turn().await;
+    changes.next_batch(BATCH).await
 }
 
 async fn tick(interval: &mut Option<Interval>) {
