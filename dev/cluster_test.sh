@@ -355,7 +355,7 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   for progress in '{.status.updatedReplicas}=6' '{.status.availableReplicas}=6' '{.status.replicas}=6'; do n wait --for="jsonpath=$progress" --timeout=90s deployment/restless; done
   rm "$WORLD/steady"
   wait $load || { cat "$WORLD/steady.out"; return 1; }
-  cat "$WORLD/steady.out"
+  sed 's/^/figures: /' "$WORLD/steady.out"
   same "$(holders)" "$holder"
   # Whoever was there and is not rolled is there still: same processes, begun at the same time.
   eventually 30 pods_are 6 app=restless
@@ -475,7 +475,7 @@ run() { # name
   output=$( (set -e; "$1") 2>&1)
   if [ $? = 0 ]; then word=ok; ok=$((ok + 1)); else word=FAILED; bad=$((bad + 1)); fi
   echo "test cluster::$1 ... $word"
-  [ $word = ok ] || sed 's/^/    /' <<<"$output" | tail -n 40
+  if [ $word = ok ]; then sed -n 's/^figures: /    /p' <<<"$output"; else sed 's/^/    /' <<<"$output" | tail -n 40; fi
   echo "    $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }")"
 }
 world_server
