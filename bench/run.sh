@@ -273,10 +273,13 @@ objects() {
 }
 
 # What the scheduler tells afterwards in events and conditions is part of its work, hence the pause before the CPU is read.
+# A heartbeat of all nodes comes before: half a heartbeat a pod, or two, is not what a pod costs.
 bind() { # row count
   row=$1
   wanted "$row" || return 0
   local before after scheduler
+  load beats 1 1 || return 0
+  pause 1
   before=$(cpu all) scheduler=$(cpu scheduler)
   load "$row" "$2" 32 || return 0
   pause 2
@@ -291,8 +294,8 @@ fleet() {
   local before after
   before=$(cpu all)
   load nodes "$NODES" 16 || return 0
-  # What nodes bring about is not part of what pods cost. No pods to schedule: only heartbeats, lest nodes fall meanwhile.
-  for _ in 1 2 3 4; do settle 20 && break; load schedule 0 1 || return 0; done
+  # What nodes bring about is not part of what pods cost. Heartbeats lest nodes fall meanwhile.
+  for _ in 1 2 3 4; do settle 20 && break; load beats 1 1 || return 0; done
   after=$(cpu all)
   ! wanted schedule || note us_cpu_per_node "$(per "$after - $before" "$NODES")"
   bind schedule "$SCHEDULE"

@@ -100,6 +100,24 @@ fn obstacle(entry: &Entry) -> Option<String> {
     taints.as_array().filter(|taints| !taints.is_empty()).map(|_| format!("tainted {taints}"))
 }
 
+/// One heartbeat of every node: what a fleet tells anyway, so that it does not count as work on pods.
+///
+/// # Errors
+/// A refusal, or nodes that stay tainted.
+pub async fn beats(load: &Load) -> Result<Measured> {
+    let client = load.client()?;
+    let names = names(&client).await?;
+    let begin = Measured::begin();
+    beat(&client, &names).await?;
+    schedulable(&client).await?;
+    Ok(Measured::new(names.len(), begin.elapsed(), Vec::new()))
+}
+
+async fn names(client: &Client) -> Result<Vec<String>> {
+    let nodes = client.list_watch(Selection::all(NODES).with_labels("made-by=load")).await?.initial;
+    Ok(nodes.iter().map(|entry| entry.header.name.to_string()).collect())
+}
+
 /// Renews the leases of all nodes.
 async fn beat(client: &Client, names: &[String]) -> Result<()> {
     for name in names {
@@ -118,22 +136,15 @@ fn pod(set: &str, number: usize, repel: bool) -> Value {
     pod
 }
 
-/// Creates `COUNT` pods with `CLIENTS` clients and waits until each has a node; with `repel` no two may share one.
+/// Creates `COUNT` pods with `CLIENTS` clients and waits until each has a node; with `repel` no two may share one. The nodes
+/// must have told of themselves just before (`beats`); from then on they do so in their rhythm.
 ///
 /// # Errors
 /// A refusal, pods that get no node, or two that share one against their will.
 pub async fn schedule(load: &Load, repel: bool) -> Result<Measured> {
     let set = if repel { "repel" } else { "bind" };
     let client = load.client()?;
-    let names: Vec<String> = client
-        .list_watch(Selection::all(NODES).with_labels("made-by=load"))
-        .await?
-        .initial
-        .iter()
-        .map(|entry| entry.header.name.to_string())
-        .collect();
-    beat(&client, &names).await?;
-    schedulable(&client).await?;
+    let names = names(&client).await?;
     let hearts = async {
         loop {
             tokio::time::sleep(HEARTBEAT).await;

@@ -20,7 +20,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, row, count, clients] = arguments.as_slice() else {
         bail!(
-            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf nodes schedule repel services flip listen"
+            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf nodes beats schedule repel services flip listen"
         );
     };
     let load = Load { kubeconfig: kubeconfig.into(), count: count.parse().context("COUNT")?, clients: clients.parse().context("CLIENTS")? };
@@ -35,6 +35,7 @@ async fn main() -> Result<()> {
         "lists" => lists::lists(&load, "application/json").await?,
         "lists-protobuf" => lists::lists(&load, "application/vnd.kubernetes.protobuf").await?,
         "nodes" => fleet::nodes(&load).await?,
+        "beats" => fleet::beats(&load).await?,
         "schedule" => fleet::schedule(&load, false).await?,
         "repel" => fleet::schedule(&load, true).await?,
         "services" => services::create(&load).await?,
