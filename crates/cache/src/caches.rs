@@ -7,7 +7,7 @@ use client::{Client, Selection};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::{BY_NODE, BY_OWNER, Cache, Index, ORPHANS};
+use crate::{BY_NODE, BY_OWNER, BY_SELECTOR, Cache, Index, ORPHANS};
 
 /// Starts a cache when somebody first asks for its selection. Dropping it ends all of them.
 pub struct Caches {
@@ -27,15 +27,17 @@ impl Caches {
         Arc::new(Caches { client, inner: Mutex::default() })
     }
 
-    /// The cache of a selection, indexed by owner and, for pods, by node.
+    /// The cache of a selection, indexed by owner; pods by node and services by selector, too.
     pub fn get(&self, selection: Selection) -> Arc<Cache> {
         let mut inner = self.inner.lock();
         if let Some((cache, _)) = inner.caches.get(&selection) {
             return cache.clone();
         }
         let mut indexes: Vec<Index> = vec![BY_OWNER];
-        if selection.resource.group.is_empty() && selection.resource.plural == "pods" {
-            indexes.extend([BY_NODE, ORPHANS]);
+        match (&*selection.resource.group, &*selection.resource.plural) {
+            ("", "pods") => indexes.extend([BY_NODE, ORPHANS]),
+            ("", "services") => indexes.push(BY_SELECTOR),
+            _ => {}
         }
         let cache = Arc::new(Cache::new(selection.clone(), indexes));
         let (client, follower) = (self.client.clone(), cache.clone());

@@ -1,5 +1,6 @@
 //! Secondary keys of a cache, read off headers.
 
+use client::ServiceLite;
 use store::Entry;
 
 /// A named way from an entry to the keys under which it is found.
@@ -26,3 +27,18 @@ pub const ORPHANS: Index = Index {
         }
     },
 };
+
+/// Services by one of the labels that they choose their pods by, under [`selector_key`]: a pod finds its services by its labels.
+pub const BY_SELECTOR: Index = Index {
+    name: "selector",
+    keys: |entry, add| {
+        if let Some((label, value)) = entry.header.project::<ServiceLite>().and_then(|service| service.selector.first()) {
+            add(&selector_key(&entry.header.namespace, label, value));
+        }
+    },
+};
+
+/// A label in a namespace as a key of [`BY_SELECTOR`].
+pub fn selector_key(namespace: &str, label: &str, value: &str) -> String {
+    [namespace, "/", label, "=", value].concat()
+}

@@ -10,6 +10,7 @@ use client::{Change, Client, ListWatch, Selection};
 use futures_util::StreamExt;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
 use store::{Entry, Revision};
 use tokio::sync::watch;
 
@@ -37,8 +38,8 @@ pub struct Cache {
 struct State {
     /// `namespace/name` or `name`, as in the store's keys.
     entries: BTreeMap<Arc<str>, Arc<Entry>>,
-    /// One map an index: key to the entries' names.
-    indexed: Vec<HashMap<Box<str>, BTreeSet<Arc<str>>>>,
+    /// One map an index: key to the entries by name.
+    indexed: Vec<HashMap<Box<str>, BTreeMap<Arc<str>, Arc<Entry>>>>,
 }
 
 impl Cache {
@@ -84,8 +85,11 @@ impl Cache {
         if namespace.is_empty() {
             return self.list();
         }
-        let start: Arc<str> = format!("{namespace}/").into();
         let state = self.state.read();
+        if state.entries.is_empty() {
+            return Vec::new();
+        }
+        let start: Arc<str> = format!("{namespace}/").into();
         let range = state.entries.range(start.clone()..);
         range.take_while(|(name, _)| name.starts_with(&*start)).map(|(_, entry)| entry.clone()).collect()
     }
@@ -96,8 +100,7 @@ impl Cache {
         let Some(position) = self.indexes.iter().position(|one| one.name == index.name) else {
             return Vec::new();
         };
-        let names = state.indexed[position].get(key).into_iter().flatten();
-        names.filter_map(|name| state.entries.get(name).cloned()).collect()
+        state.indexed[position].get(key).map(|entries| entries.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Number of entries.
@@ -223,10 +226,7 @@ impl Cache {
         let mut state = self.state.write();
         let name = entry.key.rest.clone();
         let old = state.entries.insert(name.clone(), entry.clone());
-        if let Some(old) = &old {
-            state.unindex(&self.indexes, old);
-        }
-        state.index(&self.indexes, &name, &entry);
+        state.reindex(&self.indexes, &name, old.as_deref(), &entry);
         drop(state);
         handlers.iter().for_each(|handler| handler(old.as_ref(), Some(&entry)));
     }
@@ -244,26 +244,43 @@ impl Cache {
 }
 
 impl State {
-    fn index(&mut self, indexes: &[Index], name: &Arc<str>, entry: &Entry) {
+    /// Files a new version under its keys. Keys that both versions have, nearly all, only get the new one.
+    fn reindex(&mut self, indexes: &[Index], name: &Arc<str>, old: Option<&Entry>, entry: &Arc<Entry>) {
         for (index, map) in indexes.iter().zip(&mut self.indexed) {
+            let mut stays: SmallVec<[Box<str>; 2]> = SmallVec::new();
             (index.keys)(entry, &mut |key| {
-                map.entry(key.into()).or_default().insert(name.clone());
+                match map.get_mut(key) {
+                    Some(entries) => drop(entries.insert(name.clone(), entry.clone())),
+                    None => drop(map.insert(key.into(), BTreeMap::from([(name.clone(), entry.clone())]))),
+                }
+                if old.is_some() {
+                    stays.push(key.into());
+                }
             });
+            if let Some(old) = old {
+                (index.keys)(old, &mut |key| {
+                    if !stays.iter().any(|one| **one == *key) {
+                        take(map, key, name);
+                    }
+                });
+            }
         }
     }
 
     fn unindex(&mut self, indexes: &[Index], entry: &Entry) {
         for (index, map) in indexes.iter().zip(&mut self.indexed) {
-            (index.keys)(entry, &mut |key| {
-                let emptied = map.get_mut(key).is_some_and(|names| {
-                    names.remove(&entry.key.rest);
-                    names.is_empty()
-                });
-                if emptied {
-                    map.remove(key);
-                }
-            });
+            (index.keys)(entry, &mut |key| take(map, key, &entry.key.rest));
         }
+    }
+}
+
+fn take(map: &mut HashMap<Box<str>, BTreeMap<Arc<str>, Arc<Entry>>>, key: &str, name: &str) {
+    let emptied = map.get_mut(key).is_some_and(|entries| {
+        entries.remove(name);
+        entries.is_empty()
+    });
+    if emptied {
+        map.remove(key);
     }
 }
 

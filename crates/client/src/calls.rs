@@ -117,6 +117,14 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| Status::internal(format!("answer is no JSON: {error}")))
     }
 
+    /// A call with a JSON body whose answer is not read.
+    ///
+    /// # Errors
+    /// The Status of the answer.
+    pub async fn tell(&self, method: Method, path: &str, body: &impl Serialize) -> Result<(), Status> {
+        self.send(method, path, "application/json", encode(body)?).await.map(drop)
+    }
+
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Bytes, Status> {
         let request = Request::builder()
             .method(method)
