@@ -235,7 +235,7 @@ spec:
     startupProbe: {exec: {command: [test, -f, /shared/up]}, periodSeconds: 1}
     readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
     livenessProbe: {exec: {command: [test, "!", -f, /shared/ill]}, periodSeconds: 1, failureThreshold: 1}
-    volumeMounts: [{name: words, mountPath: /words, readOnly: true}, {name: shared, mountPath: /shared}, {name: memory, mountPath: /memory}]
+    volumeMounts: [{name: words, mountPath: /words, readOnly: true}, {name: shared, mountPath: /shared}, {name: memory, mountPath: /memory}, {name: shared, mountPath: /part, subPath: part/deep}]
   volumes:
   - {name: words, configMap: {name: words}}
   - {name: shared, emptyDir: {}}
@@ -247,7 +247,7 @@ Y
   [ "$(k -n "$1" exec all -- id -u)" = 1000 ]
   [ "$(echo through | k -n "$1" exec -i all -- cat)" = through ]
   k -n "$1" exec all -- sh -c 'exit 7' && return 1; [ $? = 7 ]
-  k -n "$1" exec all -- sh -c 'grep " /memory tmpfs " /proc/mounts; test -s /var/run/secrets/kubernetes.io/serviceaccount/token; echo kept >/shared/kept'
+  k -n "$1" exec all -- sh -c 'grep " /memory tmpfs " /proc/mounts; test -s /var/run/secrets/kubernetes.io/serviceaccount/token; echo kept >/part/kept'
   [ "$(inside curl -s --max-time 2 "http://$(k -n "$1" get pod all -o jsonpath='{.status.podIP}'):8080/")" = hello ]
   inside timeout 20 kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" -n "$1" port-forward pod/all 18080:8080 >/dev/null 2>&1 &
   eventually 15 inside curl -sf --max-time 2 http://127.0.0.1:18080/
@@ -257,7 +257,7 @@ Y
   [ "$(k -n "$1" logs --previous all)" = "hello from all" ]
   [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].lastState.terminated.exitCode}')" = 3 ]
   k -n "$1" wait --for=condition=Ready --timeout=60s pod/all
-  [ "$(k -n "$1" exec all -- cat /shared/kept)" = kept ]
+  [ "$(k -n "$1" exec all -- cat /shared/part/deep/kept)" = kept ]
 }
 restarts() { [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].restartCount}')" = "$2" ]; }
 a_pod_goes() { # name
@@ -275,7 +275,7 @@ the_go_kubelet_works_on_our_runtime() {
   nsenter --target "$(cat "$REF_DIR/run/kubelet.pid")" --mount --net setsid $our_runtime >>"$W/log/runtime" 2>&1 </dev/null &
   echo $! >"$W/runtime.pid"
   eventually 30 [ -S "$W/cri.sock" ]
-  eventually 30 k -n foreign exec all -- cat /shared/kept
+  eventually 30 k -n foreign exec all -- cat /part/kept
   restarts foreign 1
   a_pod_goes foreign
   # The kubelet collects what is over once a minute.
@@ -288,6 +288,13 @@ our_kubelet_works_on_containerd() {
   eventually 60 k wait --for=condition=Ready --timeout=1s "node/$node"
   [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = containerd ]
   a_pod_has_it_all native
+  # A kubelet that is started again finds its pods.
+  kill -9 "$(cat "$REF_DIR/run/kubelet.pid")"
+  nsenter --target "$(cat "$REF_DIR/run/containerd.pid")" --mount --net setsid "$KNARR" kubelet --data-dir="$W/kdata" --run-dir="$W/krun" \
+    --config="$REF_DIR/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet.kubeconfig" --root-dir="$REF_DIR/kubelet" --hostname-override="$node" --node-ip=192.0.2.20 >>"$W/log/kubelet" 2>&1 </dev/null &
+  echo $! >"$W/kubelet.pid"
+  eventually 60 k -n native exec all -- cat /part/kept
+  restarts native 1
   a_pod_goes native
   [ -z "$(inside ctr -a "$REF_DIR/ctd/containerd.sock" -n k8s.io containers list -q)" ]
 }

@@ -203,6 +203,17 @@ impl Sandbox {
         }
     }
 
+    /// Opens a container's log anew after someone has moved it away.
+    ///
+    /// # Errors
+    /// The runtime fails.
+    pub async fn reopen_log(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        match self {
+            Sandbox::Own(sandbox) => sandbox.reopen_log(id).await,
+            Sandbox::Other(pod) => pod.reopen_log(id).await.map_err(|failure| container_error(id, failure)),
+        }
+    }
+
     /// What a container uses.
     ///
     /// # Errors

@@ -112,6 +112,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
         tokio::spawn(follow_table(kubelet.clone())),
         tokio::spawn(eviction::run(kubelet.clone())),
         tokio::spawn(crate::images::run(kubelet.clone())),
+        tokio::spawn(crate::pods::rotate::run(kubelet.clone())),
     ];
     let _guard = Guard([heart].iter().chain(&tasks).chain(&statics).map(JoinHandle::abort_handle).collect());
     server.await.context("kubelet server")?

@@ -21,8 +21,9 @@ use crate::messages::{
     ContainerStatusResponse, CreateContainerRequest, CreateContainerResponse, ExecRequest, ExecResponse, ExecSyncRequest, ExecSyncResponse,
     ListContainersRequest, ListContainersResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, PortForwardRequest,
     PortForwardResponse, RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest, RemovePodSandboxResponse,
-    StartContainerRequest, StartContainerResponse, StopContainerRequest, StopContainerResponse, StopPodSandboxRequest,
-    StopPodSandboxResponse, UInt64Value, UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
+    ReopenContainerLogRequest, ReopenContainerLogResponse, StartContainerRequest, StartContainerResponse, StopContainerRequest,
+    StopContainerResponse, StopPodSandboxRequest, StopPodSandboxResponse, UInt64Value, UpdateContainerResourcesRequest,
+    UpdateContainerResourcesResponse,
 };
 
 /// A pod. Cheap to clone.
@@ -166,6 +167,15 @@ impl Pod {
         self.inner.names.lock().remove(id);
         self.inner.remote.told.lock().remove(&name);
         Ok(())
+    }
+
+    /// Has a container's log opened anew.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn reopen_log(&self, id: &ContainerId) -> Result<(), Failure> {
+        let request = ReopenContainerLogRequest { container_id: self.name(id).await? };
+        self.inner.remote.call::<ReopenContainerLogResponse>("ReopenContainerLog", &request).await.map(drop)
     }
 
     /// Runs a command and collects its output.

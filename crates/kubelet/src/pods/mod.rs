@@ -19,6 +19,7 @@ pub mod registry;
 pub mod release;
 pub mod resize;
 pub mod restart;
+pub mod rotate;
 pub use runtime::signals;
 pub mod start;
 pub mod statics;

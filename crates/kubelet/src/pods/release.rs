@@ -11,8 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use super::limits;
 use super::model;
 use crate::Kubelet;
-use crate::volumes::{self, TearDown};
+use crate::volumes::{self, TearDown, sub_path};
 
+/// Folder of a pod for parts of volumes that other runtimes take by path.
+pub const SUB_PATHS: &str = "volume-subpaths";
 /// How long processes of a control group may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -57,6 +59,10 @@ pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) {
                 return;
             }
         }
+    }
+    if let Err(error) = sub_path::unbind_all(&directory.join(SUB_PATHS)) {
+        tracing::warn!(directory = %directory.display(), %error, "parts of volumes are still bound");
+        return;
     }
     if let Err(error) = remove_tree(&directory) {
         if error.kind() != std::io::ErrorKind::NotFound {

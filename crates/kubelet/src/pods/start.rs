@@ -19,6 +19,7 @@ use super::hooks;
 use super::limits::Class;
 use super::message::{Message, Trouble};
 use super::model::{self, Member};
+use super::release::SUB_PATHS;
 use super::signals;
 use crate::metrics::Phase;
 use crate::objects::ObjectKind;
@@ -115,16 +116,20 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         node_memory: order.kubelet.node.memory_bytes(),
         target: order.target.clone(),
     };
-    let spec = container::spec(&parts).map_err(config_error)?;
-    for mount in &spec.mounts {
-        if let Mount::Bind(Bind { source: Source::Beneath { root, path }, .. }) = mount {
-            let failed = |error| {
-                Trouble::new(
-                    "CreateContainerConfigError",
-                    format!("failed to create subPath directory for volumeMount: {}: {error}", path.display()),
-                )
-            };
-            sub_path::ensure(root, path).map_err(failed)?;
+    let mut spec = container::spec(&parts).map_err(config_error)?;
+    for (place, mount) in spec.mounts.iter_mut().enumerate() {
+        let Mount::Bind(Bind { source, .. }) = mount else { continue };
+        let Source::Beneath { root, path } = source else { continue };
+        let shown = path.display().to_string();
+        let failed = |error| {
+            let text = format!("failed to create subPath directory for volumeMount: {shown}: {error}");
+            Trouble::new("CreateContainerConfigError", text)
+        };
+        sub_path::ensure(root, path).map_err(failed)?;
+        if parts.foreign {
+            let bound = pod_dir.join(SUB_PATHS).join(format!("{}-{place}", order.name()));
+            sub_path::bind(root, path, &bound).map_err(failed)?;
+            *source = Source::Path(bound);
         }
     }
     let id = spec.id.clone();

@@ -4,10 +4,11 @@
 //! exchanged meanwhile leads nowhere else.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::UnmountFlags;
 
 /// Makes every missing directory of `path` below `root`. What is there, a file for instance, stays.
 ///
@@ -39,6 +40,55 @@ pub fn ensure(root: &Path, path: &Path) -> io::Result<()> {
         };
     }
     Ok(())
+}
+
+/// Shows a path of a volume at a place of the node that no pod can write to, for a runtime that only takes paths. What
+/// stood there before goes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn bind(root: &Path, path: &Path, place: &Path) -> io::Result<()> {
+    let base = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let inside = open_inside(&base, path, OFlags::PATH)?;
+    unbind(place)?;
+    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&inside)?.st_mode) == rustix::fs::FileType::Directory {
+        std::fs::create_dir_all(place)?;
+    } else {
+        place.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(place, b"")?;
+    }
+    rustix::mount::mount_bind(format!("/proc/self/fd/{}", inside.as_raw_fd()), place)?;
+    Ok(())
+}
+
+/// Takes back what was bound below a directory. Only what is empty is removed, so that no volume is ever emptied by it.
+///
+/// # Errors
+/// What the kernel said; something may still be bound then.
+pub fn unbind_all(directory: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        unbind(&entry?.path())?;
+    }
+    std::fs::remove_dir(directory)
+}
+
+fn unbind(place: &Path) -> io::Result<()> {
+    loop {
+        match rustix::mount::unmount(place, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match std::fs::symlink_metadata(place)?.is_dir() {
+        true => std::fs::remove_dir(place),
+        false => std::fs::remove_file(place),
+    }
 }
 
 fn open_inside(base: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
