@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
 use crate::daemon_plan::{self, DaemonPod, Place, Plan};
+use crate::node_view::NodeView;
 use crate::pods::{self, Owned};
 use crate::revisions::{self, Ensured, HASH, Parent};
 use crate::{Config, Entry, moment};
@@ -57,12 +58,18 @@ impl Controller for DaemonSets {
                 }
             }),
             Watch::mapped(Selection::of::<Node>(), |context, old, new, add| {
-                let matters = |entry: &Arc<store::Entry>| {
-                    let spec = cache::decode::<Node>(entry).and_then(|node| node.spec).unwrap_or_default();
-                    (entry.header.labels.clone(), spec.taints)
+                let sets = context.cache::<DaemonSet>();
+                if sets.is_empty() {
+                    return;
+                }
+                let changed = match (old, new) {
+                    (Some(old), Some(new)) => {
+                        old.header.labels != new.header.labels || NodeView::of(old).spec.taints != NodeView::of(new).spec.taints
+                    }
+                    _ => true,
                 };
-                if old.map(matters) != new.map(matters) {
-                    context.cache::<DaemonSet>().list().iter().for_each(|set| add(ObjectKey::of(set)));
+                if changed {
+                    sets.list().iter().for_each(|set| add(ObjectKey::of(set)));
                 }
             }),
         ]

@@ -1,6 +1,6 @@
 //! Disruption budgets: how many pods may be evicted now. The eviction subresource spends what this controller allows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use serde_json::Value;
+use store::Revision;
 
 use crate::discovery;
 use crate::pods::{self, Owned};
@@ -25,10 +27,26 @@ const DELETION_TIMEOUT: i64 = 120;
 
 /// The controller.
 pub fn controller(_: &Config) -> Entry {
-    Entry { account: "disruption-controller", controller: Arc::new(Disruption) }
+    Entry { account: "disruption-controller", controller: Arc::new(Disruption::default()) }
 }
 
-struct Disruption;
+#[derive(Default)]
+struct Disruption {
+    selectors: Arc<Mutex<Selectors>>,
+}
+
+/// Selectors of budgets by key, compiled once a version: every change of a pod asks all budgets of its namespace.
+type Selectors = HashMap<Arc<str>, (Revision, Option<LabelSelector>)>;
+
+/// Whether a budget is about one of these versions of a pod.
+fn selects(selectors: &mut Selectors, budget: &store::Entry, versions: [Option<&Arc<store::Entry>>; 2]) -> bool {
+    if selectors.get(&budget.key.rest).is_none_or(|(revision, _)| *revision != budget.revision) {
+        let selector = cache::decode::<PodDisruptionBudget>(budget).and_then(|budget| selector(&budget));
+        selectors.insert(budget.key.rest.clone(), (budget.revision, selector));
+    }
+    let selector = selectors.get(&budget.key.rest).and_then(|(_, selector)| selector.as_ref());
+    selector.is_some_and(|selector| versions.into_iter().flatten().any(|pod| selector.matches_sorted(&pod.header.labels)))
+}
 
 #[async_trait]
 impl Controller for Disruption {
@@ -37,17 +55,22 @@ impl Controller for Disruption {
     }
 
     fn watches(&self) -> Vec<Watch> {
+        let (kept, forgotten) = (self.selectors.clone(), self.selectors.clone());
         vec![
-            Watch::own(Selection::of::<PodDisruptionBudget>()),
-            Watch::mapped(Selection::of::<Pod>(), |context, old, new, add| {
-                let Some(namespace) = new.or(old).map(|pod| pod.header.namespace.clone()) else {
+            Watch::mapped(Selection::of::<PodDisruptionBudget>(), move |_, old, new, add| {
+                if let (Some(old), None) = (old, new) {
+                    forgotten.lock().remove(&old.key.rest);
+                }
+                if let Some(entry) = new.or(old) {
+                    add(ObjectKey::of(entry));
+                }
+            }),
+            Watch::mapped(Selection::of::<Pod>(), move |context, old, new, add| {
+                let Some(pod) = new.or(old) else {
                     return;
                 };
-                for budget in context.cache::<PodDisruptionBudget>().list_namespace(&namespace) {
-                    let selector = cache::decode::<PodDisruptionBudget>(&budget).and_then(|budget| selector(&budget));
-                    let selects =
-                        |pod: &&Arc<store::Entry>| selector.as_ref().is_some_and(|selector| selector.matches_sorted(&pod.header.labels));
-                    if [old, new].into_iter().flatten().any(|pod| selects(&pod)) {
+                for budget in context.cache::<PodDisruptionBudget>().list_namespace(&pod.header.namespace) {
+                    if selects(&mut kept.lock(), &budget, [old, new]) {
                         add(ObjectKey::of(&budget));
                     }
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
+use cache::{BY_SELECTOR, selector_key};
 use client::{Selection, ServiceLite};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
@@ -82,15 +83,22 @@ fn wants_slices(service: &Service) -> bool {
     selects && service.metadata.deletion_timestamp.is_none() && spec.and_then(|spec| spec.type_.as_deref()) != Some("ExternalName")
 }
 
-/// Services of the namespace that select the pod before or after the change.
+/// Services that the pod is an endpoint of, before or after the change.
 pub(crate) fn services_of(context: &Context, changed: [Option<&Arc<store::Entry>>; 2], add: &mut dyn FnMut(ObjectKey)) {
-    let Some(namespace) = changed.iter().flatten().next().map(|entry| entry.header.namespace.clone()) else {
+    let services = context.cache::<Service>();
+    if services.is_empty() {
         return;
-    };
-    for service in context.cache::<Service>().list_namespace(&namespace) {
-        let lite = service.header.project::<ServiceLite>();
-        if lite.is_some_and(|lite| changed.iter().flatten().any(|entry| lite.selects(&entry.header))) {
-            add(ObjectKey::of(&service));
+    }
+    // A version without an address is no endpoint of anything.
+    let [old, new] = changed.map(|version| version.filter(|pod| !pod.header.field("status.podIP").is_empty()));
+    let old = old.filter(|old| new.is_none_or(|new| new.header.labels != old.header.labels));
+    for pod in [old, new].into_iter().flatten() {
+        for (label, value) in pod.header.labels.iter() {
+            for service in services.by(&BY_SELECTOR, &selector_key(&pod.header.namespace, label, value)) {
+                if service.header.project::<ServiceLite>().is_some_and(|lite| lite.selects(&pod.header)) {
+                    add(ObjectKey::of(&service));
+                }
+            }
         }
     }
 }

@@ -30,8 +30,7 @@ impl Controller for EphemeralVolumes {
                 let (None, Some(pod)) = (old, new) else {
                     return;
                 };
-                let field = b"\"ephemeral\"";
-                if pod.header.deletion_timestamp.is_none() && pod.bytes.windows(field.len()).any(|window| window == field) {
+                if pod.header.deletion_timestamp.is_none() && pods::mentions(pod, "\"ephemeral\"") {
                     add(ObjectKey::of(pod));
                 }
             }),

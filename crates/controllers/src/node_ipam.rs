@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use serde_json::json;
 
+use crate::node_view::NodeView;
 use crate::{Config, Entry};
 
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
@@ -49,8 +50,8 @@ impl Ranges {
     }
 }
 
-fn range_of(node: &Node) -> Option<IpNet> {
-    node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
+fn range_of(node: &store::Entry) -> Option<IpNet> {
+    NodeView::of(node).spec.pod_cidr.parse().ok()
 }
 
 #[async_trait]
@@ -69,7 +70,7 @@ impl Controller for NodeIpam {
             match new {
                 None => ranges.remove(&entry.header.name),
                 Some(_) if ranges.by_node.contains_key(&entry.header.name) => return,
-                Some(new) => match cache::decode::<Node>(new).as_ref().and_then(range_of) {
+                Some(new) => match range_of(new) {
                     Some(range) => ranges.put(&entry.header.name, range),
                     None => add(ObjectKey::of(entry)),
                 },
@@ -86,7 +87,7 @@ impl Controller for NodeIpam {
             return Ok(Next::Done);
         };
         let nodes = context.cache::<Node>();
-        let Some(node) = nodes.read::<Node>("", &key.name) else {
+        let Some(node) = nodes.get("", &key.name) else {
             return Ok(Next::Done);
         };
         if range_of(&node).is_some() {

@@ -14,11 +14,11 @@ use client::{EventKind, PatchKind, Selection};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use serde_json::json;
 
+use crate::node_view::NodeView;
 use crate::pods::{self, PODS};
 use crate::{Config, Entry, moment};
 
@@ -53,8 +53,8 @@ struct NodeLifecycle {
 /// The last sign of life of a node.
 struct Heartbeat {
     seen: Instant,
-    /// `lastHeartbeatTime` of the condition Ready when it was seen.
-    posted: Option<Time>,
+    /// `lastHeartbeatTime` of the condition Ready when it was seen, empty for none.
+    posted: Box<str>,
 }
 
 #[async_trait]
@@ -71,7 +71,7 @@ impl Controller for NodeLifecycle {
                     return;
                 };
                 add(ObjectKey::of(entry));
-                let is_ready = new.and_then(|entry| cache::decode::<Node>(entry)).is_some_and(|node| is_ready(&node));
+                let is_ready = new.is_some_and(|entry| NodeView::of(entry).is_ready());
                 let mut ready = ready.lock();
                 let nobody = ready.is_empty();
                 match is_ready {
@@ -87,8 +87,12 @@ impl Controller for NodeLifecycle {
             Watch::mapped(leases(), move |_, _, new, _| {
                 if let Some(lease) = new {
                     let mut heartbeats = heartbeats.lock();
-                    let posted = heartbeats.get(&lease.header.name).and_then(|known| known.posted.clone());
-                    heartbeats.insert(lease.header.name.clone(), Heartbeat { seen: Instant::now(), posted });
+                    match heartbeats.get_mut(&lease.header.name) {
+                        Some(known) => known.seen = Instant::now(),
+                        None => {
+                            drop(heartbeats.insert(lease.header.name.clone(), Heartbeat { seen: Instant::now(), posted: Box::default() }))
+                        }
+                    }
                 }
             }),
             Watch::read(Selection::of::<Pod>()),
@@ -96,7 +100,7 @@ impl Controller for NodeLifecycle {
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
-        let Some(mut node) = context.cache::<Node>().read::<Node>("", &key.name) else {
+        let Some(entry) = context.cache::<Node>().get("", &key.name) else {
             self.heartbeats.lock().remove(&*key.name);
             if self.known.lock().remove(&*key.name) {
                 let gone = json!({"apiVersion": "v1", "kind": "Node", "name": &*key.name, "uid": &*key.name});
@@ -109,17 +113,25 @@ impl Controller for NodeLifecycle {
             }
             return Ok(Next::Done);
         };
+        let view = NodeView::of(&entry);
         if self.known.lock().insert(key.name.to_string()) {
-            context.event(
-                &node,
+            let regarding = json!({"apiVersion": "v1", "kind": "Node", "name": &*key.name, "uid": &*entry.header.uid, "resourceVersion": entry.revision.to_string()});
+            context.recorder.record(
+                regarding,
                 EventKind::Normal,
                 "RegisteredNode",
                 format!("Node {0} event: Registered Node {0} in Controller", key.name),
             );
         }
-        let silent = self.silent(&node);
-        let grace = if ready_condition(&node).is_some() { self.grace } else { STARTUP_GRACE };
+        let silent = self.silent(&key.name, &view);
+        let grace = if view.condition("Ready").is_some() { self.grace } else { STARTUP_GRACE };
         let wait = grace.checked_sub(silent).filter(|left| !left.is_zero());
+        if let Some(left) = wait.filter(|_| is_well(&view)) {
+            return Ok(Next::After(left + Duration::from_millis(100)));
+        }
+        let Some(mut node) = cache::decode::<Node>(&entry) else {
+            return Ok(Next::Done);
+        };
         if wait.is_none() {
             node = declare_unknown(context, node).await?;
         }
@@ -150,16 +162,24 @@ fn is_ready(node: &Node) -> bool {
 
 impl NodeLifecycle {
     /// Time since the last sign of life that we saw.
-    fn silent(&self, node: &Node) -> Duration {
-        let name = node.metadata.name.as_deref().unwrap_or("");
-        let posted = ready_condition(node).and_then(|ready| ready.last_heartbeat_time.clone());
+    fn silent(&self, name: &str, node: &NodeView<'_>) -> Duration {
+        let posted = node.condition("Ready").map_or("", |ready| &ready.last_heartbeat_time);
         let mut heartbeats = self.heartbeats.lock();
-        let known = heartbeats.entry(name.into()).or_insert_with(|| Heartbeat { seen: Instant::now(), posted: posted.clone() });
-        if known.posted != posted {
-            *known = Heartbeat { seen: Instant::now(), posted };
+        let known = heartbeats.entry(name.into()).or_insert_with(|| Heartbeat { seen: Instant::now(), posted: posted.into() });
+        if *known.posted != *posted {
+            *known = Heartbeat { seen: Instant::now(), posted: posted.into() };
         }
         known.seen.elapsed()
     }
+}
+
+/// Whether a node is Ready and neither has nor needs a taint of ours: most nodes, nearly always.
+fn is_well(node: &NodeView<'_>) -> bool {
+    let pressed = |kind: &str| node.condition(kind).is_some_and(|condition| condition.status == "True");
+    node.is_ready()
+        && !node.spec.unschedulable
+        && !PRESSURES.iter().any(|(kind, _)| pressed(kind))
+        && !node.spec.taints.iter().any(|taint| is_managed(&taint.key, &taint.effect))
 }
 
 /// Conditions of a node that does not answer; `None` if they are so already.
@@ -246,11 +266,11 @@ fn wanted_taints(node: &Node, someone_ready: bool) -> Vec<(&'static str, &'stati
 }
 
 /// Whether a taint is ours to take away.
-fn is_managed(taint: &Taint) -> bool {
-    let condition = [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
-    match taint.effect.as_str() {
+fn is_managed(key: &str, effect: &str) -> bool {
+    let condition = [NOT_READY, UNREACHABLE].contains(&key);
+    match effect {
         "NoExecute" => condition,
-        "NoSchedule" => condition || taint.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == taint.key),
+        "NoSchedule" => condition || key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, taint)| *taint == key),
         _ => false,
     }
 }
@@ -264,7 +284,7 @@ fn retainted(node: &Node, someone_ready: bool) -> Option<Vec<Taint>> {
     let wanted = wanted_taints(node, someone_ready);
     let mut taints: Vec<Taint> = before
         .iter()
-        .filter(|taint| !is_managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())))
+        .filter(|taint| !is_managed(&taint.key, &taint.effect) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())))
         .cloned()
         .collect();
     for (key, effect) in wanted {

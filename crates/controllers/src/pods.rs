@@ -201,10 +201,15 @@ pub fn rank_for_deletion(pods: &mut [Owned], crowd: impl Fn(&Owned) -> usize) {
     });
 }
 
+/// Whether a text occurs in an object, at whatever place: a cheap no for what most objects do not have.
+pub fn mentions(entry: &Entry, text: &str) -> bool {
+    std::str::from_utf8(&entry.bytes).is_ok_and(|bytes| bytes.contains(text))
+}
+
 /// What the loss of a pod costs by its own account; most pods say nothing and are not decoded.
 fn deletion_cost(entry: &Entry) -> i32 {
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    if !entry.bytes.windows(COST.len()).any(|window| window == COST.as_bytes()) {
+    if !mentions(entry, COST) {
         return 0;
     }
     let annotations = cache::decode::<Pod>(entry).and_then(|pod| pod.metadata.annotations).unwrap_or_default();

@@ -8,20 +8,23 @@ use api::label_selector::LabelSelector;
 use async_trait::async_trait;
 use client::Selection;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
 use crate::replicas::{self, Counts, Set};
+use crate::tally::Tally;
 use crate::{Config, Entry, pods};
 
 /// The controller.
 pub fn controller(_: &Config) -> Entry {
-    Entry { account: "replicaset-controller", controller: Arc::new(ReplicaSets) }
+    Entry { account: "replicaset-controller", controller: Arc::new(ReplicaSets::default()) }
 }
 
-struct ReplicaSets;
+#[derive(Default)]
+struct ReplicaSets {
+    tally: Arc<Tally>,
+}
 
 #[async_trait]
 impl Controller for ReplicaSets {
@@ -30,19 +33,7 @@ impl Controller for ReplicaSets {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch::own(Selection::of::<ReplicaSet>()),
-            Watch::owned_by(Selection::of::<Pod>(), "ReplicaSet"),
-            // Orphans may belong to any set of their namespace.
-            Watch::mapped(Selection::of::<Pod>(), |context, _, new, add| {
-                let Some(pod) = new.filter(|pod| pod.header.controller().is_none() && !pod.header.labels.is_empty()) else {
-                    return;
-                };
-                for set in context.cache::<ReplicaSet>().list_namespace(&pod.header.namespace) {
-                    add(ObjectKey::of(&set));
-                }
-            }),
-        ]
+        vec![Watch::own(Selection::of::<ReplicaSet>()), replicas::watch_pods::<ReplicaSet>(self.tally.clone())]
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
@@ -52,7 +43,7 @@ impl Controller for ReplicaSets {
         let Some(set) = set(&object)? else {
             return Ok(Next::Done);
         };
-        let (counts, failure) = replicas::sync(context, &set).await?;
+        let (counts, failure) = replicas::sync(context, &set, &self.tally).await?;
         let status = status(&object, &counts, failure.as_ref());
         if object.status.as_ref() != Some(&status) {
             context.client.update_status(&ReplicaSet { status: Some(status), ..object }).await?;

@@ -1,15 +1,18 @@
 //! Keeps a number of equal pods: what ReplicaSet and ReplicationController have in common.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use api::label_selector::LabelSelector;
-use client::EventKind;
+use client::{EventKind, Selection};
 use futures_util::future::join_all;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
-use reconcile::Context;
+use reconcile::{Context, ObjectKey, Watch};
 
 use crate::pods::{self, Owned};
+use crate::tally::{Summary, Tally};
 
 /// Pods created or deleted by one reconcile at most.
 const BURST: usize = 500;
@@ -68,8 +71,39 @@ pub fn plan(active: usize, wanted: i32) -> Step {
     }
 }
 
+/// What makes sets of a kind due: their pods, counted on the way, and orphans, which may belong to any set of their namespace.
+pub fn watch_pods<K: k8s_openapi::Resource>(tally: Arc<Tally>) -> Watch {
+    Watch::mapped(Selection::of::<Pod>(), move |context, old, new, add| {
+        tally.changed(old.map(|entry| &**entry), new.map(|entry| &**entry));
+        for entry in [old, new].into_iter().flatten() {
+            if let Some(owner) = entry.header.controller().filter(|owner| &*owner.kind == K::KIND) {
+                add(ObjectKey::new(&entry.header.namespace, &owner.name));
+            }
+        }
+        if let Some(pod) = new.filter(|pod| pod.header.controller().is_none() && !pod.header.labels.is_empty()) {
+            context.cache::<K>().list_namespace(&pod.header.namespace).iter().for_each(|set| add(ObjectKey::of(set)));
+        }
+    })
+}
+
 /// Brings the pods of a set where they should be and counts them. The second value is the first failure.
-pub async fn sync(context: &Context, set: &Set) -> Result<(Counts, Option<api::Status>)> {
+pub async fn sync(context: &Context, set: &Set, tally: &Tally) -> Result<(Counts, Option<api::Status>)> {
+    if let Some(summary) = summary(set, tally) {
+        let counts = Counts {
+            replicas: summary.active as i32,
+            labeled: summary.labeled as i32,
+            ready: summary.ready as i32,
+            available: summary.ready as i32,
+            terminating: summary.leaving as i32,
+            next_available: None,
+        };
+        match plan(summary.active, set.replicas) {
+            Step::Nothing => return Ok((counts, None)),
+            Step::Create(count) => return Ok((counts, create(context, set, count).await.err())),
+            // Who goes is decided pod by pod.
+            Step::Delete(_) => {}
+        }
+    }
     let mine = pods::claim(context, &set.metadata, &set.selector, &set.owner).await?;
     let (active, rest): (Vec<Owned>, Vec<Owned>) = mine.into_iter().partition(Owned::is_active);
     let terminating = rest.iter().filter(|pod| pod.is_leaving() && !pod.lite.is_finished()).count();
@@ -84,6 +118,16 @@ pub async fn sync(context: &Context, set: &Set) -> Result<(Counts, Option<api::S
     let mut counts = count(set, &active, Timestamp::now().as_second());
     counts.terminating = terminating as i32;
     Ok((counts, failure))
+}
+
+/// The pods of a set as numbers, where these are enough: no pod has to be ready for a while, come or go.
+fn summary(set: &Set, tally: &Tally) -> Option<Summary> {
+    if set.min_ready > 0 || set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let labels = set.template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+    let labels: Vec<(&str, &str)> = labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    tally.summary(&set.owner.uid, set.metadata.namespace.as_deref().unwrap_or(""), &set.selector, &labels)
 }
 
 /// Creates pods, one at first and then twice as many each time, so that a quota or policy that refuses them is asked once.

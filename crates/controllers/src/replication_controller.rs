@@ -7,18 +7,22 @@ use anyhow::Result;
 use api::label_selector::LabelSelector;
 use async_trait::async_trait;
 use client::Selection;
-use k8s_openapi::api::core::v1::{Pod, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
+use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
 use crate::replicas::{self, Counts, Set};
+use crate::tally::Tally;
 use crate::{Config, Entry, moment, pods};
 
 /// The controller.
 pub fn controller(_: &Config) -> Entry {
-    Entry { account: "replication-controller", controller: Arc::new(ReplicationControllers) }
+    Entry { account: "replication-controller", controller: Arc::new(ReplicationControllers::default()) }
 }
 
-struct ReplicationControllers;
+#[derive(Default)]
+struct ReplicationControllers {
+    tally: Arc<Tally>,
+}
 
 #[async_trait]
 impl Controller for ReplicationControllers {
@@ -27,18 +31,7 @@ impl Controller for ReplicationControllers {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch::own(Selection::of::<ReplicationController>()),
-            Watch::owned_by(Selection::of::<Pod>(), "ReplicationController"),
-            Watch::mapped(Selection::of::<Pod>(), |context, _, new, add| {
-                let Some(pod) = new.filter(|pod| pod.header.controller().is_none() && !pod.header.labels.is_empty()) else {
-                    return;
-                };
-                for set in context.cache::<ReplicationController>().list_namespace(&pod.header.namespace) {
-                    add(ObjectKey::of(&set));
-                }
-            }),
-        ]
+        vec![Watch::own(Selection::of::<ReplicationController>()), replicas::watch_pods::<ReplicationController>(self.tally.clone())]
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
@@ -48,7 +41,7 @@ impl Controller for ReplicationControllers {
         let Some(set) = set(&object) else {
             return Ok(Next::Done);
         };
-        let (counts, failure) = replicas::sync(context, &set).await?;
+        let (counts, failure) = replicas::sync(context, &set, &self.tally).await?;
         let status = status(&object, &counts, failure.as_ref());
         if object.status.as_ref() != Some(&status) {
             context.client.update_status(&ReplicationController { status: Some(status), ..object }).await?;

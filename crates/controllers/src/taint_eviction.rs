@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
+use crate::node_view::NodeView;
 use crate::pods::{self, PODS};
 use crate::{Config, Entry};
 
@@ -23,7 +24,7 @@ pub fn controller(_: &Config) -> Entry {
 #[derive(Default)]
 struct TaintEviction {
     /// When the clock of a pod that tolerates for a while began to run; by uid.
-    began: Mutex<HashMap<Box<str>, Instant>>,
+    began: Arc<Mutex<HashMap<Box<str>, Instant>>>,
     /// The nodes with taints that evict, so that a pod's binding asks nothing of the others.
     taints: Arc<Mutex<HashMap<Box<str>, Vec<Taint>>>>,
 }
@@ -35,9 +36,13 @@ impl Controller for TaintEviction {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let taints = self.taints.clone();
+        let (taints, evicting_now, clocks) = (self.taints.clone(), self.taints.clone(), self.began.clone());
         vec![
-            Watch::mapped(Selection::of::<Pod>(), |_, old, new, add| {
+            Watch::mapped(Selection::of::<Pod>(), move |_, old, new, add| {
+                // Without a taint that evicts anywhere nobody has to go, and no clock runs.
+                if evicting_now.lock().is_empty() && clocks.lock().is_empty() {
+                    return;
+                }
                 let node = |entry: Option<&Arc<store::Entry>>| {
                     entry.map(|entry| entry.header.field("spec.nodeName").to_owned()).unwrap_or_default()
                 };
@@ -49,7 +54,7 @@ impl Controller for TaintEviction {
                 }
             }),
             Watch::mapped(Selection::of::<Node>(), move |context, old, new, add| {
-                let after = new.and_then(|entry| cache::decode::<Node>(entry)).map(|node| evicting(&node)).unwrap_or_default();
+                let after = new.map(|entry| evicting(&NodeView::of(entry))).unwrap_or_default();
                 let Some(name) = new.or(old).map(|entry| &entry.header.name) else {
                     return;
                 };
@@ -122,9 +127,12 @@ impl TaintEviction {
     }
 }
 
-fn evicting(node: &Node) -> Vec<Taint> {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    taints.into_iter().filter(|taint| taint.effect == "NoExecute").map(|taint| Taint { time_added: None, ..taint }).collect()
+fn evicting(node: &NodeView<'_>) -> Vec<Taint> {
+    let evicts = node.spec.taints.iter().filter(|taint| taint.effect == "NoExecute");
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    evicts
+        .map(|taint| Taint { key: taint.key.to_string(), value: text(&taint.value), effect: "NoExecute".into(), time_added: None })
+        .collect()
 }
 
 /// How long a pod may stay.

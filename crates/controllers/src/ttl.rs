@@ -1,5 +1,9 @@
 //! TTL: tells kubelets by an annotation of their node how long they may trust cached Secrets and ConfigMaps.
+//!
+//! The number of nodes decides for all. Where that makes another step, a node is told with its next change, as from the
+//! real controller: a cluster that grows does not write all its nodes again at each step.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,6 +14,7 @@ use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 use serde_json::json;
 
+use crate::node_view::NodeView;
 use crate::{Config, Entry};
 
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
@@ -22,8 +27,15 @@ pub fn controller(_: &Config) -> Entry {
 
 #[derive(Default)]
 struct Ttl {
-    /// What all nodes are told now.
-    told: Arc<Mutex<Option<u32>>>,
+    told: Arc<Mutex<Told>>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// What all nodes are to be told now.
+    wanted: Option<u32>,
+    /// What each was last found to know, or was told.
+    known: HashMap<Box<str>, u32>,
 }
 
 #[async_trait]
@@ -35,35 +47,35 @@ impl Controller for Ttl {
     fn watches(&self) -> Vec<Watch> {
         let told = self.told.clone();
         vec![Watch::mapped(Selection::of::<Node>(), move |context, old, new, add| {
-            // The number of nodes decides for all, and changes when one comes or goes.
+            let mut told = told.lock();
             if old.is_none() || new.is_none() {
-                let nodes = context.cache::<Node>();
-                let mut told = told.lock();
-                let wanted = Some(seconds(nodes.len(), *told));
-                if *told != wanted {
-                    *told = wanted;
-                    nodes.list().iter().for_each(|node| add(ObjectKey::of(node)));
-                } else if let Some(new) = new {
-                    add(ObjectKey::of(new));
-                }
+                told.wanted = Some(seconds(context.cache::<Node>().len(), told.wanted));
+            }
+            match (old, new) {
+                (_, Some(new)) if told.known.get(&new.header.name).copied() != told.wanted => add(ObjectKey::of(new)),
+                (Some(old), None) => drop(told.known.remove(&old.header.name)),
+                _ => {}
             }
         })]
     }
 
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
         let cache = context.cache::<Node>();
-        let Some(node) = cache.read::<Node>("", &key.name) else {
+        let Some(node) = cache.get("", &key.name) else {
             return Ok(Next::Done);
         };
-        let known =
-            node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION)).and_then(|text| text.parse().ok());
-        let wanted = self.told.lock().unwrap_or_else(|| seconds(cache.len(), None));
+        let known = NodeView::of(&node).metadata.annotations.get(ANNOTATION).and_then(|text| text.parse().ok());
+        let wanted = self.told.lock().wanted.unwrap_or_else(|| seconds(cache.len(), None));
         if known != Some(wanted) {
             let patch = json!({"metadata": {"annotations": {ANNOTATION: wanted.to_string()}}});
             match context.client.patch(&NODES, "", &key.name, "", &PatchKind::Strategic, &patch).await {
                 Err(status) if !status.is_not_found() => return Err(status.into()),
                 _ => {}
             }
+        }
+        // A node that went meanwhile has taken its entry along.
+        if cache.get("", &key.name).is_some() {
+            self.told.lock().known.insert((&*key.name).into(), wanted);
         }
         Ok(Next::Done)
     }
