@@ -147,11 +147,11 @@ impl World {
     }
 }
 
-fn container(script: &str) -> ContainerConfig {
+fn container(words: &[&str]) -> ContainerConfig {
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
         image: Some(ImageSpec { image: IMAGE.into(), ..ImageSpec::default() }),
-        command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        command: words.iter().map(|word| (*word).to_owned()).collect(),
         envs: vec![KeyValue { key: "WORD".into(), value: "given".into() }],
         log_path: "main/0.log".into(),
         ..ContainerConfig::default()
@@ -171,7 +171,7 @@ async fn a_pod_lives_and_leaves_nothing(world: World) {
     assert_eq!(status.state, sandbox_state::READY);
     assert!(status.network.expect("addresses").ip.starts_with("10.77.0."));
 
-    let id = world.create(&pod, container("echo $WORD; exec sleep 1000")).await.expect("a container");
+    let id = world.create(&pod, container(&["sleep", "1000"])).await.expect("a container");
     assert_eq!(world.status(&id).await.expect("a status").state, container_state::CREATED);
     let _: StartContainerResponse =
         world.call("StartContainer", StartContainerRequest { container_id: id.clone() }).await.expect("a start");
@@ -181,8 +181,33 @@ async fn a_pod_lives_and_leaves_nothing(world: World) {
     assert_eq!(world.exec(&id, &["hostname"], 0).await.expect("a command").stdout, "web\n");
     assert_ne!(world.exec(&id, &["cat", "/nothing"], 0).await.expect("a command").exit_code, 0);
     assert_eq!(world.exec(&id, &["sleep", "100"], 1).await.expect_err("it takes too long").code, Code::DeadlineExceeded);
-    let log = std::fs::read_to_string(world.folder.join("logs/web/main/0.log")).expect("a log");
-    assert!(log.trim_end().ends_with(" stdout F given"), "{log:?}");
+    let variables = world.exec(&id, &["env"], 0).await.expect("a command").stdout;
+    assert!(String::from_utf8_lossy(&variables).lines().any(|line| line == "WORD=given"), "{variables:?}");
+
+    let brief = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "brief".into(), attempt: 0 }),
+        log_path: "brief/0.log".into(),
+        ..container(&["echo", "said"])
+    };
+    let brief = world.create(&pod, brief).await.expect("a container");
+    let _: StartContainerResponse =
+        world.call("StartContainer", StartContainerRequest { container_id: brief.clone() }).await.expect("a start");
+    while world.status(&brief).await.expect("a status").state != container_state::EXITED {
+        tokio::task::yield_now().await;
+    }
+    let ended = world.status(&brief).await.expect("a status");
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (0, "Completed"));
+    let log = std::fs::read_to_string(world.folder.join("logs/web/brief/0.log")).expect("a log");
+    assert!(log.trim_end().ends_with(" stdout F said"), "{log:?}");
+
+    let mut pieces =
+        world.channel.send("/runtime.v1.RuntimeService/StreamContainers", &ListContainersRequest::default()).await.expect("a list");
+    let mut names: Vec<String> = Vec::new();
+    while let Some(piece) = pieces.next::<ListContainersResponse>().await.expect("no failure") {
+        names.extend(piece.containers.into_iter().filter_map(|container| container.metadata).map(|metadata| metadata.name));
+    }
+    names.sort();
+    assert_eq!(names, ["brief", "main"]);
     let by_label = |value: &str| {
         let filter = PodSandboxFilter { label_selector: Map::from([("app".into(), value.into())]), ..PodSandboxFilter::default() };
         world.call::<ListPodSandboxResponse>("ListPodSandbox", ListPodSandboxRequest { filter: Some(filter) })
@@ -230,13 +255,13 @@ async fn what_is_not_supported_is_refused_by_name(world: World) {
     assert_eq!(world.run_pod(users).await.expect_err("user name spaces").code, Code::Unimplemented);
     let image = |name: &str| Some(ImageSpec { image: name.into(), ..ImageSpec::default() });
     let cases = [
-        (ContainerConfig { cdi_devices: vec![CDIDevice { name: "a/b=c".into() }], ..container("exit") }, Code::Unimplemented),
-        (ContainerConfig { image: image("nothing:1"), ..container("exit") }, Code::NotFound),
+        (ContainerConfig { cdi_devices: vec![CDIDevice { name: "a/b=c".into() }], ..container(&["ls"]) }, Code::Unimplemented),
+        (ContainerConfig { image: image("nothing:1"), ..container(&["ls"]) }, Code::NotFound),
         (
             ContainerConfig {
                 command: Vec::new(),
                 envs: vec![KeyValue { key: "A".into(), value: vec![0xff].into() }],
-                ..container("exit")
+                ..container(&["ls"])
             },
             Code::InvalidArgument,
         ),
@@ -245,13 +270,13 @@ async fn what_is_not_supported_is_refused_by_name(world: World) {
         let failure = world.create(&pod, config.clone()).await.expect_err("it is refused");
         assert_eq!(failure.code, code, "{failure}: {config:?}");
     }
-    let unknown = world.call::<VersionResponse>("StreamContainers", VersionRequest::default()).await.expect_err("it is unknown");
+    let unknown = world.call::<VersionResponse>("Nothing", VersionRequest::default()).await.expect_err("it is unknown");
     assert_eq!(unknown.code, Code::Unimplemented);
 }
 
 async fn an_address_of_a_stream_works_once(world: World) {
     let pod = world.run_pod(world.pod("web")).await.expect("a pod");
-    let id = world.create(&pod, container("exec sleep 1000")).await.expect("a container");
+    let id = world.create(&pod, container(&["sleep", "1000"])).await.expect("a container");
     let _: StartContainerResponse =
         world.call("StartContainer", StartContainerRequest { container_id: id.clone() }).await.expect("a start");
     let ask = ExecRequest { container_id: id, cmd: vec!["ls".into()], stdout: true, ..ExecRequest::default() };

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use super::Service;
 use crate::grpc::server::Reply;
@@ -14,6 +16,16 @@ use crate::wire::Message;
 pub const RUNTIME: &str = "/runtime.v1.RuntimeService/";
 /// Path of the image service's methods.
 pub const IMAGES: &str = "/runtime.v1.ImageService/";
+
+/// Methods that answer with a list in pieces, and those that answer in one.
+const LISTS_IN_PIECES: &[(&str, &str)] = &[
+    ("/StreamPodSandboxes", "/ListPodSandbox"),
+    ("/StreamContainers", "/ListContainers"),
+    ("/StreamContainerStats", "/ListContainerStats"),
+    ("/StreamPodSandboxStats", "/ListPodSandboxStats"),
+    ("/StreamPodSandboxMetrics", "/ListPodSandboxMetrics"),
+    ("/StreamImages", "/ListImages"),
+];
 
 fn read<M: Message>(message: Bytes) -> Result<M, Failure> {
     M::read(message).map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))
@@ -32,7 +44,10 @@ pub async fn answer(service: Arc<Service>, path: String, message: Bytes) -> Resu
             }
         };
     }
-    let unknown = || Failure::new(Code::Unimplemented, format!("unknown method {path}"));
+    let unknown = || Failure::new(Code::Unimplemented, "unknown method");
+    // A list in pieces is the list in one piece: the messages have the same fields.
+    let pieces = LISTS_IN_PIECES.iter().find(|(name, _)| path.ends_with(name));
+    let path = pieces.map_or(path.clone(), |(name, whole)| path.replace(name, whole));
     let answer = if let Some(method) = path.strip_prefix(IMAGES) {
         methods!(method;
             "ListImages" => list_images,
@@ -80,5 +95,9 @@ pub async fn answer(service: Arc<Service>, path: String, message: Bytes) -> Resu
             ),
         }
     };
-    answer.map(Reply::One).ok_or_else(unknown)
+    let answer = answer.ok_or_else(unknown)?;
+    if pieces.is_some() {
+        return Ok(Reply::Many(stream::once(async { answer }).boxed()));
+    }
+    Ok(Reply::One(answer))
 }
