@@ -21,6 +21,7 @@ pub mod ports;
 pub mod preempt;
 pub mod queue;
 pub mod read;
+mod refusals;
 pub mod resources;
 mod run;
 pub mod shape;

@@ -21,6 +21,7 @@ use crate::nodes::NodeIndex;
 use crate::picture::{Outcome, Picture};
 use crate::preempt::{Budget, Candidate};
 use crate::read;
+use crate::refusals::{Refusal, Refusals};
 use crate::shape::Shape;
 use crate::volumes::Step;
 use crate::write::{PodName, Writer};
@@ -77,7 +78,7 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
     let (shown, profile) = (metrics.clone(), config.name.clone());
     deps.metrics.set("scheduler", move |out| shown.render(&profile, out));
     let writer = Writer { client: deps.client, recorder, scheduler: config.name };
-    let mut scheduler = Scheduler { picture, writer, budgets, awaiting: HashMap::new(), sender, metrics };
+    let mut scheduler = Scheduler { picture, writer, budgets, awaiting: HashMap::new(), refusals: Refusals::default(), sender, metrics };
     let mut decisions = 0;
     loop {
         while let Ok(event) = events.try_recv() {
@@ -122,6 +123,7 @@ struct Scheduler {
     budgets: Arc<Cache>,
     /// Assumed pods whose claims are being bound, by uid, with what was asked for.
     awaiting: HashMap<Arc<str>, Awaiting>,
+    refusals: Refusals,
     sender: mpsc::UnboundedSender<Event>,
     metrics: Arc<Metrics>,
 }
@@ -175,8 +177,10 @@ impl Scheduler {
 
     fn bind(&self, pod: PodIndex, node: Arc<str>, began: Instant) {
         let (name, uid) = (self.pod_name(pod), self.picture.cluster.pod(pod).uid.clone());
-        let (writer, sender) = (self.writer.clone(), self.sender.clone());
+        let (writer, sender, told) = (self.writer.clone(), self.sender.clone(), self.refusals.told(&name.uid));
         tokio::spawn(async move {
+            // A refusal that is on its way may not come behind the binding and take its condition back.
+            told.await;
             let result = writer.bind(&name, &node).await;
             let _ = sender.send(Event::Bound { uid, began, result });
         });
@@ -289,12 +293,7 @@ impl Scheduler {
         }
         let first = record.refusal.is_none();
         record.refusal = Some(message.as_str().into());
-        let writer = self.writer.clone();
-        tokio::spawn(async move {
-            if let Err(status) = writer.refuse(&name, &message, first, nominated.as_deref()).await {
-                tracing::debug!(%status, "condition was not written");
-            }
-        });
+        self.refusals.tell(&self.writer, Refusal { pod: name, message, first, nominated });
     }
 }
 

@@ -52,7 +52,7 @@ impl Writer {
             "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
             "target": {"kind": "Node", "name": node},
         });
-        self.client.call(Method::POST, &PODS.path(&pod.namespace, &pod.name, "binding"), &binding).await?;
+        self.client.tell(Method::POST, &PODS.path(&pod.namespace, &pod.name, "binding"), &binding).await?;
         self.event(pod, EventKind::Normal, "Scheduled", format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name));
         Ok(())
     }
