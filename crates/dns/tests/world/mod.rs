@@ -126,7 +126,7 @@ impl World {
 
     pub async fn until_ready(&mut self) {
         let wait = self.ready.wait_for(|ready| *ready);
-        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap().unwrap();
     }
 
     /// Asks over UDP; the answer as text, one line a record.
@@ -144,7 +144,7 @@ impl World {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(bytes, self.address).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let received = tokio::time::timeout(Duration::from_secs(8), socket.recv(&mut buffer)).await.ok()?;
+        let received = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer)).await.ok()?;
         buffer.truncate(received.unwrap());
         Some(buffer)
     }
