@@ -33,6 +33,7 @@ mod follow;
 mod gzip;
 mod hook_client;
 mod metrics;
+mod peers;
 mod pace;
 mod pipeline;
 mod query;

@@ -10,9 +10,13 @@ use store::Store;
 use store::metrics::Histogram;
 
 use crate::attributes::Classified;
+use crate::catalog::Catalog;
 
 /// Upper bounds of the duration buckets, in microseconds.
 const BOUNDS: [u64; 12] = [5_000, 25_000, 50_000, 100_000, 200_000, 400_000, 600_000, 800_000, 1_000_000, 2_000_000, 5_000_000, 60_000_000];
+
+/// Upper bounds of the sizes of answers, in bytes.
+const SIZES: [u64; 7] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 /// What requests are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +32,12 @@ pub struct Labels {
 struct Series {
     codes: RwLock<BTreeMap<u16, AtomicU64>>,
     took: Histogram,
+    sizes: Histogram,
 }
 
 impl Default for Series {
     fn default() -> Series {
-        Series { codes: RwLock::default(), took: Histogram::new(&BOUNDS) }
+        Series { codes: RwLock::default(), took: Histogram::new(&BOUNDS), sizes: Histogram::new(&SIZES) }
     }
 }
 
@@ -40,17 +45,28 @@ impl Default for Series {
 #[derive(Default)]
 pub struct Metrics {
     series: RwLock<BTreeMap<Labels, Series>>,
-    /// Requests that are being served.
-    pub in_flight: AtomicI64,
+    /// Requests that are being served: those that read, and those that write.
+    in_flight: [AtomicI64; 2],
+    /// Callers who were known, and who were not.
+    pub authentications: [AtomicU64; 2],
+    /// Requests that were allowed, and that were not.
+    pub authorizations: [AtomicU64; 2],
+    /// Handshakes that failed.
+    pub handshakes: AtomicU64,
 }
 
 /// A request that is being served; also one whose caller goes away is counted out.
-pub struct InFlight<'a>(&'a Metrics);
+pub struct InFlight<'a>(&'a AtomicI64);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Counts one more of a good and a bad outcome.
+pub fn count(pair: &[AtomicU64; 2], good: bool) {
+    pair[usize::from(!good)].fetch_add(1, Ordering::Relaxed);
 }
 
 /// Most different label sets that are kept: paths that clients invent must not fill the memory.
@@ -91,22 +107,24 @@ impl Metrics {
     }
 
     /// Counts a request as being served for as long as the value lives.
-    pub fn enter(&self) -> InFlight<'_> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
+    pub fn enter(&self, labels: &Labels) -> InFlight<'_> {
+        let reads = matches!(labels.verb, "GET" | "LIST" | "WATCH" | "OTHER");
+        let gauge = &self.in_flight[usize::from(!reads)];
+        gauge.fetch_add(1, Ordering::Relaxed);
+        InFlight(gauge)
     }
 
-    /// Counts an answered request.
-    pub fn observe(&self, labels: &Labels, code: u16, took: Duration, long_running: bool) {
+    /// Counts an answered request. Those that last have no size, and their time says nothing.
+    pub fn observe(&self, labels: &Labels, code: u16, took: Duration, size: Option<u64>) {
         {
             let series = self.series.read();
             if let Some(one) = series.get(labels) {
-                return one.observe(code, took, long_running);
+                return one.observe(code, took, size);
             }
         }
         let mut series = self.series.write();
         if series.len() < MAX_SERIES {
-            series.entry(labels.clone()).or_default().observe(code, took, long_running);
+            series.entry(labels.clone()).or_default().observe(code, took, size);
         }
     }
 
@@ -123,9 +141,38 @@ impl Metrics {
         for (labels, one) in series.iter() {
             histogram(out, "apiserver_request_duration_seconds", &labels.text(), &one.took, Unit::Micros);
         }
+        head(out, "apiserver_response_sizes", "histogram", "Bytes of answers to reads.");
+        for (labels, one) in series.iter().filter(|(labels, _)| matches!(labels.verb, "GET" | "LIST")) {
+            histogram(out, "apiserver_response_sizes", &labels.of_sizes(), &one.sizes, Unit::Count);
+        }
         head(out, "apiserver_current_inflight_requests", "gauge", "Requests that are being served.");
-        let now = self.in_flight.load(Ordering::Relaxed).max(0);
-        sample(out, "apiserver_current_inflight_requests", "request_kind=\"all\"", now);
+        for (gauge, kind) in self.in_flight.iter().zip(["readOnly", "mutating"]) {
+            let now = gauge.load(Ordering::Relaxed).max(0);
+            sample(out, "apiserver_current_inflight_requests", &format!("request_kind=\"{kind}\""), now);
+        }
+        for (name, help, pair, results) in [
+            ("authentication_attempts", "Callers by whether they are known.", &self.authentications, ["success", "failure"]),
+            ("authorization_attempts_total", "Requests by whether they are allowed.", &self.authorizations, ["allowed", "denied"]),
+        ] {
+            head(out, name, "counter", help);
+            for (count, result) in pair.iter().zip(results) {
+                sample(out, name, &format!("result=\"{result}\""), count.load(Ordering::Relaxed));
+            }
+        }
+        let failed = self.handshakes.load(Ordering::Relaxed);
+        single(out, "apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.", failed);
+    }
+}
+
+/// How many objects of each kind there are.
+pub(crate) fn objects(catalog: &Catalog, store: &dyn Store, out: &mut String) {
+    head(out, "apiserver_resource_objects", "gauge", "Stored objects by kind.");
+    let mut seen = std::collections::BTreeSet::new();
+    for served in &catalog.all {
+        if served.def.has_verb("list") && seen.insert(served.store.clone()) {
+            let labels = format!("group=\"{}\",resource=\"{}\"", escape(&served.def.group), escape(&served.def.plural));
+            sample(out, "apiserver_resource_objects", &labels, store.mvcc().snapshot(&served.store).len());
+        }
     }
 }
 
@@ -163,19 +210,23 @@ pub(crate) fn store(store: &dyn Store, out: &mut String) {
 }
 
 impl Series {
-    fn observe(&self, code: u16, took: Duration, long_running: bool) {
+    fn observe(&self, code: u16, took: Duration, size: Option<u64>) {
         let known = self.codes.read().get(&code).map(|count| count.fetch_add(1, Ordering::Relaxed)).is_some();
         if !known {
             self.codes.write().entry(code).or_default().fetch_add(1, Ordering::Relaxed);
         }
-        if long_running {
-            return;
+        if let Some(size) = size {
+            self.took.observe_duration(took);
+            self.sizes.observe(size);
         }
-        self.took.observe_duration(took);
     }
 }
 
 impl Labels {
+    fn of_sizes(&self) -> String {
+        self.text().replace("dry_run=\"\",", "")
+    }
+
     fn text(&self) -> String {
         format!(
             "component=\"apiserver\",dry_run=\"\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",

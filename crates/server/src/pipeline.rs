@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::Response;
 
-use crate::attributes::{self, Attributes, Classified};
+use crate::attributes::{self, Attributes, Classified, Verb};
 use crate::audit;
 use crate::authenticate::Connection;
 use crate::body::{RequestBody, ResponseBody};
@@ -18,6 +18,7 @@ use crate::endpoints;
 use crate::failure;
 use crate::fairness::Schema;
 use crate::gzip;
+use crate::metrics;
 use crate::query::Query;
 use crate::request::{Call, Caller, Reply, Request, header};
 use crate::server::Server;
@@ -33,7 +34,6 @@ const MAX_URI: usize = 16 << 10;
 /// Answers a request. Failures are answers, too.
 pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let started = Instant::now();
-    let _in_flight = server.metrics.enter();
     let media = failure_media(header(&call.parts, "accept"));
     let query = Query::parse(call.parts.uri.query());
     let mut classified = attributes::classify(&call.parts.method, call.parts.uri.path(), query.flag("watch"));
@@ -42,6 +42,7 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
         classified.attributes.verb = attributes::path_verb(&call.parts.method);
     }
     let labels = server.metrics.labels(&classified);
+    let _in_flight = server.metrics.enter(&labels);
     let long = is_long_running(&classified.attributes, classified.verb);
     let audit_id = audit::id(&call);
     let trail = server.audit.as_ref().map(|audit| audit::Trail::begin(audit, &call, &classified.attributes, &audit_id, long));
@@ -67,7 +68,8 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     audit::tell_id(&mut reply, &audit_id);
     // Nothing between a client and the server may keep what is meant for one person, unless the answer says otherwise.
     reply.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-cache, private"));
-    server.metrics.observe(&labels, reply.status().as_u16(), started.elapsed(), long);
+    let size = (!long).then(|| http_body::Body::size_hint(reply.body()).lower());
+    server.metrics.observe(&labels, reply.status().as_u16(), started.elapsed(), size);
     reply
 }
 
@@ -101,14 +103,26 @@ async fn handle(
         status.code = 414;
         return Err(status);
     }
-    let caller = identify::identify(server, &mut call).await?;
+    let caller = identify::identify(server, &mut call).await;
+    metrics::count(&server.metrics.authentications, caller.is_ok());
+    let caller = caller?;
     let seat = match admit(server, &caller, &classified, &query, schema).await {
         Admitted::Seated(seat) => seat,
         Admitted::Refused(refused) => {
             return if matches!(call.caller, Caller::InProcess(_)) { Err(refused.status()) } else { Ok(refused.answer()) };
         }
     };
-    let allowed = authorize::authorize(server, caller, classified).await?;
+    let allowed = authorize::authorize(server, caller, classified).await;
+    metrics::count(&server.metrics.authorizations, allowed.is_ok());
+    let allowed = match allowed {
+        Ok(allowed) => allowed,
+        Err(status) if matches!(call.caller, Caller::InProcess(_)) => return Err(status),
+        Err(status) => {
+            let mut refused = failure::answer(&status, failure_media(header(&call.parts, "accept")));
+            failure::no_sniffing(&mut refused);
+            return Ok(refused);
+        }
+    };
     let reply = dispatch(server, call, query, allowed).await;
     drop(seat);
     reply
@@ -140,6 +154,12 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
         return Err(failure::no_such_resource());
     }
     let streams = is_long_running(attributes, crate::attributes::Verb::Get);
+    if server.store.is_shared() && wants_the_newest(allowed.verb(), &query) {
+        server.store.catch_up().await.map_err(failure::read)?;
+    }
+    if !is_method_served(&call.parts.method, served, &allowed) {
+        return Err(failure::method_not_allowed());
+    }
     let (accept, agent) = (header(&call.parts, "accept"), header(&call.parts, "user-agent"));
     let negotiated = match encode::negotiate(accept, &query, agent, forms(served, attributes)) {
         Ok(negotiated) => negotiated,
@@ -155,7 +175,63 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     if let Some(subresource) = subresources::find(&request) {
         return subresource.serve(server, request).await;
     }
-    verbs::serve(server, request).await
+    let mut result = verbs::serve(server, request).await;
+    if let Some(text) = deprecation(&served) {
+        match &mut result {
+            Ok(reply) => warn(reply, text),
+            Err(status) => status.warnings.insert(0, text.to_owned()),
+        }
+    }
+    result
+}
+
+/// `timeout` has to be a time, though no request lasts longer for it.
+fn timeout_of(query: &Query) -> Result<(), Status> {
+    let text = query.text("timeout");
+    if text.is_empty() || crate::durations::parse(text).is_some() {
+        return Ok(());
+    }
+    let why = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
+    Err(Status::bad_request(why))
+}
+
+/// What everybody who uses an old kind is told.
+fn deprecation(served: &Served) -> Option<&'static str> {
+    let old = served.custom.is_none() && served.def.group.is_empty() && &*served.def.plural == "endpoints";
+    old.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+}
+
+/// Whether a request must see what was committed before it came, also by other servers: all but reads that take any state,
+/// lists (which ask the store themselves) and watches from a place that they name.
+fn wants_the_newest(verb: Verb, query: &Query) -> bool {
+    match verb {
+        Verb::List => false,
+        Verb::Get => query.text("resourceVersion") != "0",
+        Verb::Watch => query.text("resourceVersion").is_empty(),
+        _ => true,
+    }
+}
+
+/// Whether a path takes a method: collections are made into, objects are changed.
+fn is_method_served(method: &http::Method, served: &Served, allowed: &authorize::Allowed) -> bool {
+    use crate::attributes::Verb;
+    let (attributes, verb) = (allowed.attributes(), allowed.verb());
+    if matches!(attributes.subresource.as_str(), "proxy" | "exec" | "attach" | "portforward") {
+        return true;
+    }
+    if !matches!(method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE") {
+        return false;
+    }
+    let (one, part) = (!attributes.name.is_empty(), !attributes.subresource.is_empty());
+    if part {
+        let found = served.def.subresource(&attributes.subresource);
+        return found.is_some_and(|one| one.verbs.iter().any(|served| &**served == verb.text()));
+    }
+    match verb {
+        Verb::Create => !one && (!served.def.namespaced() || !attributes.namespace.is_empty() || !served.def.has_verb("get")),
+        Verb::Update | Verb::Patch => one,
+        _ => true,
+    }
 }
 
 /// What the kind of a request can be sent as.

@@ -55,6 +55,9 @@ pub struct Server {
     ready: watch::Sender<Readiness>,
 }
 
+/// How long giving up the lease may take.
+const LEAVING: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// How far the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
@@ -107,6 +110,7 @@ impl Server {
         crate::fairness::start(&server);
         crate::definitions::start(&server);
         crate::availability::start(&server);
+        crate::peers::start(&server).await;
         server.ready.send_replace(Readiness::Ready);
         Ok(server)
     }
@@ -127,6 +131,19 @@ impl Server {
     /// When the listener cannot be used.
     pub async fn serve(self: &Arc<Self>, listener: tokio::net::TcpListener) -> anyhow::Result<()> {
         transport::listen::serve(self, listener).await
+    }
+
+    /// Ends in order: first the server says that it is not ready and is none of the cluster's endpoints, and goes on serving
+    /// for as long as `delay`, so that those who ask first learn it; then it takes nothing new, watches end, and what runs is
+    /// finished.
+    pub async fn shut_down(self: &Arc<Self>, delay: std::time::Duration) {
+        self.ready.send_replace(Readiness::Stopping);
+        let leaving = tokio::time::timeout(LEAVING, crate::peers::leave(self)).await;
+        if leaving.is_err() {
+            tracing::warn!("the store does not answer; the server's lease ends by itself");
+        }
+        tokio::time::sleep(delay).await;
+        self.shutdown.cancel();
     }
 
     /// Tells everyone to finish: watches end, listeners close.
@@ -200,7 +217,10 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken, ready: imp
     tokio::pin!(serving);
     tokio::select! {
         result = &mut serving => return result,
-        () = stop.cancelled() => server.stop(),
+        () = async {
+            stop.cancelled().await;
+            server.shut_down(std::time::Duration::ZERO).await;
+        } => {}
     }
     serving.await
 }

@@ -78,7 +78,13 @@ async fn a_scrape_is_the_text_format_and_has_the_usual_names() {
     assert_eq!(value("apiserver_request_duration_seconds_count", &[("resource", "secrets"), ("verb", "POST")]), 1.0);
     let took = value("apiserver_request_duration_seconds_sum", &[("resource", "secrets"), ("verb", "POST")]);
     assert!(took > 0.0 && took < 60.0, "{took}");
-    assert!(value("apiserver_current_inflight_requests", &[]) >= 1.0, "this one");
+    assert!(value("apiserver_current_inflight_requests", &[("request_kind", "readOnly")]) >= 1.0, "this one");
+    assert_eq!(value("apiserver_resource_objects", &[("resource", "secrets"), ("group", "")]), 1.0);
+    assert!(value("authorization_attempts_total", &[("result", "allowed")]) > 1.0);
+    assert!(value("authentication_attempts", &[("result", "success")]) > 1.0);
+    assert_eq!(value("apiserver_tls_handshake_errors_total", &[]), 0.0);
+    assert!(value("apiserver_flowcontrol_dispatched_requests_total", &[("flow_schema", "exempt"), ("priority_level", "exempt")]) > 1.0);
+    assert!(value("apiserver_flowcontrol_nominal_limit_seats", &[("priority_level", "workload-low")]) > 100.0);
     let committed = value("knarr_store_committed_total", &[]);
     assert!(committed > 0.0 && committed == value("knarr_store_commit_duration_seconds_count", &[]));
     assert_eq!(value("knarr_store_commit_duration_seconds_bucket", &[("le", "+Inf")]), committed);

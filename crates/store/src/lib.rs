@@ -112,6 +112,16 @@ pub trait Store: Send + Sync {
     /// state that may lag in etcd's.
     fn mvcc(&self) -> &Arc<Mvcc>;
 
+    /// Whether others write to the same store, so that what this process knows may lag.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Waits until this process knows everything that was committed before, by whomever.
+    fn catch_up(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Why the store cannot do its work at present, if it cannot: what a readiness check says.
     fn failure(&self) -> Option<String>;
 

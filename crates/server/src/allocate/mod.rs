@@ -1,6 +1,7 @@
 //! What the server gives out: service addresses and node ports. One writer, with the state read from the services
 //! themselves, so it can never disagree with them.
 
+mod claim;
 mod ports;
 mod service;
 
@@ -20,6 +21,7 @@ use crate::server::Server;
 use crate::steps::options::now;
 use crate::write::Write;
 
+pub use claim::repair;
 pub use ports::Port;
 
 /// Everything that is taken.
@@ -95,17 +97,25 @@ impl Allocators {
     }
 }
 
+/// How often other addresses and ports are chosen where other servers take the chosen ones meanwhile.
+const CHOICES: usize = 16;
+
 /// What a write was given. Dropping it frees what the write did not store.
 pub struct Reserved<'a> {
     allocators: &'a Allocators,
     addresses: Vec<IpAddr>,
     ports: Vec<Port>,
     service: (String, String),
+    /// Where several servers give out addresses and ports, these are taken in the store already, and given back there.
+    claimed: Option<Arc<Server>>,
 }
 
 impl Reserved<'_> {
     /// The write is stored: the addresses get objects of their own.
-    pub async fn keep(self, server: &Arc<Server>) {
+    pub async fn keep(mut self, server: &Arc<Server>) {
+        if self.claimed.take().is_some() {
+            return;
+        }
         for address in &self.addresses {
             let mut object = address_object(*address, &self.service.0, &self.service.1);
             let Some(served) = server.catalog().find("networking.k8s.io", "v1", "ipaddresses").cloned() else { return };
@@ -119,6 +129,10 @@ impl Reserved<'_> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
+        if let Some(server) = self.claimed.take() {
+            let (addresses, ports) = (self.addresses.clone(), self.ports.clone());
+            tokio::spawn(async move { claim::give_back(&server, &addresses, &ports).await });
+        }
         let mut reserved = self.allocators.reserved.lock();
         for address in &self.addresses {
             if let Some(index) = reserved.addresses.iter().position(|one| one == address) {
@@ -154,22 +168,43 @@ fn is_service(served: &Served) -> bool {
 ///
 /// # Errors
 /// 422 for addresses and ports that are taken or out of range.
-pub fn for_create<'a>(write: &Write<'a>, object: &mut Object) -> Result<Option<Reserved<'a>>, Status> {
+pub async fn for_create<'a>(write: &Write<'a>, object: &mut Object) -> Result<Option<Reserved<'a>>, Status> {
     if !is_service(write.served) {
         return Ok(None);
     }
-    service::allocate(&write.server.allocators, object, None).map(Some)
+    choose(write, object, None).await.map(Some)
+}
+
+/// Chooses until nobody else has what was chosen.
+async fn choose<'a>(write: &Write<'a>, object: &mut Object, old: Option<&Object>) -> Result<Reserved<'a>, Status> {
+    let server = write.server;
+    if !server.store.is_shared() || write.options.dry_run {
+        return service::allocate(&server.allocators, object, old);
+    }
+    // What others have stays reserved meanwhile, so that it is not chosen again.
+    let mut refused = Vec::new();
+    while refused.len() < CHOICES {
+        let mut tried = object.clone();
+        let mut reserved = service::allocate(&server.allocators, &mut tried, old)?;
+        if claim::claim(server, &reserved.addresses, &reserved.ports, &reserved.service).await? {
+            reserved.claimed = Some(server.clone());
+            *object = tried;
+            return Ok(reserved);
+        }
+        refused.push(reserved);
+    }
+    Err(Status::internal("addresses and node ports are given out too fast by other servers"))
 }
 
 /// Gives a changed service what it needs beside what it has.
 ///
 /// # Errors
 /// As `for_create`.
-pub fn for_update<'a>(write: &Write<'a>, object: &mut Object, old: &Object) -> Result<Option<Reserved<'a>>, Status> {
+pub async fn for_update<'a>(write: &Write<'a>, object: &mut Object, old: &Object) -> Result<Option<Reserved<'a>>, Status> {
     if !is_service(write.served) || write.subresource() == "status" {
         return Ok(None);
     }
-    service::allocate(&write.server.allocators, object, Some(old)).map(Some)
+    choose(write, object, Some(old)).await.map(Some)
 }
 
 /// Frees what an object had: the address objects of a service.
@@ -177,7 +212,7 @@ pub async fn after_delete(server: &Arc<Server>, served: &Arc<Served>, object: &O
     if !is_service(served) {
         return;
     }
-    release(server, &service::addresses(object)).await;
+    claim::give_back(server, &service::addresses(object), &service::ports(object)).await;
 }
 
 /// Frees the addresses that a changed service does not have any more.
@@ -187,18 +222,9 @@ pub async fn after_update(server: &Arc<Server>, served: &Arc<Served>, new: &Obje
     }
     let kept = service::addresses(new);
     let gone: Vec<IpAddr> = service::addresses(old).into_iter().filter(|address| !kept.contains(address)).collect();
-    release(server, &gone).await;
-}
-
-async fn release(server: &Arc<Server>, addresses: &[IpAddr]) {
-    let kind = Kind::new(api::resources::storage_prefix("networking.k8s.io", "ipaddresses", false));
-    for address in addresses {
-        let key = kind.key(address.to_string());
-        let Some(entry) = server.store.mvcc().get(&key).value else { continue };
-        if let Err(error) = server.store.commit(Change::delete(key, entry.revision)).await {
-            tracing::warn!(%address, %error, "the address object of a service could not be removed");
-        }
-    }
+    let kept = service::ports(new);
+    let ports: Vec<Port> = service::ports(old).into_iter().filter(|port| kept.iter().all(|one| one.number != port.number)).collect();
+    claim::give_back(server, &gone, &ports).await;
 }
 
 /// The value of a field as text.

@@ -49,6 +49,7 @@ pub fn allocate<'a>(allocators: &'a Allocators, service: &mut Object, old: Optio
         addresses: Vec::new(),
         ports: Vec::new(),
         service: (service.namespace().to_owned(), service.name().to_owned()),
+        claimed: None,
     };
     let mut causes = Causes::default();
     if let Some(old) = old {

@@ -45,7 +45,9 @@ pub async fn ensure(server: &Arc<Server>) -> anyhow::Result<()> {
         let now = objects.iter().filter(|object| stage.is_empty() != stage.contains(&object["kind"].as_str().unwrap_or("")));
         let work = now.map(|object| ensure_one(server, &user, object));
         let results: Vec<Result<(), Status>> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
-        for status in results.into_iter().filter_map(Result::err) {
+        // What another server made at the same moment is there.
+        let made = |status: &Status| status.is_already_exists() || status.is_conflict();
+        for status in results.into_iter().filter_map(Result::err).filter(|status| !made(status)) {
             // A server without one of them serves everything else; without the store it serves nothing.
             if status.code >= 500 {
                 anyhow::bail!("cannot make the objects of a new cluster: {status}");
@@ -62,8 +64,9 @@ fn own_objects(server: &Server) -> Vec<Value> {
     let service_ip = config.kubernetes_service_ip();
     let family = family(&service_ip);
     let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
-    let endpoint_family = self::family(&config.advertise);
-    vec![
+    // Where there are several servers, their leases say where they are.
+    let endpoints = if server.store.is_shared() { Vec::new() } else { crate::peers::endpoints(server, &[config.advertise]).to_vec() };
+    let mut objects = vec![
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs},
         }),
@@ -85,21 +88,9 @@ fn own_objects(server: &Server) -> Vec<Value> {
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
             },
         }),
-        json!({
-            "apiVersion": "v1", "kind": "Endpoints",
-            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": [{
-                "addresses": [{"ip": config.advertise}],
-                "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
-            }],
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": endpoint_family,
-            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "endpoints": [{"addresses": [config.advertise], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
-        }),
-    ]
+    ];
+    objects.extend(endpoints);
+    objects
 }
 
 fn family(address: &IpAddr) -> &'static str {

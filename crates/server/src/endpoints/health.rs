@@ -25,6 +25,9 @@ const ALWAYS: &[Check] = &[
 const READY: &[Check] = &[("informer-sync", is_started), ("shutdown", is_not_stopping)];
 
 fn store_answers(server: &Server) -> Result<(), String> {
+    if let Some(why) = server.store.failure() {
+        return Err(why);
+    }
     let revision = server.store.mvcc().revision();
     if revision.0 > 0 { Ok(()) } else { Err("the store is empty".into()) }
 }
@@ -49,7 +52,7 @@ pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status
         checks.extend(READY);
     }
     if !part.is_empty() {
-        let (name, check) = checks.iter().find(|(name, _)| *name == part).ok_or_else(failure::no_such_resource)?;
+        let Some((name, check)) = checks.iter().find(|(name, _)| *name == part) else { return Ok(failure::no_such_path()) };
         return match check(server) {
             Ok(()) => Ok(text(StatusCode::OK, "ok".into())),
             Err(why) => Err(Status::new(Reason::InternalError, format!("{name} check failed: {why}"))),

@@ -54,6 +54,7 @@ fn metrics(server: &Server) -> Reply {
         audit.render(&mut text);
     }
     crate::metrics::store(&*server.store, &mut text);
+    crate::metrics::objects(&server.catalog(), &*server.store, &mut text);
     server.metric_sources.render(&mut text);
     reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
 }

@@ -190,6 +190,7 @@ impl Level {
     /// Its object is gone: nobody new comes here, and those who are here are served.
     pub fn quiesce(&self) {
         self.state.lock().quiescing = true;
+        tracing::debug!(level = self.name, "a priority level is gone");
     }
 
     /// Ends a period that lasted so many: the demand in it.

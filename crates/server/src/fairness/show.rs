@@ -123,7 +123,7 @@ impl Fairness {
             let active = view.queues.iter().filter(|queue| queue.waiting > 0 || queue.running > 0).count();
             let counts = view.counts;
             let mut row = vec![name.clone(), active.to_string()];
-            row.extend([view.waiting == 0 && view.running == 0, view.quiescing].map(|is| is.to_string()));
+            row.extend([view.waiting == 0 && view.seats == 0, view.quiescing].map(|is| is.to_string()));
             let numbers = [view.waiting as u64, view.running.into(), counts.dispatched, counts.refused, counts.timed_out, counts.cancelled];
             row.extend(numbers.map(|number| number.to_string()));
             rows.push(row);

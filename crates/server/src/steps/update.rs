@@ -77,6 +77,7 @@ pub async fn guaranteed_update(
         if let Some(written) = attempt(write, &entry, &mut change).await? {
             return Ok(written);
         }
+        write.server.store.catch_up().await.map_err(crate::failure::read)?;
     }
     Err(conflict(write, name))
 }
@@ -114,7 +115,7 @@ async fn attempt(
         }
         Strategy::Done => validate::done(prepare::part(write, mutate::done(defaulted), &old)),
     };
-    let reserved = crate::allocate::for_update(write, valid.object_mut(), &old)?;
+    let reserved = crate::allocate::for_update(write, valid.object_mut(), &old).await?;
     if same(valid.object(), &old) && !write.server.is_stale(write.served, entry) {
         return Ok(Some(if write.options.dry_run { Written::DryRun(Arc::unwrap_or_clone(old)) } else { Written::Stored(entry.clone()) }));
     }

@@ -47,7 +47,10 @@ pub async fn serve(server: &Arc<Server>, listener: TcpListener) -> anyhow::Resul
         let (server, acceptor, http, watcher) = (server.clone(), acceptor.clone(), http.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _place = place;
-            let Some((stream, connection)) = handshake(stream, peer, &acceptor).await else { return };
+            let Some((stream, connection)) = handshake(stream, peer, &acceptor).await else {
+                server.metrics.handshakes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                return;
+            };
             let service = service_fn(move |request| {
                 let (server, connection) = (server.clone(), connection.clone());
                 // Boxed: the connection moves it around, and keeps its place for as long as the answer is being sent.

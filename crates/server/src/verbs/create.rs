@@ -60,7 +60,7 @@ async fn finish(write: &Write<'_>, defaulted: default::Defaulted) -> Result<Writ
     let generated = !defaulted.object().generate_name().is_empty();
     let mutated = mutate::mutate(write, defaulted, None).await?;
     let mut prepared = prepare::create(write, mutated);
-    let reserved = crate::allocate::for_create(write, prepared.object_mut())?;
+    let reserved = crate::allocate::for_create(write, prepared.object_mut()).await?;
     let valid = validate::create(write, prepared).await?;
     let written = commit::create(write, valid, generated).await?;
     if let (Some(reserved), Written::Stored(_)) = (reserved, &written) {

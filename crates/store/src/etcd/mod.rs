@@ -24,6 +24,7 @@ mod layout;
 mod lease;
 mod link;
 mod mirror;
+mod note;
 mod proto;
 mod reads;
 mod writes;
@@ -46,6 +47,7 @@ use grpc::Channel;
 use lease::Leases;
 use link::Link;
 use mirror::Mirror;
+pub use note::Note;
 
 /// How long a read waits for the memory to reach a revision that etcd has.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -128,7 +130,7 @@ impl Etcd {
     }
 
     /// Waits until the memory has everything up to `revision`.
-    async fn catch_up(&self, revision: Revision) -> Result<(), ReadError> {
+    async fn reach(&self, revision: Revision) -> Result<(), ReadError> {
         if self.mvcc.revision() >= revision {
             return Ok(());
         }
@@ -145,7 +147,7 @@ impl Etcd {
     /// Makes the memory fit to answer a read.
     async fn prepare(&self, at: At) -> Result<(), ReadError> {
         let asked = match at {
-            At::Latest => return self.catch_up(self.link.now().await?).await,
+            At::Latest => return self.reach(self.link.now().await?).await,
             At::NotOlderThan(asked) | At::Exact(asked) => asked,
         };
         if asked <= self.mvcc.revision() {
@@ -155,7 +157,7 @@ impl Etcd {
         if asked > now {
             return Err(ReadError::Future { asked, now });
         }
-        self.catch_up(asked).await
+        self.reach(asked).await
     }
 }
 
@@ -188,7 +190,7 @@ impl Store for Etcd {
                 }
                 Err(failure) => return Err(CompactError::Unavailable(failure.to_string())),
             }
-            let caught_up = self.catch_up(before).await;
+            let caught_up = self.reach(before).await;
             caught_up.map_err(|error| CompactError::Unavailable(error.to_string()))?;
             self.mvcc.compact(before)
         }
@@ -201,6 +203,14 @@ impl Store for Etcd {
 
     fn mvcc(&self) -> &Arc<Mvcc> {
         &self.mvcc
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn catch_up(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        self.prepare(At::Latest).boxed()
     }
 
     fn failure(&self) -> Option<String> {

@@ -55,7 +55,7 @@ impl Etcd {
     /// The entry of a change that etcd has made.
     async fn committed(&self, key: &Key, op: &Op, revision: Revision, deleted: Option<KeyValue>) -> Result<Arc<Entry>, CommitError> {
         // The change is made in any case, so a slow watch is not its failure.
-        let reached = self.catch_up(revision).await;
+        let reached = self.reach(revision).await;
         let lost = || CommitError::Unknown(format!("the version of revision {revision} cannot be shown"));
         let raw = match (op, deleted) {
             (Op::Delete, Some(kv)) => {
