@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::authenticate::Connection;
 use crate::body::{RequestBody, ResponseBody};
@@ -88,6 +88,8 @@ pub type Reply = Response<ResponseBody>;
 pub fn reply(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(ResponseBody::Full(body.into()));
     *reply.status_mut() = code;
+    // Room for what every answer gets on its way.
+    *reply.headers_mut() = HeaderMap::with_capacity(8);
     reply.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }

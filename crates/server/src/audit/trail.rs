@@ -70,8 +70,10 @@ pub fn id(call: &Call) -> String {
 
 /// Tells the caller the id of its request.
 pub fn tell_id(reply: &mut Reply, id: &str) {
-    if let Ok(value) = HeaderValue::from_str(id) {
+    if let Ok(mut value) = HeaderValue::from_str(id) {
         if !id.is_empty() {
+            // Never the same twice: in the table of known headers of an HTTP/2 connection it would only be in the way.
+            value.set_sensitive(true);
             reply.headers_mut().insert(ID_HEADER, value);
         }
     }
