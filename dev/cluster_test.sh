@@ -11,7 +11,7 @@ k() { on a "$KUBECTL" "$@"; }
 n() { on a "$KNARR" "$@"; }
 same() { [ "$1" = "$2" ] || { echo "expected: $2"; echo "     got: $1"; return 1; }; }
 like() { [[ $1 == *"$2"* ]] || { echo "expected it to hold: $2"; echo "got: $1"; return 1; }; }
-fetch() { on a curl -sS --max-time 5 "$@"; }
+fetch() { on a curl -sS --max-time 30 "$@"; }
 
 # --- With no client but our own -------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ spec:
     spec: {containers: [{name: demo, image: "$image:1"}]}
 Y
   n apply -f "$WORLD/own.yaml"
-  n wait --for=condition=Available --timeout=60s -n own deployment/hello
+  n wait --for=condition=Available --timeout=120s -n own deployment/hello
   like "$(n get -n own deployments)" 2/2
   same "$(n get -n own pods -l app=hello -o json | jq '.items | length')" 2
   local pod; pod=$(n get -n own pods -o json | jq -r '.items[0].metadata.name')
@@ -49,16 +49,16 @@ Y
   like "$(n exec -n own "$pod" -- cat /etc/hostname)" "$pod"
   like "$(n describe -n own pod "$pod")" "$image:1"
   n delete namespace own
-  eventually 30 gone n get namespace own
+  eventually 90 gone n get namespace own
 }
 gone() { ! "$@"; }
 
 # The node's own numbers show at the server too, since both are one process here; every line is the text format.
 own_metrics_name_what_dashboards_ask_for() {
   n apply -f - <<<'{apiVersion: v1, kind: Pod, metadata: {name: counted}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: demo, image: "'$image':1", livenessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}]}}'
-  n wait --for=condition=Ready --timeout=30s pod/counted
+  n wait --for=condition=Ready --timeout=120s pod/counted
   local server=https://127.0.0.1:6443/metrics node=https://192.0.2.10:10250/metrics
-  eventually 10 counts "$node/probes" 1 1000 prober_probe_total 'container="demo"' 'pod="counted"' 'probe_type="Liveness"' 'result="successful"'
+  eventually 90 counts "$node/probes" 1 1000 prober_probe_total 'container="demo"' 'pod="counted"' 'probe_type="Liveness"' 'result="successful"'
   local page
   for page in "$server" "$node"; do
     scrape "$page" >"$WORLD/page"
@@ -114,14 +114,14 @@ own_log_levels_change_while_it_runs() {
 
 own_verbs_follow_and_use_terminals() {
   n apply -f - <<<'{apiVersion: v1, kind: Pod, metadata: {name: alone}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: demo, image: "'$image':1"}]}}'
-  n wait --for=condition=Ready --timeout=30s pod/alone
+  n wait --for=condition=Ready --timeout=120s pod/alone
   behind "$KNARR" get pods -w >"$WORLD/watched" 2>&1 & local watching=$!
   behind "$KNARR" logs -f alone >"$WORLD/followed" 2>&1 & local following=$!
-  eventually 10 grep -q '^alone' "$WORLD/watched"
-  eventually 10 grep -q 'version 1' "$WORLD/followed"
+  eventually 90 grep -q '^alone' "$WORLD/watched"
+  eventually 90 grep -q 'version 1' "$WORLD/followed"
   converse "$KNARR" exec -it alone -- sh
   n delete pod alone
-  eventually 10 grep -q Terminating "$WORLD/watched"
+  eventually 90 grep -q Terminating "$WORLD/watched"
   wait $following
   kill $watching
 }
@@ -136,7 +136,7 @@ converse() { # command...
   script -qec "nsenter --net=/run/netns/${WORLD_ID}a $*" /dev/null <"$WORLD/keys" >"$WORLD/screen" 2>&1 &
   local talk=$!
   exec 7>"$WORLD/keys"
-  eventually 15 typed
+  eventually 90 typed
   printf '\004' >&7
   exec 7>&-
   wait $talk || { cat "$WORLD/screen"; return 1; }
@@ -147,32 +147,32 @@ typed() { printf 'echo one two\r' >&7; tr -d '\r' <"$WORLD/screen" | grep -qx 'o
 
 kubectl_deploys_and_exposes() {
   k create deployment web --image=$image:1 --replicas=3 --port=80
-  k rollout status deployment/web --timeout=60s
+  k rollout status deployment/web --timeout=120s
   k expose deployment web --port=80 --type=NodePort
-  eventually 10 fetch "http://$(k get service web -o jsonpath='{.spec.clusterIP}')/"
-  eventually 10 fetch "http://192.0.2.10:$(k get service web -o jsonpath='{.spec.ports[0].nodePort}')/"
+  eventually 90 fetch "http://$(k get service web -o jsonpath='{.spec.clusterIP}')/"
+  eventually 90 fetch "http://192.0.2.10:$(k get service web -o jsonpath='{.spec.ports[0].nodePort}')/"
   local pod; pod=$(k get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
-  eventually 10 k exec "$pod" -- wget http://web.default.svc.cluster.local/
+  eventually 90 k exec "$pod" -- wget http://web.default.svc.cluster.local/
   like "$(k get deployment web)" "3/3     3            3"
 }
 
 kubectl_scales_and_rolls_without_a_failed_request() {
   k scale deployment web --replicas=4
-  k rollout status deployment/web --timeout=60s
+  k rollout status deployment/web --timeout=120s
   k patch deployment web -p '{"spec":{"template":{"spec":{"containers":[{"name":"demo","readinessProbe":{"httpGet":{"port":80},"periodSeconds":1},"lifecycle":{"preStop":{"sleep":{"seconds":2}}}}]}}}}'
-  k rollout status deployment/web --timeout=90s
+  k rollout status deployment/web --timeout=120s
   local address; address=$(k get service web -o jsonpath='{.spec.clusterIP}')
   : >"$WORLD/failures"; touch "$WORLD/go-on"
   (while [ -e "$WORLD/go-on" ]; do fetch -o /dev/null --fail "http://$address/" 2>>"$WORLD/failures"; sleep 0.02; done) &
   local loop=$!
   k set image deployment/web demo=$image:2
-  k rollout status deployment/web --timeout=90s
+  k rollout status deployment/web --timeout=120s
   rm "$WORLD/go-on"; wait "$loop"
   same "$(cat "$WORLD/failures")" ""
-  eventually 10 serves_version "$address" 2
+  eventually 90 serves_version "$address" 2
   k rollout undo deployment/web
-  k rollout status deployment/web --timeout=90s
-  eventually 10 serves_version "$address" 1
+  k rollout status deployment/web --timeout=120s
+  eventually 90 serves_version "$address" 1
 }
 
 # Endpoints of pods that are leaving go a moment after the rollout is over.
@@ -182,16 +182,16 @@ serves_version() { # address version
 
 kubectl_looks_into_pods() {
   k run tool --image=$image:1
-  k wait --for=condition=Ready pod/tool --timeout=30s
+  k wait --for=condition=Ready pod/tool --timeout=120s
   like "$(k logs tool)" "version 1"
   same "$(k exec tool -- hostname)" tool
   same "$(echo from here | k exec -i tool -- cat)" "from here"
   like "$(k describe pod tool)" "Successfully assigned default/tool to node-a"
   nsenter --net="/run/netns/${WORLD_ID}a" "$KUBECTL" port-forward pod/tool 18080:80 >"$WORLD/forward" 2>&1 &
   local forward=$!
-  eventually 10 fetch http://127.0.0.1:18080/
+  eventually 90 fetch http://127.0.0.1:18080/
   kill $forward; wait $forward 2>/dev/null || true
-  k delete pod tool --grace-period=1 --timeout=30s
+  k delete pod tool --grace-period=1 --timeout=120s
 }
 
 kubectl_talks_to_containers() {
@@ -204,7 +204,7 @@ spec:
   containers: [{name: demo, image: "$image:1", volumeMounts: [{name: tar, mountPath: /bin/tar}, {name: files, mountPath: /files}]}]
   volumes: [{name: tar, hostPath: {path: "$(command -v busybox)", type: File}}, {name: files, emptyDir: {}}]
 Y
-  k wait --for=condition=Ready pod/desk --timeout=30s
+  k wait --for=condition=Ready pod/desk --timeout=120s
   behind "$KUBECTL" get pods -w >"$WORLD/watched" 2>&1 & local watching=$!
   behind "$KUBECTL" logs -f desk >"$WORLD/followed" 2>&1 & local following=$!
   converse "$KUBECTL" exec -it desk -- sh
@@ -214,14 +214,14 @@ Y
   k cp "$WORLD/sent" desk:/files/sent
   k cp desk:/files/sent "$WORLD/back"
   cmp "$WORLD/sent" "$WORLD/back"
-  eventually 10 grep -q 'version 1' "$WORLD/followed"
+  eventually 90 grep -q 'version 1' "$WORLD/followed"
   k run talk --image=$image:1 --stdin --attach=false --restart=Never --command -- cat
-  k wait --for=condition=Ready pod/talk --timeout=30s
+  k wait --for=condition=Ready pod/talk --timeout=120s
   like "$(echo some words | k attach -i talk 2>/dev/null)" "some words"
-  k wait --for='jsonpath={.status.phase}=Succeeded' pod/talk --timeout=30s
+  k wait --for='jsonpath={.status.phase}=Succeeded' pod/talk --timeout=120s
   same "$(k logs talk)" "some words"
-  eventually 10 grep -qE '^talk +0/1 +Completed' "$WORLD/watched"
-  k delete pod desk talk --timeout=30s
+  eventually 90 grep -qE '^talk +0/1 +Completed' "$WORLD/watched"
+  k delete pod desk talk --timeout=120s
   wait $following
   kill $watching
 }
@@ -236,29 +236,29 @@ kubectl_applies_twenty_objects_on_the_server() {
     printf -- '---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: part%d, labels: {set: twenty}}\nspec: {selector: {matchLabels: {app: part%d}}, template: {metadata: {labels: {app: part%d}}, spec: {terminationGracePeriodSeconds: 1, serviceAccountName: part%d, containers: [{name: demo, image: "%s:1"}]}}}\n' $number $number $number $number $image
   done >"$WORLD/twenty.yaml"
   same "$(k apply --server-side -f "$WORLD/twenty.yaml" | grep -c ' serverside-applied$')" 20
-  k wait --for=condition=Available deployment -l set=twenty --timeout=60s
+  k wait --for=condition=Available deployment -l set=twenty --timeout=120s
   local kinds=configmaps,secrets,services,serviceaccounts versions
   versions=$(k get $kinds -l set=twenty -o jsonpath='{.items[*].metadata.resourceVersion}')
   same "$(k apply --server-side -f "$WORLD/twenty.yaml" | wc -l)" 20
   same "$(k get $kinds -l set=twenty -o jsonpath='{.items[*].metadata.resourceVersion}')" "$versions"
   like "$(sed 's/number: "1"/number: "9"/' "$WORLD/twenty.yaml" | k apply --server-side --field-manager=other -f - 2>&1 || true)" 'conflict with "kubectl": .data.number'
-  k delete -f "$WORLD/twenty.yaml" --timeout=60s
+  k delete -f "$WORLD/twenty.yaml" --timeout=120s
   same "$(k get $kinds,deployments -l set=twenty -o name)" ""
 }
 
 helm_carries_a_chart() {
   [ -x "$HELM" ] || { echo "helm is missing"; return; }
   (cd "$WORLD" && HOME=$WORLD on a "$HELM" create chart)
-  h install chart "$WORLD/chart" --set "image.repository=$image,image.tag=1" --wait --timeout 60s
+  h install chart "$WORLD/chart" --set "image.repository=$image,image.tag=1" --wait --timeout 120s
   like "$(h list)" deployed
   like "$(fetch "http://$(k get service chart -o jsonpath='{.spec.clusterIP}')/")" "version 1"
-  h upgrade chart "$WORLD/chart" --set "image.repository=$image,image.tag=2,replicaCount=2" --wait --timeout 60s
+  h upgrade chart "$WORLD/chart" --set "image.repository=$image,image.tag=2,replicaCount=2" --wait --timeout 120s
   same "$(k get deployment chart -o jsonpath='{.status.readyReplicas} {.spec.template.spec.containers[0].image}')" "2 $image:2"
-  h rollback chart 1 --wait --timeout 60s
+  h rollback chart 1 --wait --timeout 120s
   same "$(k get deployment chart -o jsonpath='{.status.readyReplicas} {.spec.template.spec.containers[0].image}')" "1 $image:1"
   same "$(h history chart -o json | jq 'map(.status) == ["superseded", "superseded", "deployed"]')" true
-  h uninstall chart --wait --timeout 60s
-  eventually 30 nothing_of_the_chart
+  h uninstall chart --wait --timeout 120s
+  eventually 90 nothing_of_the_chart
 }
 nothing_of_the_chart() { same "$(k get all,secrets,serviceaccounts -l app.kubernetes.io/instance=chart -o name)" ""; }
 h() { HOME=$WORLD on a "$HELM" "$@"; }
@@ -294,11 +294,11 @@ spec:
 Y
   k apply -f "$WORLD/objects.yaml"
   like "$(k apply -f "$WORLD/objects.yaml")" "configmap/facts unchanged"
-  k wait --for=condition=Complete job/once --timeout=60s
+  k wait --for=condition=Complete job/once --timeout=120s
   same "$(k logs job/once | tr -d '\n')" 1quiet
   sed 's/one: "1"/one: "2"/' "$WORLD/objects.yaml" | k apply --server-side --force-conflicts -f -
   same "$(k get configmap facts -o jsonpath='{.data.one}')" 2
-  k delete -f "$WORLD/objects.yaml" --timeout=60s
+  k delete -f "$WORLD/objects.yaml" --timeout=120s
 }
 
 kubectl_explains_and_asks() {
@@ -320,9 +320,9 @@ containers_outlive_a_killed_server() {
   world_stop a KILL
   same "$(containers | wc -l)" "$(wc -l <<<"$before")"
   world_server
-  world_status --wait --timeout 60
+  world_status --wait --timeout 120
   same "$(k get configmap before -o jsonpath='{.data.key}')" value
-  k rollout status deployment/web --timeout=60s
+  k rollout status deployment/web --timeout=120s
   same "$(started)" "$before"
   same "$(k get pods -l app=web -o jsonpath='{.items[*].status.containerStatuses[*].restartCount}' | tr -d '0 ')" ""
 }
@@ -335,11 +335,11 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   local load; load=$(dirname "$KNARR")/examples/steady
   [ -x "$load" ] || { cargo build -q -p knarr --example steady && load=target/debug/examples/steady; }
   rolled calm 2 1 | n apply -f -
-  n wait --for=condition=Available --timeout=60s deployment/calm
+  n wait --for=condition=Available --timeout=120s deployment/calm
   local before holder; before=$(started) holder=$(holders)
   [ "$(wc -l <<<"$before")" -ge 2 ] || { echo "$before"; return 1; }
   rolled restless 6 1 | n apply -f -
-  n wait --for=condition=Available --timeout=60s deployment/restless
+  n wait --for=condition=Available --timeout=120s deployment/restless
   same "$(wc -l <<<"$holder")" 1
   touch "$WORLD/steady"
   on a "$load" "$KUBECONFIG" 10.43.0.10:53 "$WORLD/steady" >"$WORLD/steady.out" 2>&1 &
@@ -347,18 +347,18 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   local kills progress
   rolled restless 6 2 | n apply -f -
   for kills in 1 3 5; do
-    eventually 60 updated $kills
+    eventually 90 updated $kills
     world_stop a KILL
     world_server
-    world_status --wait --timeout 60
+    world_status --wait --timeout 120
   done
-  for progress in '{.status.updatedReplicas}=6' '{.status.availableReplicas}=6' '{.status.replicas}=6'; do n wait --for="jsonpath=$progress" --timeout=90s deployment/restless; done
+  for progress in '{.status.updatedReplicas}=6' '{.status.availableReplicas}=6' '{.status.replicas}=6'; do n wait --for="jsonpath=$progress" --timeout=120s deployment/restless; done
   rm "$WORLD/steady"
   wait $load || { cat "$WORLD/steady.out"; return 1; }
   sed 's/^/figures: /' "$WORLD/steady.out"
   same "$(holders)" "$holder"
   # Whoever was there and is not rolled is there still: same processes, begun at the same time.
-  eventually 30 pods_are 6 app=restless
+  eventually 90 pods_are 6 app=restless
   same "$(comm -23 <(echo "$before") <(started))" ""
   same "$(n get pods -o json | jq '[.items[].status.containerStatuses[].restartCount] | add')" 0
   n delete deployment calm restless
@@ -389,10 +389,10 @@ holders() { find /sys/fs/cgroup -path "*/${WORLD_ID}a/sockets/cgroup.procs" -exe
 a_holder_that_dies_is_replaced() {
   local holder; holder=$(holders)
   kill -9 "$holder"
-  eventually 10 another_holder "$holder"
+  eventually 90 another_holder "$holder"
   world_stop a KILL
   world_server
-  world_status --wait --timeout 60
+  world_status --wait --timeout 120
   same "$(holders | wc -l)" 1
   grep 'DNS sockets' "$WORLD/a/log/knarr" | tail -n 1 | grep 'held=2 opened=0'
 }
@@ -408,16 +408,16 @@ kind: Pod
 metadata: {name: own}
 spec: {containers: [{name: demo, image: "$image:1"}]}
 Y
-  eventually 30 ready_static
+  eventually 90 ready_static
   local before; before=$(started)
   world_stop a KILL
   world_server
-  world_status --wait --timeout 60
-  eventually 30 ready_static
+  world_status --wait --timeout 120
+  eventually 90 ready_static
   same "$(started)" "$before"
   same "$(k get pod own-node-a -o jsonpath='{.status.containerStatuses[0].restartCount}')" 0
   rm "$WORLD/a/manifests/own.yaml"
-  eventually 60 gone k get pod own-node-a
+  eventually 90 gone k get pod own-node-a
 }
 ready_static() { [ "$(k get pod own-node-a -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
@@ -425,14 +425,14 @@ a_second_node_joins_and_its_pods_are_reached() {
   local token; token=$(n token create | sed -n 's/.*--token \([^ ]*\).*/\1/p')
   [ -n "$token" ] || { echo "no token was printed"; return 1; }
   world_agent "$token"
-  eventually 30 k get node node-b
-  k wait --for=condition=Ready node/node-b --timeout=30s
+  eventually 90 k get node node-b
+  k wait --for=condition=Ready node/node-b --timeout=120s
   on b "$KNARR" image --run-dir "$WORLD/b/run" import --demo
   k run far --image=$image:2 --overrides='{"spec":{"nodeName":"node-b"}}' --port=80 --expose
-  k wait --for=condition=Ready pod/far --timeout=60s
+  k wait --for=condition=Ready pod/far --timeout=120s
   local near; near=$(k get pods -l app=web -o jsonpath='{.items[?(@.spec.nodeName=="node-a")].metadata.name}' | cut -d' ' -f1)
   like "$(k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/")" "version 2"
-  eventually 15 k exec "$near" -- wget http://far.default.svc.cluster.local/
+  eventually 90 k exec "$near" -- wget http://far.default.svc.cluster.local/
   like "$(k logs far)" "version 2"
 }
 
@@ -479,7 +479,7 @@ run() { # name
   echo "    $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }")"
 }
 world_server
-if world_status --wait --timeout 60 && on a "$KNARR" image --run-dir "$WORLD/a/run" import --demo; then
+if world_status --wait --timeout 120 && on a "$KNARR" image --run-dir "$WORLD/a/run" import --demo; then
   for name in $all; do [[ $name == *"${FOCUS:-}"* ]] && run "$name"; done
 else
   bad=1; echo "test cluster::the_server_becomes_ready ... FAILED"

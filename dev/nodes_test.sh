@@ -22,7 +22,7 @@ eventually() { # seconds command...
     sleep 0.1
   done
 }
-fetch() { curl -sS --max-time 5 "$@"; }
+fetch() { curl -sS --max-time 30 "$@"; }
 get() { local pod=$1; shift; k exec "$pod" -- wget "$@"; } # pod url
 field() { k get "$1" "$2" -o "jsonpath=$3"; }
 ready() { same "$(field node "$1" '{.status.conditions[?(@.type=="Ready")].status}')" "$2"; }
@@ -58,18 +58,18 @@ pods_on_both_nodes_reach_each_other() {
     k run "on-$node" --image=$image --labels=app=pair --overrides='{"spec":{"nodeName":"'$node'","terminationGracePeriodSeconds":1}}'
   done
   k create service nodeport pair --tcp=80:80
-  k wait --for=condition=Ready pod/on-n1 pod/on-n2 --timeout=60s
+  k wait --for=condition=Ready pod/on-n1 pod/on-n2 --timeout=120s
   local one two service port
   one=$(field pod on-n1 '{.status.podIP}') two=$(field pod on-n2 '{.status.podIP}')
   service=$(field service pair '{.spec.clusterIP}') port=$(field service pair '{.spec.ports[0].nodePort}')
   for node in n1 n2; do
     like "$(get on-$node "http://$one/")" "version 1"
     like "$(get on-$node "http://$two/")" "version 1"
-    eventually 15 get on-$node "http://$service/"
-    eventually 15 get on-$node http://pair.default.svc.cluster.local/
-    eventually 15 get on-$node http://pair/
+    eventually 90 get on-$node "http://$service/"
+    eventually 90 get on-$node http://pair.default.svc.cluster.local/
+    eventually 90 get on-$node http://pair/
     like "$(k exec on-$node -- nslookup kubernetes.default.svc.cluster.local)" "${CLUSTER_SERVICES%.*.*}"
-    eventually 15 fetch "http://$CLUSTER_NET.$((${node#n} + 1)):$port/"
+    eventually 90 fetch "http://$CLUSTER_NET.$((${node#n} + 1)):$port/"
   done
   like "$(fetch "http://$one/")" "version 1"
   like "$(fetch "http://$two/")" "version 1"
@@ -89,11 +89,11 @@ a_pod_of_an_agent_follows_many_objects() {
     printf -- '---\napiVersion: v1\nkind: Pod\nmetadata: {name: many}\nspec:\n  nodeName: n2\n  terminationGracePeriodSeconds: 1\n  containers: [{name: main, image: "%s", volumeMounts: [{name: parts, mountPath: /parts}]}]\n  volumes:\n  - name: parts\n    projected:\n      sources:\n' "$image"
     for number in $(seq 80); do echo "      - configMap: {name: part-$number}"; done
   } | k apply -f - >/dev/null
-  k wait --for=condition=Ready pod/many --timeout=60s
+  k wait --for=condition=Ready pod/many --timeout=120s
   same "$(k exec many -- ls /parts | grep -c "^[0-9]")" 80
   k patch configmap part-80 -p '{"data":{"80":"changed"}}'
   eventually 90 changed
-  k delete pod many --timeout=60s
+  k delete pod many --timeout=120s
   k delete configmap -l set=parts
 }
 changed() { same "$(k exec many -- cat /parts/80)" changed; }
@@ -104,9 +104,9 @@ containers_outlive_an_agent() {
   like "$(fetch "http://$(field pod on-n2 '{.status.podIP}')/")" "version 1"
   nodes start n2
   nodes ready 60
-  eventually 30 k exec on-n2 -- hostname
+  eventually 90 k exec on-n2 -- hostname
   same "$(field pod on-n2 '{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}')" "$before 0"
-  k delete pod on-n1 on-n2 --timeout=60s
+  k delete pod on-n1 on-n2 --timeout=120s
 }
 
 an_agent_rides_out_a_restart_of_the_server() {
@@ -115,26 +115,26 @@ an_agent_rides_out_a_restart_of_the_server() {
   nodes start n1
   nodes ready 60
   k run after --image=$image --overrides='{"spec":{"nodeName":"n2","terminationGracePeriodSeconds":1}}'
-  k wait --for=condition=Ready pod/after --timeout=60s
+  k wait --for=condition=Ready pod/after --timeout=120s
   same "$(cat "$CLUSTER_DIR/n2/knarr.pid")" "$before"
-  k delete pod after --timeout=60s
+  k delete pod after --timeout=120s
 }
 
 draining_obeys_a_budget() {
   k create deployment calm --image=$image --replicas=3
   k patch deployment calm -p '{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":1,"topologySpreadConstraints":[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{"matchLabels":{"app":"calm"}}}],"tolerations":[{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":5},{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute","tolerationSeconds":5}]}}}}'
-  k rollout status deployment/calm --timeout=90s
+  k rollout status deployment/calm --timeout=120s
   k create poddisruptionbudget calm --selector=app=calm --min-available=3
-  eventually 20 same_budget 0
+  eventually 90 same_budget 0
   [ "$(on_node app=calm n2)" -gt 0 ]
   # With no disruption allowed the drain does not get on.
   if k drain n2 --ignore-daemonsets --force --delete-emptydir-data --timeout=5s >"$CLUSTER_DIR/drain" 2>&1; then cat "$CLUSTER_DIR/drain"; return 1; fi
   like "$(cat "$CLUSTER_DIR/drain")" "Cannot evict pod as it would violate the pod's disruption budget"
   [ "$(on_node app=calm n2)" -gt 0 ]
   k patch poddisruptionbudget calm -p '{"spec":{"minAvailable":2}}'
-  k drain n2 --ignore-daemonsets --force --delete-emptydir-data --timeout=90s
-  eventually 30 same_count 0 n2
-  k rollout status deployment/calm --timeout=60s
+  k drain n2 --ignore-daemonsets --force --delete-emptydir-data --timeout=120s
+  eventually 90 same_count 0 n2
+  k rollout status deployment/calm --timeout=120s
   k uncordon n2
 }
 same_budget() { same "$(field poddisruptionbudget calm '{.status.disruptionsAllowed}')" "$1"; }
@@ -142,16 +142,16 @@ same_count() { same "$(on_node app=calm "$2")" "$1"; }
 
 a_lost_node_is_noticed_and_its_pods_are_replaced() {
   k rollout restart deployment/calm
-  k rollout status deployment/calm --timeout=90s
+  k rollout status deployment/calm --timeout=120s
   [ "$(on_node app=calm n2)" -gt 0 ]
   nodes kill n2
   eventually 90 ready n2 Unknown
   like "$(field node n2 '{.spec.taints[*].key}')" node.kubernetes.io/unreachable
-  eventually 60 three_elsewhere
+  eventually 90 three_elsewhere
   nodes start n2
   nodes ready 60
-  eventually 60 ready n2 True
-  eventually 60 same_count 0 n2
+  eventually 90 ready n2 True
+  eventually 90 same_count 0 n2
 }
 three_elsewhere() { same "$(k get pods -l app=calm --field-selector spec.nodeName=n1,status.phase=Running -o name | wc -l)" 3; }
 

@@ -67,7 +67,7 @@ node=$(hostname)
 leases='--leader-elect=true --leader-elect-lease-duration=60s --leader-elect-renew-deadline=50s'
 etcd() {
   start etcd "$KIT_BIN/etcd" --data-dir "$W/etcd" --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster default=http://127.0.0.1:2380 --log-level warn
-  eventually 20 inside curl -sf http://127.0.0.1:2379/health
+  eventually 90 inside curl -sf http://127.0.0.1:2379/health
 }
 # The flags that kubeadm passes.
 apiserver() { # program... -- store flags...
@@ -78,7 +78,7 @@ apiserver() { # program... -- store flags...
     --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth=true --allow-privileged=true --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-client-certificate="$P/kubeletclient.crt" --kubelet-client-key="$P/kubeletclient.key" \
     --requestheader-client-ca-file="$P/ca.crt" --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- \
     --proxy-client-cert-file="$P/front.crt" --proxy-client-key-file="$P/front.key"
-  eventually 60 k get --raw /readyz && eventually 20 k get namespace kube-system
+  eventually 90 k get --raw /readyz && eventually 90 k get namespace kube-system
 }
 # shellcheck disable=SC2086
 controllers() { # program...
@@ -119,7 +119,7 @@ mode: nftables
 Y
   start kubelet "$KNARR" kubelet --config="$W/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet.kubeconfig" --hostname-override="$node" --node-ip=192.0.2.20 --root-dir="$W/kubelet" --data-dir="$W/data" --run-dir="$W/run" --cluster-ranges=10.244.0.0/16,10.96.0.0/16
   start proxy "$KNARR" kube-proxy --config="$W/proxy.yaml" --state-dir="$W/proxy"
-  eventually 30 inside "$KNARR" image --run-dir "$W/run" import "$KIT_IMAGES/busybox.tar"
+  eventually 90 inside "$KNARR" image --run-dir "$W/run" import "$KIT_IMAGES/busybox.tar"
 }
 go_node() {
   NO_IMAGES=1 inside bench/reference.sh up-node
@@ -129,7 +129,7 @@ go_node() {
 our_runtime="$KNARR runtime --listen=unix://$W/cri.sock --data-dir=$W/cri --run-dir=$W/crirun --cgroup-root=$ID --cluster-ranges=10.244.0.0/16,10.96.0.0/16"
 go_kubelet_on_our_runtime() {
   REF_RUNTIME=$our_runtime REF_ENDPOINT=$W/cri.sock NO_IMAGES=1 inside bench/reference.sh up-node
-  eventually 30 inside "$KNARR" image --run-dir "$W/crirun" import "$KIT_IMAGES/busybox.tar"
+  eventually 90 inside "$KNARR" image --run-dir "$W/crirun" import "$KIT_IMAGES/busybox.tar"
 }
 our_kubelet_on_containerd() {
   REF_KUBELET="$KNARR kubelet --data-dir=$W/kdata --run-dir=$W/krun" NO_IMAGES=1 inside bench/reference.sh up-node
@@ -146,7 +146,7 @@ control_plane() {
 # --- What must come of it -------------------------------------------------------------------------------------------
 
 web_becomes_ready() { # name
-  k create namespace "$1" && eventually 20 k -n "$1" get serviceaccount default
+  k create namespace "$1" && eventually 90 k -n "$1" get serviceaccount default
   k -n "$1" apply -f - <<Y
 apiVersion: apps/v1
 kind: Deployment
@@ -170,8 +170,8 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 Y
-  k -n "$1" wait --for=condition=Available --timeout=90s deployment/web
-  eventually 20 web_answers "$1"
+  k -n "$1" wait --for=condition=Available --timeout=120s deployment/web
+  eventually 90 web_answers "$1"
   k -n "$1" logs deployment/web
   [ "$(k -n "$1" exec deployment/web -- cat /tmp/index.html)" = hello ]
 }
@@ -193,14 +193,14 @@ api_servers_take_over_each_others_etcd() {
   apiserver "$KNARR" kube-apiserver -- --etcd-servers=http://127.0.0.1:2379
   [ "$(k -n ours get deployment web -o jsonpath='{.spec.replicas}')" = 2 ]
   k -n ours scale deployment web --replicas=3
-  eventually 60 in_replicas 3
+  eventually 90 in_replicas 3
   k -n ours create configmap written-here --from-literal=a=b
   [ "$(inside etcdctl get --print-value-only /registry/configmaps/ours/written-here | tr -d '\0' | head -c 3)" = k8s ]
   stop apiserver
   apiserver "$KIT_BIN/kube-apiserver" -- --etcd-servers=http://127.0.0.1:2379
   [ "$(k -n ours get configmap written-here -o jsonpath='{.data.a}')" = b ]
   k -n ours scale deployment web --replicas=1
-  eventually 60 in_replicas 1
+  eventually 90 in_replicas 1
   web_answers ours
 }
 in_replicas() { [ "$(k -n ours get deployment web -o jsonpath='{.status.readyReplicas}')" = "$1" ] && [ "$(k -n ours get pods -l app=web -o name | wc -l)" = "$1" ]; }
@@ -213,7 +213,7 @@ go_components_work_on_our_api_server() {
 }
 # A pod with everything that a kubelet asks of its runtime.
 a_pod_has_it_all() { # name
-  k create namespace "$1" && eventually 30 k -n "$1" get serviceaccount default
+  k create namespace "$1" && eventually 90 k -n "$1" get serviceaccount default
   k -n "$1" create configmap words --from-literal=greeting=hello
   k -n "$1" apply -f - <<Y
 apiVersion: v1
@@ -241,7 +241,7 @@ spec:
   - {name: shared, emptyDir: {}}
   - {name: memory, emptyDir: {medium: Memory}}
 Y
-  k -n "$1" wait --for=condition=Ready --timeout=90s pod/all
+  k -n "$1" wait --for=condition=Ready --timeout=120s pod/all
   [ "$(k -n "$1" logs all)" = "hello from all" ]
   [ "$(k -n "$1" exec all -- cat /words/greeting)" = hello ]
   [ "$(k -n "$1" exec all -- id -u)" = 1000 ]
@@ -250,23 +250,23 @@ Y
   k -n "$1" exec all -- sh -c 'grep " /memory tmpfs " /proc/mounts; test -s /var/run/secrets/kubernetes.io/serviceaccount/token; echo kept >/part/kept'
   [ "$(inside curl -s --max-time 2 "http://$(k -n "$1" get pod all -o jsonpath='{.status.podIP}'):8080/")" = hello ]
   inside timeout 20 kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" -n "$1" port-forward pod/all 18080:8080 >/dev/null 2>&1 &
-  eventually 15 inside curl -sf --max-time 2 http://127.0.0.1:18080/
+  eventually 90 inside curl -sf --max-time 2 http://127.0.0.1:18080/
   # What is ill is started again, and what it said before stays to be read.
   k -n "$1" exec all -- touch /shared/ill
-  eventually 60 restarts "$1" 1
+  eventually 90 restarts "$1" 1
   [ "$(k -n "$1" logs --previous all)" = "hello from all" ]
   [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].lastState.terminated.exitCode}')" = 3 ]
-  k -n "$1" wait --for=condition=Ready --timeout=60s pod/all
+  k -n "$1" wait --for=condition=Ready --timeout=120s pod/all
   [ "$(k -n "$1" exec all -- cat /shared/part/deep/kept)" = kept ]
 }
 restarts() { [ "$(k -n "$1" get pod all -o jsonpath='{.status.containerStatuses[0].restartCount}')" = "$2" ]; }
 a_pod_goes() { # name
-  k -n "$1" delete pod all --timeout=60s
+  k -n "$1" delete pod all --timeout=120s
   k -n "$1" get pod all && return 1 || true
 }
 the_go_kubelet_works_on_our_runtime() {
   control_plane; go_kubelet_on_our_runtime
-  eventually 60 k wait --for=condition=Ready --timeout=1s "node/$node"
+  eventually 90 k wait --for=condition=Ready --timeout=1s "node/$node"
   [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = knarr ]
   a_pod_has_it_all foreign
   # Containers do not notice that the process which serves them dies, and the next one finds them.
@@ -274,8 +274,8 @@ the_go_kubelet_works_on_our_runtime() {
   # shellcheck disable=SC2086
   nsenter --target "$(cat "$REF_DIR/run/kubelet.pid")" --mount --net setsid $our_runtime >>"$W/log/runtime" 2>&1 </dev/null &
   echo $! >"$W/runtime.pid"
-  eventually 30 [ -S "$W/cri.sock" ]
-  eventually 30 k -n foreign exec all -- cat /part/kept
+  eventually 90 [ -S "$W/cri.sock" ]
+  eventually 90 k -n foreign exec all -- cat /part/kept
   restarts foreign 1
   a_pod_goes foreign
   # The kubelet collects what is over once a minute.
@@ -285,7 +285,7 @@ the_go_kubelet_works_on_our_runtime() {
 nothing_is_left() { [ -z "$(ls -A "$W/cri/cri/pods")" ] && [ -z "$(ls -A "$W/cri/cri/containers")" ] && ! inside ip -o link | grep -q link-netnsid; }
 our_kubelet_works_on_containerd() {
   control_plane; our_kubelet_on_containerd
-  eventually 60 k wait --for=condition=Ready --timeout=1s "node/$node"
+  eventually 90 k wait --for=condition=Ready --timeout=1s "node/$node"
   [ "$(k get node "$node" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}' | cut -d: -f1)" = containerd ]
   a_pod_has_it_all native
   # A kubelet that is started again finds its pods.
@@ -293,7 +293,7 @@ our_kubelet_works_on_containerd() {
   nsenter --target "$(cat "$REF_DIR/run/containerd.pid")" --mount --net setsid "$KNARR" kubelet --data-dir="$W/kdata" --run-dir="$W/krun" \
     --config="$REF_DIR/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet.kubeconfig" --root-dir="$REF_DIR/kubelet" --hostname-override="$node" --node-ip=192.0.2.20 >>"$W/log/kubelet" 2>&1 </dev/null &
   echo $! >"$W/kubelet.pid"
-  eventually 60 k -n native exec all -- cat /part/kept
+  eventually 90 k -n native exec all -- cat /part/kept
   restarts native 1
   a_pod_goes native
   [ -z "$(inside ctr -a "$REF_DIR/ctd/containerd.sock" -n k8s.io containers list -q)" ]
