@@ -1,5 +1,5 @@
 # Everything that a person does with this tree. Each target makes its own set-up, missing Debian packages included.
-.PHONY: up down build release test test-vm images kit conformance conformance-one bench fuzz tidy gen
+.PHONY: up down build release test test-vm images kit conformance conformance-one bench fuzz kills tidy gen
 
 up:          ## A cluster of one node on this machine (needs Rust only).
 	@dev/up.sh
@@ -29,6 +29,8 @@ bench:       ## Knarr and the Go components side by side: make bench [ROWS='crea
 	@bench/run.sh $(ROWS)
 fuzz:        ## Hostile input for the decoders: make fuzz [SECONDS=60].
 	@dev/fuzz.sh $(or $(SECONDS),60)
+kills:       ## The store killed a thousand times with writers on it: make kills [KILLS=1000].
+	@STORE_TEST_KILLS=$(or $(KILLS),1000) cargo test -p store --test kills -- --nocapture killed
 tidy:
 	@cargo run --quiet --package xtask -- tidy
 gen:
