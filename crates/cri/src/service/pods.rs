@@ -100,7 +100,7 @@ impl Service {
     /// The pod has no sandbox any more; containers that never ran to an end have none to come.
     pub(super) fn close(&self, id: &str) -> Result<(), Failure> {
         let mut ended = Vec::new();
-        {
+        let newly = {
             let mut state = self.state.lock();
             let Some(pod) = state.pods.get_mut(id) else { return Ok(()) };
             pod.sandbox = None;
@@ -116,11 +116,14 @@ impl Service {
             if newly {
                 self.records.keep_pod(&record).map_err(disk_failed(&self.records.pod_dir(id)))?;
             }
-        }
+            newly
+        };
         for record in &ended {
             self.records.keep_container(record).map_err(disk_failed(&self.records.pod_dir(id)))?;
         }
-        self.tell(id, id, event::STOPPED);
+        if newly {
+            self.tell(id, id, event::STOPPED);
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use runtime::{ContainerId, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
@@ -86,6 +87,8 @@ impl Records {
     /// It cannot be made.
     pub fn open(dir: PathBuf) -> io::Result<Records> {
         fs::create_dir_all(dir.join("pods"))?;
+        // What containers write is for nobody else on the node.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         Ok(Records { dir })
     }
 
