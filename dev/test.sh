@@ -64,6 +64,8 @@ if [ "$(id -u)" = 0 ]; then
   if [ -n "$kubectl" ] && [ ! -x "$KIT_BIN/helm" ]; then notes+=("helm is missing or could not be built: its test was left out"); fi
   part cluster env KUBECTL="$kubectl" HELM="$KIT_BIN/helm" KNARR="$PWD/target/debug/knarr" dev/cluster_test.sh
   [ -z "$kubectl" ] || part nodes env KUBECTL="$kubectl" KNARR="$PWD/target/debug/knarr" dev/nodes_test.sh
+  part servers env KNARR="$PWD/target/debug/knarr" dev/servers_test.sh
+  if grep -q '^left out' "$out/servers.log"; then notes+=("servers: $(grep '^left out' "$out/servers.log")"); fi
   part twins env KNARR="$PWD/target/debug/knarr" dev/twins_test.sh
   if grep -q '^left out' "$out/twins.log"; then notes+=("twins: $(grep '^left out' "$out/twins.log")"); fi
 fi

@@ -191,6 +191,19 @@ pub struct ServerFlags {
     /// Parts that shall not run: dns, proxy, scheduler, controllers, node.
     #[arg(long, value_delimiter = ',', value_name = "NAME", help_heading = "Components")]
     pub disable: Vec<String>,
+    /// (db) Members of etcd (http:// or https://, with commas between them) in place of the store of this machine; several servers
+    /// may share it.
+    #[arg(long, value_delimiter = ',', env = "KNARR_DATASTORE_ENDPOINT", value_name = "URL", requires = "token", help_heading = "Database")]
+    pub datastore_endpoint: Vec<String>,
+    /// Authority of etcd.
+    #[arg(long, env = "KNARR_DATASTORE_CAFILE", value_name = "FILE", help_heading = "Database")]
+    pub datastore_cafile: Option<PathBuf>,
+    /// Certificate that etcd is shown.
+    #[arg(long, env = "KNARR_DATASTORE_CERTFILE", value_name = "FILE", requires = "datastore_keyfile", help_heading = "Database")]
+    pub datastore_certfile: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long, env = "KNARR_DATASTORE_KEYFILE", value_name = "FILE", requires = "datastore_certfile", help_heading = "Database")]
+    pub datastore_keyfile: Option<PathBuf>,
     /// Token for joining nodes; one is made where absent.
     #[arg(long, env = "KNARR_TOKEN", hide_env_values = true, help_heading = "Cluster")]
     pub token: Option<String>,

@@ -5,10 +5,12 @@
 mod admin;
 mod bundled;
 mod config_file;
+mod datastore;
 mod flag_check;
 mod flags;
 mod holder;
 mod join;
+mod leading;
 mod logging;
 mod node;
 mod process;

@@ -18,7 +18,7 @@ use crate::flags::ServerFlags;
 use crate::node::{self, Access, Cluster, Machine};
 use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
-use crate::{admin, bundled, join, logging, process};
+use crate::{admin, bundled, datastore, join, leading, logging, process};
 
 /// Runs a server until it is told to stop. Containers go on running.
 ///
@@ -42,11 +42,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;
     let pki = Arc::new(ClusterPki::load_or_create(&data.join("pki"))?);
     let security = flags.security.settings()?;
-    let mut options = Options::new(data.join("db"), client::header::stamp(), api::VERSION);
-    if let Some(encryption) = &security.encryption {
-        options.cipher = encryption.clone();
-    }
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(options)?);
+    let (pki, store) = open_store(&flags, security.encryption.clone()).await?;
     let machine = if with_node { Some(Machine::open(&flags.node).await?) } else { None };
     let ips = match &machine {
         Some(machine) => machine.ips.clone(),
@@ -97,14 +93,44 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
         SocketAddr::new(advertise, flags.https_listen_port),
         token_file.display()
     );
-    let ended = wait_for_end(serving).await;
-    server.stop();
+    let mut serving = serving;
+    let ended = wait_for_end(&mut serving).await;
+    if serving.is_finished() {
+        server.stop();
+    } else {
+        // What runs is finished, for as long as the API server waits for it.
+        server.shut_down(Duration::ZERO).await;
+        drop(serving.await);
+    }
     supervisor.shut_down().await;
     ended
 }
+/// The cluster's authorities and keys, and its store: of this machine, or etcd for several servers.
+async fn open_store(flags: &ServerFlags, encryption: Option<Arc<server::Encryption>>) -> Result<(Arc<ClusterPki>, Arc<dyn Store>)> {
+    let (data, folder) = (&flags.node.data_dir, flags.node.data_dir.join("pki"));
+    if flags.datastore_endpoint.is_empty() {
+        let pki = Arc::new(ClusterPki::load_or_create(&folder)?);
+        let mut options = Options::new(data.join("db"), client::header::stamp(), api::VERSION);
+        if let Some(encryption) = encryption {
+            options.cipher = encryption;
+        }
+        return Ok((pki, Arc::new(Embedded::open(options)?)));
+    }
+    if data.join("db").exists() {
+        bail!("{} has a store of its own; --datastore-endpoint needs another --data-dir", data.display());
+    }
+    let cipher: Arc<dyn store::Cipher> = encryption.map_or(Arc::new(store::Plain) as Arc<dyn store::Cipher>, |encryption| encryption);
+    let pair = (flags.datastore_certfile.as_deref(), flags.datastore_keyfile.as_deref());
+    let options = datastore::options(flags.datastore_endpoint.clone(), flags.datastore_cafile.as_deref(), pair, cipher)?;
+    let token = flags.token.as_deref().context("--datastore-endpoint needs --token")?;
+    datastore::share(&options, token, &folder).await.context("share authorities and keys over etcd")?;
+    let pki = Arc::new(ClusterPki::load_or_create(&folder)?);
+    Ok((pki, Arc::new(store::etcd::Etcd::open(options).await.context("open etcd")?)))
+}
+
 
 /// Waits for a signal to stop, or for the API server to end by itself.
-async fn wait_for_end(serving: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+async fn wait_for_end(serving: &mut tokio::task::JoinHandle<Result<()>>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
@@ -163,7 +189,7 @@ fn server_config(flags: &ServerFlags, advertise: IpAddr, security: server::Secur
         old_token_keys: Vec::new(),
         anonymous: flags.security.anonymous_auth,
         token_file: flags.security.token_auth_file.clone(),
-        max_in_flight: 800,
+        max_in_flight: 600,
         request_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(5),
         event_ttl: Duration::from_secs(3600),
@@ -246,7 +272,14 @@ fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) ->
         .with_context(|| format!("set the mode of {}", path.display()))
 }
 
-fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) {
+fn start_control_plane(
+    flags: &ServerFlags,
+    cluster: &Cluster,
+    server: &Arc<Server>,
+    pki: &Arc<ClusterPki>,
+    supervisor: &Supervisor,
+) -> Result<()> {
+    let is_only = flags.datastore_endpoint.is_empty();
     if !flags.disabled("controllers") {
         let config = controllers::Config {
             cluster_cidr: Some(cluster.pods),
@@ -267,7 +300,11 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> =
                 Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
             let client = server.client(User::new("system:kube-controller-manager", &[]));
-            Box::pin(controllers::run(config.clone(), controllers::Deps { client, client_as, metrics: server.metric_sources() }))
+            let work = controllers::run(
+                config.clone(),
+                controllers::Deps { client: client.clone(), client_as, metrics: server.metric_sources() },
+            );
+            Box::pin(async move { leading::alone(is_only, "kube-controller-manager", &client, work).await })
         });
     }
     if !flags.disabled("scheduler") {
@@ -276,8 +313,9 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             let client = server.client(User::new("system:kube-scheduler", &[]));
             Box::pin(scheduler::run(
                 scheduler::Config { name: "default-scheduler".into() },
-                scheduler::Deps { client, metrics: server.metric_sources() },
-            ))
+                scheduler::Deps { client: client.clone(), metrics: server.metric_sources() },
+            );
+            Box::pin(async move { leading::alone(is_only, "kube-scheduler", &client, work).await })
         });
     }
 }

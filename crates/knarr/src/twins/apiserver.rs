@@ -10,13 +10,13 @@ use clap::Parser;
 use pki::{Authority, ClusterPki, HotCert, PrivateKey, PublicKey, San, ServerTrust};
 use server::Server;
 use store::embedded::{Embedded, Options};
-use store::etcd::{self, Etcd};
+use store::etcd::Etcd;
 use store::{Cipher, Plain, Store};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{pair, self_signed};
 use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, switch, used};
-use super::storage::Upstream;
 use crate::security_flags::SecurityFlags;
 
 /// Flags of its own.
@@ -67,7 +67,7 @@ pub const FLAGS: &[Flag] = &[
     used("max-mutating-requests-inflight", "Requests that write at once."),
     used("request-timeout", "How long a request may take."),
     harmless("min-request-timeout"),
-    harmless("shutdown-delay-duration"),
+    used("shutdown-delay-duration", "How long the server goes on serving, not ready any more, when it is told to stop."),
     harmless("endpoint-reconciler-type"),
     harmless("apiserver-count"),
     harmless("default-watch-cache-size"),
@@ -152,7 +152,8 @@ struct Security {
 ///
 /// # Errors
 /// Files that cannot be used, a port that is taken, a store that cannot be reached.
-pub async fn run(values: &Values) -> Result<()> {
+pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
+    let delay = values.duration("shutdown-delay-duration", Duration::ZERO)?;
     if let Some(plugin) = values.list("enable-admission-plugins").into_iter().find(|plugin| !PLUGINS.contains(&plugin.as_str())) {
         bail!("enable-admission-plugins plugin {plugin:?} is unknown here");
     }
@@ -209,7 +210,7 @@ pub async fn run(values: &Values) -> Result<()> {
         token_file: security.token_auth_file.clone(),
         max_in_flight: reads + values.parsed::<usize>("max-mutating-requests-inflight", 200)?,
         request_timeout: values.duration("request-timeout", Duration::from_secs(60))?,
-        drain_timeout: Duration::from_secs(5),
+        drain_timeout: values.duration("request-timeout", Duration::from_secs(60))?,
         event_ttl: values.duration("event-ttl", Duration::from_secs(3600))?,
         sans: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
@@ -219,10 +220,19 @@ pub async fn run(values: &Values) -> Result<()> {
     crate::process::show(&server.metric_sources(), "kube-apiserver", None);
     tracing::info!(version = api::VERSION, address = %listen, "knarr kube-apiserver is running");
     let _ending = Ending(server.clone());
-    server.serve(listener).await
+    let serving = server.serve(listener);
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = async {
+            stop.cancelled().await;
+            server.shut_down(delay).await;
+        } => {}
+    }
+    serving.await
 }
 
-/// Tells everyone to finish when the program is told to.
+/// Tells everyone to finish when the server ends by itself.
 struct Ending(Arc<Server>);
 
 impl Drop for Ending {
@@ -283,15 +293,7 @@ async fn open_store(values: &Values, cipher: Arc<dyn Cipher>) -> Result<Arc<dyn 
         options.cipher = cipher;
         return Ok(Arc::new(Embedded::open(options)?));
     }
-    let mut options = etcd::Options::new(members, client::header::stamp());
-    options.cipher = Arc::new(Upstream::new(cipher));
-    if let Some(file) = values.text("etcd-cafile") {
-        let authority = std::fs::read_to_string(file).with_context(|| format!("--etcd-cafile {file}"))?;
-        let cert = match (values.text("etcd-certfile"), values.text("etcd-keyfile")) {
-            (Some(cert), Some(key)) => Some(pair(cert, key)?),
-            _ => None,
-        };
-        options.tls = Some(Arc::new(pki::client_config(&ServerTrust::Authorities(vec![authority]), cert.as_ref(), &["h2"])?));
-    }
+    let pair = (values.text("etcd-certfile").map(Path::new), values.text("etcd-keyfile").map(Path::new));
+    let options = crate::datastore::options(members, values.text("etcd-cafile").map(Path::new), pair, cipher)?;
     Ok(Arc::new(Etcd::open(options).await.context("open etcd")?))
 }

@@ -21,6 +21,9 @@ use anyhow::{Context, Result, bail};
 use client::Client;
 use reconcile::{LeaseConfig, lead};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub use storage::Upstream;
 
 use flags::{COMMON, Flag, Here, Values};
 
@@ -109,19 +112,31 @@ fn start(twin: Twin, values: Values) -> Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+        let stop = CancellationToken::new();
         let running = async {
             match twin {
-                Twin::ApiServer => apiserver::run(&values).await,
+                Twin::ApiServer => apiserver::run(&values, stop.clone()).await,
                 Twin::Kubelet => kubelet::run(&values, levels).await,
                 Twin::Proxy => proxy::run(&values).await,
                 Twin::ControllerManager => controller_manager::run(&values).await,
                 Twin::Scheduler => scheduler::run(&values).await,
             }
         };
+        tokio::pin!(running);
+        tokio::select! {
+            ended = &mut running => return ended,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // The API server finishes what it has begun, unless it is told a second time.
+        if twin != Twin::ApiServer {
+            return Ok(());
+        }
+        stop.cancel();
         tokio::select! {
             ended = running => ended,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => bail!("told to stop twice"),
+            _ = interrupt.recv() => bail!("told to stop twice"),
         }
     })
 }
@@ -131,11 +146,10 @@ async fn while_leading(values: &Values, name: &str, client: &Client, work: impl 
     if !values.is("leader-elect", true) {
         return work.await;
     }
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let config = LeaseConfig {
         namespace: values.text("leader-elect-resource-namespace").unwrap_or("kube-system").to_owned(),
         name: values.text("leader-elect-resource-name").unwrap_or(name).to_owned(),
-        identity: format!("{host}_{:032x}", rand::random::<u128>()),
+        identity: crate::leading::identity(),
         duration: values.duration("leader-elect-lease-duration", Duration::from_secs(15))?,
         renew: values.duration("leader-elect-renew-deadline", Duration::from_secs(10))?,
         retry: values.duration("leader-elect-retry-period", Duration::from_secs(2))?,
