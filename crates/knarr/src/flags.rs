@@ -188,9 +188,6 @@ pub struct ServerFlags {
     /// Mode of that file, in octal.
     #[arg(long, default_value = "600", env = "KNARR_KUBECONFIG_MODE", help_heading = "Client")]
     pub write_kubeconfig_mode: String,
-    /// Parts that shall not run: dns, proxy, scheduler, controllers, node.
-    #[arg(long, value_delimiter = ',', value_name = "NAME", help_heading = "Components")]
-    pub disable: Vec<String>,
     /// (db) Members of etcd (http:// or https://, with commas between them) in place of the store of this machine; several servers
     /// may share it.
     #[arg(long, value_delimiter = ',', env = "KNARR_DATASTORE_ENDPOINT", value_name = "URL", requires = "token", help_heading = "Database")]
@@ -204,6 +201,9 @@ pub struct ServerFlags {
     /// Key of that certificate.
     #[arg(long, env = "KNARR_DATASTORE_KEYFILE", value_name = "FILE", requires = "datastore_certfile", help_heading = "Database")]
     pub datastore_keyfile: Option<PathBuf>,
+    /// Parts that shall not run: dns, proxy, scheduler, controllers, node.
+    #[arg(long, value_delimiter = ',', value_name = "NAME", help_heading = "Components")]
+    pub disable: Vec<String>,
     /// Token for joining nodes; one is made where absent.
     #[arg(long, env = "KNARR_TOKEN", hide_env_values = true, help_heading = "Cluster")]
     pub token: Option<String>,

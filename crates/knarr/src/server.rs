@@ -40,7 +40,6 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let with_node = !flags.disabled("node");
     let data = &flags.node.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;
-    let pki = Arc::new(ClusterPki::load_or_create(&data.join("pki"))?);
     let security = flags.security.settings()?;
     let (pki, store) = open_store(&flags, security.encryption.clone()).await?;
     let machine = if with_node { Some(Machine::open(&flags.node).await?) } else { None };
@@ -105,6 +104,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     supervisor.shut_down().await;
     ended
 }
+
 /// The cluster's authorities and keys, and its store: of this machine, or etcd for several servers.
 async fn open_store(flags: &ServerFlags, encryption: Option<Arc<server::Encryption>>) -> Result<(Arc<ClusterPki>, Arc<dyn Store>)> {
     let (data, folder) = (&flags.node.data_dir, flags.node.data_dir.join("pki"));
@@ -127,7 +127,6 @@ async fn open_store(flags: &ServerFlags, encryption: Option<Arc<server::Encrypti
     let pki = Arc::new(ClusterPki::load_or_create(&folder)?);
     Ok((pki, Arc::new(store::etcd::Etcd::open(options).await.context("open etcd")?)))
 }
-
 
 /// Waits for a signal to stop, or for the API server to end by itself.
 async fn wait_for_end(serving: &mut tokio::task::JoinHandle<Result<()>>) -> Result<()> {
@@ -272,13 +271,7 @@ fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) ->
         .with_context(|| format!("set the mode of {}", path.display()))
 }
 
-fn start_control_plane(
-    flags: &ServerFlags,
-    cluster: &Cluster,
-    server: &Arc<Server>,
-    pki: &Arc<ClusterPki>,
-    supervisor: &Supervisor,
-) -> Result<()> {
+fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) {
     let is_only = flags.datastore_endpoint.is_empty();
     if !flags.disabled("controllers") {
         let config = controllers::Config {
@@ -311,7 +304,7 @@ fn start_control_plane(
         let server = server.clone();
         supervisor.run("scheduler", move || {
             let client = server.client(User::new("system:kube-scheduler", &[]));
-            Box::pin(scheduler::run(
+            let work = scheduler::run(
                 scheduler::Config { name: "default-scheduler".into() },
                 scheduler::Deps { client: client.clone(), metrics: server.metric_sources() },
             );
