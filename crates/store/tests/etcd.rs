@@ -3,6 +3,8 @@
 //! `cargo test -p store --features etcd --test etcd`. The program is taken from `ETCD` or the path; the
 //! tests say so and pass where there is none.
 
+mod histories;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -112,6 +114,17 @@ async fn put_until_it_works(store: &Etcd, kind: &Kind, rest: &str, value: &str) 
             Ok(outcome) => return outcome.committed().unwrap().revision,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn histories_can_be_explained() {
+    let Some(member) = Member::start() else {
+        return;
+    };
+    let store = member.open().await;
+    for _ in 0..5 {
+        histories::check(store.clone()).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! Histories of clients that work at the same time, and whether some order of single steps explains what all of them saw.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
