@@ -6,8 +6,12 @@
 //! * The first changes after a quiet time go out at once, each for itself; so does everything where few watch.
 //! * No change waits longer than `LONGEST`.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use store::{Filter, Prefix};
 use tokio::time::{Instant, sleep_until};
 
 /// What each watcher of the same adds to the time between two writes.
@@ -18,8 +22,28 @@ const LONGEST: Duration = Duration::from_millis(10);
 /// How many writes may go out at once after a quiet time.
 const BURST: u32 = 4;
 
+/// Who watches the same over the network. What watches in this process is told by a function call and counts nowhere.
+#[derive(Default)]
+pub struct Crowds(Mutex<HashMap<String, Weak<()>>>);
+
+impl Crowds {
+    /// One more watcher of this, for as long as the pace lives.
+    pub fn join(&self, prefix: &Prefix, filter: &Filter) -> Pace {
+        let what = format!("{prefix:?} {filter:?}");
+        let mut crowds = self.0.lock();
+        let crowd = crowds.get(&what).and_then(Weak::upgrade).unwrap_or_else(|| {
+            crowds.retain(|_, crowd| crowd.strong_count() > 0);
+            let crowd = Arc::new(());
+            crowds.insert(what, Arc::downgrade(&crowd));
+            crowd
+        });
+        Pace::new(crowd)
+    }
+}
+
 /// The pace of one watch.
 pub struct Pace {
+    crowd: Arc<()>,
     /// When everything written so far would have been written at an even pace.
     due: Instant,
     /// No write before this.
@@ -27,20 +51,20 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Nothing was written yet.
-    pub fn new() -> Pace {
-        Pace { due: Instant::now(), free: None }
+    fn new(crowd: Arc<()>) -> Pace {
+        Pace { crowd, due: Instant::now(), free: None }
     }
 
-    /// Takes note of a write to one of so many watchers of the same.
-    pub fn wrote(&mut self, company: usize, now: Instant) {
+    /// Takes note of a write.
+    pub fn wrote(&mut self, now: Instant) {
+        let company = Arc::strong_count(&self.crowd);
         let share = SHARE.saturating_mul(u32::try_from(company).unwrap_or(u32::MAX)).min(LONGEST);
         if share < SHORTEST {
             self.free = None;
             return;
         }
         self.due = self.due.max(now) + share;
-        self.free = Some(self.due - share * BURST).filter(|free| *free > now);
+        self.free = Some(self.due - share * (BURST - 1)).filter(|free| *free > now);
     }
 
     /// Waits until the next write may go out.
@@ -56,15 +80,21 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn pods(crowds: &Crowds) -> Pace {
+        crowds.join(&store::Kind::new("/registry/pods/").all(), &Filter::All)
+    }
+
     /// How long the last of some writes has to wait when there is always something to write.
     #[track_caller]
     fn check(company: usize, writes: u32, expected: Duration) {
-        let mut pace = Pace::new();
+        let crowds = Crowds::default();
+        let mut watchers: Vec<Pace> = (0..company).map(|_| pods(&crowds)).collect();
+        let pace = &mut watchers[0];
         let (mut now, mut waited) = (Instant::now() + LONGEST, Duration::ZERO);
         for _ in 0..writes {
             waited = pace.free.map_or(Duration::ZERO, |free| free - now);
             now += waited;
-            pace.wrote(company, now);
+            pace.wrote(now);
         }
         assert_eq!(waited, expected, "{company} watchers, {writes} writes");
     }
@@ -81,13 +111,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_quiet_time_gives_back_the_burst() {
-        let mut pace = Pace::new();
-        let now = Instant::now();
+        let crowds = Crowds::default();
+        let mut watchers: Vec<Pace> = (0..50).map(|_| pods(&crowds)).collect();
+        let (pace, now) = (&mut watchers[0], Instant::now());
         for _ in 0..BURST + 1 {
-            pace.wrote(50, now);
+            pace.wrote(now);
         }
         assert!(pace.free.is_some());
-        pace.wrote(50, now + LONGEST * BURST);
+        pace.wrote(now + LONGEST * BURST);
         assert!(pace.free.is_none());
+    }
+
+    #[tokio::test]
+    async fn only_watchers_of_the_same_are_a_crowd() {
+        let crowds = Crowds::default();
+        let node = |name: &str| Filter::Field { name: "spec.nodeName".into(), value: name.into() };
+        let all = store::Kind::new("/registry/pods/").all();
+        let one = crowds.join(&all, &node("a"));
+        let others = [crowds.join(&all, &node("b")), pods(&crowds)];
+        assert_eq!(Arc::strong_count(&one.crowd), 1);
+        drop(others);
+        let again = crowds.join(&all, &node("a"));
+        assert_eq!((Arc::strong_count(&one.crowd), Arc::strong_count(&again.crowd)), (2, 2));
     }
 }

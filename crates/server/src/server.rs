@@ -21,6 +21,7 @@ use crate::config::{Config, Deps};
 use crate::fairness::Fairness;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
+use crate::pace::Crowds;
 use crate::reload::Reloads;
 use crate::transport::in_process::InProcess;
 use crate::user::User;
@@ -45,6 +46,7 @@ pub struct Server {
     pub(crate) allocators: Allocators,
     pub(crate) fairness: Fairness,
     pub(crate) metrics: Metrics,
+    pub(crate) crowds: Crowds,
     pub(crate) metric_sources: Sources,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) reloads: Arc<Reloads>,
@@ -93,6 +95,7 @@ impl Server {
             allocators: Allocators::new(store.clone(), &config),
             fairness: Fairness::new(config.max_in_flight, config.request_timeout),
             metrics: Metrics::default(),
+            crowds: Crowds::default(),
             metric_sources: Sources::default(),
             audit: Audit::open(&config.security.audit, &reloads, &shutdown)?,
             reloads,

@@ -84,17 +84,8 @@ pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status
         Ok(changes) => {
             let first = Instant::now() + BOOKMARK_EVERY;
             let bookmarks = bookmarks.then(|| interval_at(first, BOOKMARK_EVERY));
-            State {
-                changes,
-                selected,
-                encoder,
-                deadline,
-                bookmarks,
-                bookmarked: after,
-                pace: Pace::new(),
-                initial: Some(out.freeze()),
-                ended: false,
-            }
+            let pace = server.crowds.join(&selected.prefix, &selected.filter);
+            State { changes, selected, encoder, deadline, bookmarks, bookmarked: after, pace, initial: Some(out.freeze()), ended: false }
         }
         Err(error) => {
             encoder.error(&too_old(error, after), &mut out)?;
@@ -184,7 +175,7 @@ impl State {
                     Ok(events) => {
                         self.events(&events, &mut out);
                         if !out.is_empty() {
-                            self.pace.wrote(self.changes.company(), Instant::now());
+                            self.pace.wrote(Instant::now());
                         }
                     }
                     Err(error) => {

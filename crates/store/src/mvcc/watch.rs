@@ -116,17 +116,6 @@ impl Watchers {
         }
     }
 
-    /// How many watchers, this one with them, wait for the same.
-    fn company(&self, waiter: &Waiter) -> usize {
-        let list = match (&waiter.filter, &waiter.prefix.scope) {
-            (Filter::Field { name, value }, _) => self.fields.get(name).and_then(|values| values.get(value)),
-            (Filter::All, Scope::Kind) => Some(&self.all),
-            (Filter::All, Scope::Namespace(namespace)) => self.namespaces.get(namespace),
-            (Filter::All, Scope::Name(name)) => self.names.get(name),
-        };
-        list.map_or(0, Vec::len)
-    }
-
     /// Marks everyone whom the event concerns, and adds to `wake` those who were not marked yet.
     pub(super) fn mark(&self, event: &Event, wake: &mut Vec<Arc<Waiter>>) {
         let mut mark = |waiter: &Arc<Waiter>| {
@@ -168,8 +157,6 @@ pub struct Changes {
     taken: Revision,
     /// Taken but not given out yet, by `next`.
     buffer: VecDeque<Arc<Event>>,
-    /// How many waited for the same when the last changes were taken.
-    company: usize,
 }
 
 impl Changes {
@@ -190,7 +177,7 @@ impl Changes {
             state.kind(&waiter.prefix.kind).watchers.add(waiter.clone());
             mvcc.count_watchers(state, 1);
         }
-        Ok(Changes { mvcc, waiter, taken: after, buffer: VecDeque::new(), company: 0 })
+        Ok(Changes { mvcc, waiter, taken: after, buffer: VecDeque::new() })
     }
 
     /// The next change, or why there will be none.
@@ -228,12 +215,6 @@ impl Changes {
         Poll::Ready(Ok(self.buffer.pop_front().expect("a batch has at least one event")))
     }
 
-    /// How many watchers, this one with them, waited for the same when the last changes were taken: what one more write
-    /// to each of them costs.
-    pub fn company(&self) -> usize {
-        self.company
-    }
-
     /// The revision up to which everything was given out: what a bookmark may say.
     pub fn progress(&mut self) -> Revision {
         if let Some(next) = self.buffer.front() {
@@ -265,9 +246,8 @@ impl Changes {
         }
         // A watch that waits for the future is marked by changes before it, too.
         let from = self.taken.max(Revision(pending.0 - 1));
-        let kind: Option<&KindState> = state.kinds.get(&self.waiter.prefix.kind);
-        let index = kind.and_then(|kind| kind.index.as_ref()).expect("a kind with a watcher is indexed");
-        self.company = kind.map_or(0, |kind| kind.watchers.company(&self.waiter));
+        let index = state.kinds.get(&self.waiter.prefix.kind).and_then(|kind: &KindState| kind.index.as_ref());
+        let index = index.expect("a kind with a watcher is indexed");
         let mut next = Revision::ZERO;
         for event in index.after(from).filter(|event| self.waiter.concerns(event)) {
             if events.len() >= max && event.revision > self.taken {
