@@ -66,6 +66,10 @@ pub enum Generation {
     None,
     /// Any change outside metadata and status.
     Spec,
+    /// The same, and any change of annotations.
+    SpecAndAnnotations,
+    /// The same, and any change of labels.
+    SpecAndLabels,
 }
 
 /// A selectable field: its path in the object and how its text is made.
@@ -126,6 +130,8 @@ pub fn validate_create(resource: &ResourceDef, object: &Object) -> Causes {
 pub fn validate_update(resource: &ResourceDef, new: &Object, old: &Object) -> Causes {
     let kind = of(resource);
     let mut causes = Causes::default();
+    // The real server checks metadata before it asks the kind, which checks it again, and tells of both.
+    object_meta::validate_meta_update(new, old, &mut causes);
     object_meta::validate_meta_update(new, old, &mut causes);
     (kind.validate_update)(new, old, &mut causes);
     causes

@@ -101,15 +101,8 @@ impl LabelSelector {
     /// # Errors
     /// A line that says what could not be parsed.
     pub fn parse(text: &str) -> Result<LabelSelector, String> {
-        let mut selector = LabelSelector::default();
-        for part in split(text)? {
-            let requirement = requirement(part.trim())?;
-            if !crate::names::is_qualified_name(&requirement.key) {
-                return Err(format!("invalid label key {:?}", requirement.key));
-            }
-            selector.requirements.push(requirement);
-        }
-        Ok(selector)
+        let mut parser = Parser { tokens: tokens(text), at: 0 };
+        Ok(LabelSelector { requirements: parser.selector()?, nothing: false })
     }
 
     /// Whether the labels match; `get` looks one up.
@@ -141,60 +134,203 @@ fn number(value: Option<&str>) -> Option<i64> {
     value?.parse().ok()
 }
 
-/// Splits at commas outside parentheses.
-fn split(text: &str) -> Result<Vec<&str>, String> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (index, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth -= 1,
-            b',' if depth == 0 => {
-                parts.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    if depth != 0 {
-        return Err(format!("unable to parse requirement: unbalanced parentheses in {text:?}"));
-    }
-    if start < text.len() {
-        parts.push(&text[start..]);
-    }
-    Ok(parts)
+/// Tokens of the text form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Error,
+    End,
+    Close,
+    Comma,
+    Not,
+    DoubleEquals,
+    Equals,
+    Greater,
+    Word,
+    In,
+    Less,
+    NotEquals,
+    NotIn,
+    Open,
 }
 
-fn requirement(text: &str) -> Result<Requirement, String> {
-    let of = |key: &str, operator| Ok(Requirement { key: key.trim().to_owned(), operator });
-    let one = |value: &str| vec![value.trim().to_owned()];
-    if let Some(key) = text.strip_prefix('!') {
-        return of(key, Operator::DoesNotExist);
-    }
-    if let Some((head, tail)) = text.split_once('(') {
-        let tail = tail.trim_end();
-        let inner = tail.strip_suffix(')').ok_or_else(|| format!("unable to parse requirement: {text:?}"))?;
-        let values = inner.split(',').map(|value| value.trim().to_owned()).collect();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => of(key, Operator::In(values)),
-            (Some(key), Some("notin"), None) => of(key, Operator::NotIn(values)),
-            _ => Err(format!("unable to parse requirement: {text:?}")),
+const SPECIAL: &str = "=!(),><";
+
+/// Splits a selector. The last token is the end.
+fn tokens(text: &str) -> Vec<(Token, String)> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start_matches(char::is_whitespace);
+    while let Some(first) = rest.chars().next() {
+        let (token, length) = if SPECIAL.contains(first) {
+            match rest.as_bytes() {
+                [b'=', b'=', ..] => (Token::DoubleEquals, 2),
+                [b'!', b'=', ..] => (Token::NotEquals, 2),
+                [b'=', ..] => (Token::Equals, 1),
+                [b'!', ..] => (Token::Not, 1),
+                [b'(', ..] => (Token::Open, 1),
+                [b')', ..] => (Token::Close, 1),
+                [b',', ..] => (Token::Comma, 1),
+                [b'>', ..] => (Token::Greater, 1),
+                [b'<', ..] => (Token::Less, 1),
+                _ => (Token::Error, first.len_utf8()),
+            }
+        } else {
+            let length = rest.find(|char: char| char.is_whitespace() || SPECIAL.contains(char)).unwrap_or(rest.len());
+            let token = match &rest[..length] {
+                "in" => Token::In,
+                "notin" => Token::NotIn,
+                _ => Token::Word,
+            };
+            (token, length)
         };
+        found.push((token, rest[..length].to_owned()));
+        rest = rest[length..].trim_start_matches(char::is_whitespace);
     }
-    if let Some((key, value)) = text.split_once("!=") {
-        return of(key, Operator::NotIn(one(value)));
-    }
-    if let Some((key, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-        return of(key, Operator::In(one(value)));
-    }
-    for (sign, make) in [('>', Operator::Greater as fn(i64) -> Operator), ('<', Operator::Less)] {
-        if let Some((key, value)) = text.split_once(sign) {
-            let value = value.trim().parse().map_err(|_| format!("unable to parse requirement: {text:?}"))?;
-            return of(key, make(value));
+    found.push((Token::End, String::new()));
+    found
+}
+
+/// The grammar of apimachinery, with its words for what does not fit.
+struct Parser {
+    tokens: Vec<(Token, String)>,
+    at: usize,
+}
+
+impl Parser {
+    fn selector(&mut self) -> Result<Vec<Requirement>, String> {
+        let mut requirements = Vec::new();
+        loop {
+            let (token, text) = self.ahead();
+            match token {
+                Token::Word | Token::Not => {
+                    requirements.push(self.requirement().map_err(|why| format!("unable to parse requirement: {why}"))?);
+                    match self.next() {
+                        (Token::End, _) => return Ok(requirements),
+                        (Token::Comma, _) => {
+                            let (token, text) = self.ahead();
+                            if !matches!(token, Token::Word | Token::Not) {
+                                return Err(format!("found '{text}', expected: identifier after ','"));
+                            }
+                        }
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
+                    }
+                }
+                Token::End => return Ok(requirements),
+                _ => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
+            }
         }
     }
-    if text.contains(char::is_whitespace) {
-        return Err(format!("unable to parse requirement: {text:?}"));
+
+    /// The next token where `in` and `notin` are words like others.
+    fn ahead(&self) -> (Token, String) {
+        let (token, text) = self.tokens[self.at.min(self.tokens.len() - 1)].clone();
+        (if matches!(token, Token::In | Token::NotIn) { Token::Word } else { token }, text)
     }
-    of(text, Operator::Exists)
+
+    fn next(&mut self) -> (Token, String) {
+        let found = self.ahead();
+        self.at += 1;
+        found
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let (mut token, mut key) = self.next();
+        let absent = token == Token::Not;
+        if absent {
+            (token, key) = self.next();
+        }
+        if token != Token::Word {
+            return Err(format!("found '{key}', expected: identifier"));
+        }
+        let wrong = crate::names::qualified_name_errors(&key);
+        if !wrong.is_empty() {
+            return Err(format!("<nil>: Invalid value: {key:?}: {}", wrong.join("; ")));
+        }
+        if absent {
+            return Ok(Requirement { key, operator: Operator::DoesNotExist });
+        }
+        if matches!(self.ahead().0, Token::End | Token::Comma) {
+            return Ok(Requirement { key, operator: Operator::Exists });
+        }
+        let (sign, text) = self.tokens[self.at.min(self.tokens.len() - 1)].clone();
+        self.at += 1;
+        let values = match sign {
+            Token::In | Token::NotIn => self.values()?,
+            Token::Equals | Token::DoubleEquals | Token::NotEquals | Token::Greater | Token::Less => vec![self.value()?],
+            _ => return Err(format!("found '{text}', expected: in, notin, =, ==, !=, gt, lt")),
+        };
+        let bound = |value: &str| {
+            let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+            value.parse::<i64>().map_err(|_| format!("values[0]: Invalid value: {value:?}: {why}"))
+        };
+        let operator = match sign {
+            Token::Greater => Operator::Greater(bound(&values[0])?),
+            Token::Less => Operator::Less(bound(&values[0])?),
+            _ => {
+                for (index, value) in values.iter().enumerate() {
+                    let wrong = crate::names::label_value_errors(value);
+                    if !wrong.is_empty() {
+                        return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", wrong.join("; ")));
+                    }
+                }
+                if matches!(sign, Token::NotIn | Token::NotEquals) { Operator::NotIn(values) } else { Operator::In(values) }
+            }
+        };
+        Ok(Requirement { key, operator })
+    }
+
+    /// A value may be left out.
+    fn value(&mut self) -> Result<String, String> {
+        match self.ahead() {
+            (Token::End | Token::Comma, _) => Ok(String::new()),
+            (Token::Word, text) => {
+                self.at += 1;
+                Ok(text)
+            }
+            (_, text) => Err(format!("found '{text}', expected: identifier")),
+        }
+    }
+
+    fn values(&mut self) -> Result<Vec<String>, String> {
+        match self.next() {
+            (Token::Open, _) => {}
+            (_, text) => return Err(format!("found '{text}' expected: '('")),
+        }
+        let mut values = std::collections::BTreeSet::new();
+        match self.ahead() {
+            (Token::Word | Token::Comma, _) => {}
+            (Token::Close, _) => return Err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned()),
+            (_, text) => return Err(format!("found '{text}', expected: ',', ')' or identifier")),
+        }
+        loop {
+            match self.next() {
+                (Token::Word, text) => {
+                    values.insert(text);
+                    match self.ahead() {
+                        (Token::Comma, _) => {}
+                        (Token::Close, _) => break,
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or ')'")),
+                    }
+                }
+                (Token::Comma, _) => {
+                    if values.is_empty() {
+                        values.insert(String::new());
+                    }
+                    match self.ahead().0 {
+                        Token::Close => {
+                            values.insert(String::new());
+                            break;
+                        }
+                        Token::Comma => {
+                            self.at += 1;
+                            values.insert(String::new());
+                        }
+                        _ => {}
+                    }
+                }
+                (_, text) => return Err(format!("found '{text}', expected: ',', or identifier")),
+            }
+        }
+        self.at += 1;
+        Ok(values.into_iter().collect())
+    }
 }

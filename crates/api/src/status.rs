@@ -118,12 +118,14 @@ pub struct Status {
     pub details: Value,
     /// `metadata` of the Status (carries the continue token of an expired list), usually empty.
     pub metadata: Map<String, Value>,
+    /// What the caller is to be told beside the failure; no part of the object.
+    pub warnings: Vec<String>,
 }
 
 impl Status {
     /// A Status without details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Status {
-        Status { code: reason.code(), reason, message: message.into(), details: Value::Null, metadata: Map::new() }
+        Status { code: reason.code(), reason, message: message.into(), details: Value::Null, metadata: Map::new(), warnings: Vec::new() }
     }
 
     fn detailed(reason: Reason, message: String, details: Value) -> Status {
@@ -245,6 +247,7 @@ impl Status {
             message: text("message").to_owned(),
             details: value.get("details").cloned().unwrap_or(Value::Null),
             metadata: value.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -30,7 +30,7 @@ fn prepared(request: &Value, uid: &str) -> (&'static ResourceDef, Object) {
     object.set_meta("creationTimestamp", "2026-11-21T06:18:32Z");
     let kind = kinds::of(resource);
     (kind.prepare_create)(&mut object);
-    if kind.generation == Generation::Spec {
+    if kind.generation != Generation::None {
         object.set_meta("generation", 1);
     }
     normal::normalize(&mut object.0, &resource.schema);

@@ -4,7 +4,7 @@ use api::{Reason, Status};
 use http::{HeaderValue, StatusCode};
 use store::{CommitError, ReadError};
 
-use crate::request::{Reply, reply};
+use crate::request::{Reply, reply, warn};
 use crate::steps::encode::Media;
 
 /// A store that cannot be read.
@@ -34,6 +34,35 @@ pub fn commit(error: CommitError) -> Status {
     }
 }
 
+/// What is wrong with a resource version that is no number.
+pub fn no_version(text: &str) -> String {
+    format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")
+}
+
+/// A failure that the real server has no reason for.
+pub fn unexplained(message: impl Into<String>) -> Status {
+    let mut status = Status::new(Reason::Unknown, message);
+    status.code = 500;
+    status
+}
+
+/// A path that is registered nowhere; no Status, but plain text.
+pub fn no_such_path() -> Reply {
+    plain(StatusCode::NOT_FOUND, "404 page not found\n".into())
+}
+
+/// Plain text, which browsers must not take for anything else.
+pub fn plain(code: StatusCode, text: String) -> Reply {
+    let mut answer = reply(code, "text/plain; charset=utf-8", text);
+    no_sniffing(&mut answer);
+    answer
+}
+
+/// Says that the content is of the type that it is said to be.
+pub fn no_sniffing(answer: &mut Reply) {
+    answer.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
 /// The path leads nowhere.
 pub fn no_such_resource() -> Status {
     let mut status = Status::new(Reason::NotFound, "the server could not find the requested resource");
@@ -43,7 +72,9 @@ pub fn no_such_resource() -> Status {
 
 /// The verb exists, but not here.
 pub fn method_not_allowed() -> Status {
-    Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+    let mut status = Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource");
+    status.details = serde_json::json!({});
+    status
 }
 
 /// The caller is not known.
@@ -59,6 +90,7 @@ pub fn answer(status: &Status, media: Media) -> Reply {
         Media::Yaml => reply(code, "application/yaml", codec::yaml::encode(&value)),
         Media::Json | Media::Protobuf => reply(code, "application/json", line(&value)),
     };
+    status.warnings.iter().for_each(|text| warn(&mut answer, text));
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -20,7 +20,7 @@ use crate::fairness::Schema;
 use crate::gzip;
 use crate::metrics;
 use crate::query::Query;
-use crate::request::{Call, Caller, Reply, Request, header};
+use crate::request::{Call, Caller, Reply, Request, header, warn};
 use crate::server::Server;
 use crate::steps::admit::{Admitted, admit, is_long_running};
 use crate::steps::encode::{self, Forms, Media};
@@ -136,6 +136,7 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     if !attributes.is_resource() {
         return endpoints::serve(server, call, query, &allowed).await;
     }
+    timeout_of(&query)?;
     let catalog = server.catalog();
     let served = catalog.find(&attributes.group, &attributes.version, &attributes.resource).ok_or_else(failure::no_such_resource)?;
     if served.def.namespaced()
@@ -153,19 +154,22 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     if !attributes.subresource.is_empty() && served.def.subresource(&attributes.subresource).is_none() {
         return Err(failure::no_such_resource());
     }
-    let streams = is_long_running(attributes, crate::attributes::Verb::Get);
     if server.store.is_shared() && wants_the_newest(allowed.verb(), &query) {
         server.store.catch_up().await.map_err(failure::read)?;
     }
     if !is_method_served(&call.parts.method, served, &allowed) {
         return Err(failure::method_not_allowed());
     }
+    let streams = is_long_running(attributes, crate::attributes::Verb::Get);
     let (accept, agent) = (header(&call.parts, "accept"), header(&call.parts, "user-agent"));
     let negotiated = match encode::negotiate(accept, &query, agent, forms(served, attributes)) {
         Ok(negotiated) => negotiated,
         Err(_) if streams => encode::Negotiated::JSON,
         Err(status) => return Err(status),
     };
+    if negotiated.shape == encode::Shape::Table {
+        encode::check_include(&query)?;
+    }
     let Call { parts, body, caller } = call;
     let peer = caller.peer();
     let request = Request { server: server.clone(), served: served.clone(), allowed, query, parts, body, negotiated, peer };
@@ -178,8 +182,11 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     let mut result = verbs::serve(server, request).await;
     if let Some(text) = deprecation(&served) {
         match &mut result {
-            Ok(reply) => warn(reply, text),
-            Err(status) => status.warnings.insert(0, text.to_owned()),
+            // Writes of the kind have told of it already.
+            Ok(reply) if !reply.headers().contains_key(http::header::WARNING) => warn(reply, text),
+            Ok(_) => {}
+            Err(status) if status.warnings.is_empty() => status.warnings.push(text.to_owned()),
+            Err(_) => {}
         }
     }
     result
@@ -237,7 +244,11 @@ fn is_method_served(method: &http::Method, served: &Served, allowed: &authorize:
 /// What the kind of a request can be sent as.
 fn forms(served: &Served, attributes: &Attributes) -> Forms {
     let stored = served.def.has_verb("get") || served.def.has_verb("list");
-    Forms { protobuf: served.custom.is_none(), shapes: stored && matches!(attributes.subresource.as_str(), "" | "status") }
+    Forms {
+        protobuf: served.custom.is_none(),
+        shapes: stored && matches!(attributes.subresource.as_str(), "" | "status"),
+        streams: stored && attributes.name.is_empty(),
+    }
 }
 
 /// A call from the same process. Failures come as a Status.

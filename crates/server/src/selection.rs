@@ -54,12 +54,15 @@ impl Selected {
         let mut fields = FieldSelector::parse(fields).map_err(Status::bad_request)?;
         let mut decoded = None;
         for one in &mut fields.0 {
+            // Events of the newer group are not known by the older names.
+            let known = &*served.def.group != "events.k8s.io" || !EVENT_FIELDS.iter().any(|(_, stored)| *stored == one.field);
             if &*served.def.group == "events.k8s.io" {
                 if let Some((_, stored)) = EVENT_FIELDS.iter().find(|(name, _)| *name == one.field) {
                     one.field = (*stored).to_owned();
                 }
             }
             match selectable(served, &one.field) {
+                _ if !known => return Err(Status::bad_request(format!("field label not supported: {}", one.field))),
                 Some(false) => {}
                 Some(true) => decoded = Some(served.clone()),
                 None => return Err(not_selectable(served, &one.field)),
@@ -108,6 +111,9 @@ fn selectable(served: &Served, field: &str) -> Option<bool> {
     if let Some(custom) = &served.custom {
         return custom.selectable.iter().any(|path| path.trim_start_matches('.') == field).then_some(true);
     }
+    if without_fields(served) {
+        return None;
+    }
     served.kind.selectable.iter().chain(stored_kind(served)).any(|one| one.field == field).then_some(false)
 }
 
@@ -125,8 +131,16 @@ fn custom_value(object: &api::Object, field: &str) -> String {
     }
 }
 
+/// Kinds whose fields are kept for selection and whose versions have no names for them.
+fn without_fields(served: &Served) -> bool {
+    matches!((&*served.def.group, &*served.def.plural), ("apps", "replicasets") | ("networking.k8s.io", "ipaddresses"))
+}
+
 fn not_selectable(served: &Served, field: &str) -> Status {
-    if served.custom.is_some() || served.kind.selectable.is_empty() {
+    if served.custom.is_none() && &*served.def.group == "batch" && &*served.def.plural == "jobs" {
+        return Status::bad_request(format!("field label {field:?} not supported for Job"));
+    }
+    if served.custom.is_some() || without_fields(served) || served.kind.selectable.is_empty() {
         return Status::bad_request(format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""));
     }
     Status::bad_request(format!("field label not supported: {field}"))

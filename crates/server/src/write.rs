@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, TypeRef};
+use api::{Object, Status, TypeRef};
 use parking_lot::Mutex;
 use patch::{Managed, ManagedBy};
 
@@ -87,6 +87,17 @@ impl<'a> Write<'a> {
     /// What was told.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.warnings.lock())
+    }
+
+    /// A failure tells what was to be told, too.
+    ///
+    /// # Errors
+    /// The failure.
+    pub fn told<T>(&self, result: Result<T, Status>) -> Result<T, Status> {
+        result.map_err(|mut status| {
+            status.warnings.extend(self.take_warnings());
+            status
+        })
     }
 
     /// Keeps `managedFields` for a write that is no apply.

@@ -122,7 +122,8 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
             }
         }
         if owner.text("kind") == "Event" && matches!(api_version, "v1" | "events.k8s.io/v1") {
-            let text = format!("{api_version}, Kind=Event is disallowed from being an owner");
+            let group = if api_version.contains('/') { "" } else { "/" };
+            let text = format!("{group}{api_version}, Kind=Event is disallowed from being an owner");
             causes.invalid(&path.text(), &Value::Object(owner.clone()), &text);
         }
         if owner.flag("controller") {

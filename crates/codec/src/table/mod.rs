@@ -47,6 +47,8 @@ pub fn table<'a>(
             row(object, cells, include)
         })
         .collect();
+    // Without a printer of its own a kind has no list to begin with.
+    let rows = if rows.is_empty() && resource.columns.is_empty() { Value::Null } else { rows.into() };
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": head.metadata(), "columnDefinitions": definitions, "rows": rows})
 }
 

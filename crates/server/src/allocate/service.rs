@@ -55,7 +55,10 @@ pub fn allocate<'a>(allocators: &'a Allocators, service: &mut Object, old: Optio
     if let Some(old) = old {
         inherit(service, old);
     }
-    cluster_addresses(allocators, service, old, &mut reserved, &mut causes);
+    check_families(allocators, service, &mut causes);
+    if causes.is_empty() {
+        cluster_addresses(allocators, service, old, &mut reserved, &mut causes);
+    }
     node_ports(allocators, service, old, &mut reserved, &mut causes);
     if causes.is_empty() { Ok(reserved) } else { Err(Status::invalid("", "Service", service.name(), &causes)) }
 }
@@ -105,6 +108,23 @@ fn inherit(service: &mut Object, old: &Object) {
     }
 }
 
+/// A service with addresses asks for no families that the cluster does not have.
+fn check_families(allocators: &Allocators, service: &Object, causes: &mut Causes) {
+    if kind(service) == "ExternalName" || service.text_at(&["spec", "clusterIP"]) == "None" {
+        return;
+    }
+    let has = |v4: bool| allocators.cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4);
+    let policy = service.text_at(&["spec", "ipFamilyPolicy"]);
+    if policy == "RequireDualStack" && !(has(true) && has(false)) {
+        causes.invalid("spec.ipFamilyPolicy", &Value::from(policy), "this cluster is not configured for dual-stack services");
+    }
+    for (index, family) in service.at(&["spec", "ipFamilies"]).and_then(Value::as_array).into_iter().flatten().enumerate() {
+        if !has(family == "IPv4") {
+            causes.invalid(&format!("spec.ipFamilies[{index}]"), family, "not configured on this cluster");
+        }
+    }
+}
+
 fn has_node_ports(service: &Object) -> bool {
     match kind(service) {
         "NodePort" => true,
@@ -127,6 +147,7 @@ fn cluster_addresses(
     if given == "None" {
         let spec = service.map_at_mut(&["spec"]);
         spec.insert("clusterIPs".into(), json!(["None"]));
+        headless_policy(service);
         families(allocators, service, &[]);
         return;
     }
@@ -171,6 +192,26 @@ fn cluster_addresses(
     families(allocators, service, &chosen);
 }
 
+/// Whose endpoints are written by hand may have any family: such a service asks for both, whatever the cluster has.
+fn headless_policy(service: &mut Object) {
+    let any = service.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+    let spec = service.map_at_mut(&["spec"]);
+    if !any || spec.get("ipFamilyPolicy").is_some_and(|policy| !policy.is_null()) {
+        return;
+    }
+    let given = spec.get("ipFamilies").and_then(Value::as_array).cloned().unwrap_or_default();
+    match given.as_slice() {
+        [] => {
+            spec.insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
+        }
+        [one] => {
+            spec.insert("ipFamilies".into(), json!([one, if one == "IPv4" { "IPv6" } else { "IPv4" }]));
+        }
+        _ => {}
+    }
+    spec.insert("ipFamilyPolicy".into(), "RequireDualStack".into());
+}
+
 /// Families follow the addresses; a headless service without selector may have any.
 fn families(allocators: &Allocators, service: &mut Object, chosen: &[IpAddr]) {
     let name = |v4: bool| if v4 { "IPv4" } else { "IPv6" };
@@ -190,8 +231,7 @@ fn families(allocators: &Allocators, service: &mut Object, chosen: &[IpAddr]) {
 
 fn take(allocators: &Allocators, address: IpAddr, reserved: &mut Reserved<'_>) -> Result<(), String> {
     if !allocators.cidrs.iter().any(|cidr| cidr.contains(&address)) {
-        let ranges: Vec<String> = allocators.cidrs.iter().map(IpNet::to_string).collect();
-        return Err(format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {}", ranges.join(",")));
+        return Err("the provided network does not match the current range".into());
     }
     let taken = allocators.taken.read().addresses.contains_key(&address);
     let mut pending = allocators.reserved.lock();

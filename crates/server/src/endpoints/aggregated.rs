@@ -81,7 +81,7 @@ type Others = (String, String, Value);
 
 fn group(catalog: &Catalog, name: &str, versions: &[String], others: &[Others]) -> Value {
     let versions: Vec<Value> = versions.iter().map(|version| one_version(catalog, name, version, others)).collect();
-    let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
+    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 

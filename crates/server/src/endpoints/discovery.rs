@@ -50,8 +50,9 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
         _ => return Err(failure::no_such_resource()),
     };
     let agent = header(&call.parts, "user-agent");
-    let negotiated = encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false })
-        .unwrap_or(Negotiated::JSON);
+    let negotiated =
+        encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false, streams: false })
+            .unwrap_or(Negotiated::JSON);
     encode::value_reply(&negotiated, StatusCode::OK, &document)
 }
 

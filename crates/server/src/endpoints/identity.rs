@@ -22,5 +22,6 @@ pub fn authorities(server: &Server) -> Reply {
 
 fn cached(mut answer: Reply) -> Reply {
     answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    crate::failure::no_sniffing(&mut answer);
     answer
 }

@@ -23,10 +23,11 @@ use crate::steps::authorize::Allowed;
 /// 404 for paths that lead nowhere.
 pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &Allowed) -> Result<Reply, Status> {
     let path = allowed.attributes().path.trim_end_matches('/');
-    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let checks = matches!(parts.first(), Some(&("healthz" | "livez" | "readyz")));
+    if !checks && !matches!(call.parts.method, Method::GET | Method::HEAD) {
         return Err(failure::method_not_allowed());
     }
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
         [] => discovery::paths(server),
         ["version"] => discovery::version(),
@@ -41,7 +42,7 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
             let text = server.fairness.dump(what).ok_or_else(failure::no_such_resource)?;
             Ok(reply(StatusCode::OK, "text/plain; charset=utf-8", text))
         }
-        _ => Err(failure::no_such_resource()),
+        _ => Ok(failure::no_such_path()),
     }
 }
 
@@ -53,8 +54,8 @@ fn metrics(server: &Server) -> Reply {
     if let Some(audit) = &server.audit {
         audit.render(&mut text);
     }
-    crate::metrics::store(&*server.store, &mut text);
     crate::metrics::objects(&server.catalog(), &*server.store, &mut text);
+    crate::metrics::store(&*server.store, &mut text);
     server.metric_sources.render(&mut text);
     reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
 }

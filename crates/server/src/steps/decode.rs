@@ -75,7 +75,23 @@ pub async fn decode(write: &Write<'_>, body: RequestBody, content_type: &str, ex
 /// 400.
 pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictness: Strictness) -> Result<(Object, Vec<String>), Status> {
     let version = expected.api_version.rsplit('/').next().unwrap_or("");
-    let fail = |error: DecodeError| error.status(version, expected.kind);
+    let fail = |error: DecodeError| match error {
+        _ if expected.schema.structural.is_some() => error.status(version, expected.kind),
+        DecodeError::Syntax(_) => unrecognized(bytes, expected.kind, &error),
+        DecodeError::Type(ref text) if text.contains("into Go value of type") => {
+            let found = text.split_whitespace().nth(3).unwrap_or("value");
+            unrecognized(
+                bytes,
+                expected.kind,
+                &format!(
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+                ),
+            )
+        }
+        other => other.status(version, expected.kind),
+    };
+    let null = Bytes::from_static(b"{}");
+    let bytes = if encoding == Encoding::Json && bytes.trim_ascii() == b"null" { &null } else { bytes };
     let (mut object, problems) = match encoding {
         Encoding::Json => {
             let decoded = codec::json::decode(bytes, expected.schema, strictness).map_err(fail)?;
@@ -86,23 +102,67 @@ pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictn
             (decoded.object, decoded.problems)
         }
         Encoding::Protobuf => {
+            let envelope = codec::protobuf::open(bytes).map_err(|error| {
+                // Go prints lists of bytes without commas.
+                unrecognized(bytes, expected.kind, &error.to_string().replace("107, 56, 115, 0", "107 56 115 0"))
+            })?;
             let fail = |error| {
                 Status::bad_request(format!("{} in version {version:?} cannot be handled as a {}: {error}", expected.kind, expected.kind))
             };
-            let envelope = codec::protobuf::open(bytes).map_err(fail)?;
             (codec::protobuf::decode(&envelope, expected.schema).map_err(fail)?, Vec::new())
         }
     };
-    check_kind(&mut object, expected)?;
+    check_kind(&mut object, expected, bytes)?;
     if expected.schema.structural.is_none() {
         codec::normalize(&mut object, expected.schema);
     }
     Ok((object, problems))
 }
 
+/// A body that does not even say what it is; the failure shows how it begins.
+fn unrecognized(bytes: &[u8], kind: &str, why: &impl std::fmt::Display) -> Status {
+    const SHOWN: usize = 30;
+    let start = &bytes[..bytes.len().min(SHOWN)];
+    let more = if bytes.len() > SHOWN { " ..." } else { "" };
+    let summary = match start.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => format!("{}{more}", start.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    };
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({summary})"))
+}
+
+/// What the real server says about a kind that nobody registered.
+pub fn no_such_kind(api_version: &str, kind: &str) -> String {
+    format!("no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+}
+
 /// A body may leave out its kind, but not bear another one.
-fn check_kind(object: &mut Object, expected: Expected<'_>) -> Result<(), Status> {
+fn check_kind(object: &mut Object, expected: Expected<'_>, bytes: &Bytes) -> Result<(), Status> {
     let (api_version, kind) = (object.api_version(), object.kind());
+    if expected.schema.structural.is_none() && !(api_version.is_empty() && kind.is_empty()) {
+        if api_version.split('/').count() > 2 {
+            return Err(unrecognized(bytes, expected.kind, &format!("unexpected GroupVersion string: {api_version}")));
+        }
+        let whole = if api_version.is_empty() { expected.api_version } else { api_version };
+        let (group, version) = whole.split_once('/').unwrap_or(("", whole));
+        let kind = if kind.is_empty() { expected.kind } else { kind };
+        if expected.kind != "DeleteOptions" && (whole != expected.api_version || kind != expected.kind) {
+            let why = match api::schema::builtin_kind(group, version, kind) {
+                None => Some(no_such_kind(whole, kind)),
+                Some(_) if kind == expected.kind => None,
+                Some(_) => {
+                    let package =
+                        expected.api_version.split_once('/').map_or("core", |(group, _)| group.split('.').next().unwrap_or(group));
+                    Some(format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", expected.kind))
+                }
+            };
+            if let Some(why) = why {
+                let into = expected.kind;
+                return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {into}: {why}")));
+            }
+        }
+    }
     if !api_version.is_empty() && api_version != expected.api_version {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",

@@ -73,6 +73,8 @@ pub struct Forms {
     pub protobuf: bool,
     /// Tables and metadata: kinds that are answered and never stored have neither.
     pub shapes: bool,
+    /// Streams of events: collections.
+    pub streams: bool,
 }
 
 /// Reads `Accept`.
@@ -97,6 +99,14 @@ pub fn negotiate(accept: &str, query: &Query, agent: &str, forms: Forms) -> Resu
             continue;
         }
         return Ok(Negotiated { media, shape, pretty });
+    }
+    let known = |clause: &&str| media_of(clause.split(';').next().unwrap_or("").trim()).is_some();
+    if forms.protobuf && !accept.split(',').any(|clause| known(&clause.trim())) {
+        let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        let streams = if forms.streams { ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch" } else { "" };
+        let mut status = Status::new(Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {all}{streams}"));
+        status.details = serde_json::json!({});
+        return Err(status);
     }
     Err(Status::new(
         Reason::NotAcceptable,
@@ -254,6 +264,19 @@ pub fn include(query: &Query) -> IncludeObject {
     }
 }
 
+/// `includeObject` has to be one of three words.
+///
+/// # Errors
+/// 400.
+pub fn check_include(query: &Query) -> Result<(), Status> {
+    let word = query.text("includeObject");
+    if matches!(word, "" | "Metadata" | "Object" | "None") {
+        return Ok(());
+    }
+    let why = format!("includeObject: Invalid value: {word:?}: must be 'Metadata', 'Object', 'None', or empty");
+    Err(Status::bad_request(format!("Unable to convert to Table as requested: {why}")))
+}
+
 /// The time for ages.
 pub fn clock() -> Clock {
     Clock { now: jiff::Timestamp::now().as_second() }
@@ -277,7 +300,7 @@ mod tests {
 
     #[track_caller]
     fn check(accept: &str, custom: bool, expected: Option<(Media, Shape)>) {
-        let found = negotiate(accept, &Query::default(), "", Forms { protobuf: !custom, shapes: true })
+        let found = negotiate(accept, &Query::default(), "", Forms { protobuf: !custom, shapes: true, streams: false })
             .ok()
             .map(|found| (found.media, found.shape));
         assert_eq!(found, expected, "{accept}");

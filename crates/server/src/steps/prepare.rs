@@ -37,12 +37,11 @@ const MAX_GENERATED: usize = 63;
 pub fn place(write: &Write<'_>, defaulted: &mut Defaulted) -> Result<(), Status> {
     let object = &mut defaulted.0;
     if !object.resource_version().is_empty() && object.resource_version() != "0" {
-        let mut status = Status::internal("resourceVersion should not be set on objects to be created");
-        status.message = "resourceVersion should not be set on objects to be created".into();
-        return Err(status);
+        return Err(crate::failure::unexplained("resourceVersion should not be set on objects to be created"));
     }
     let metadata = object.metadata_mut();
-    for field in SYSTEM_FIELDS {
+    // A generation that the kind does not count is the client's.
+    for field in SYSTEM_FIELDS.into_iter().filter(|field| *field != "generation") {
         metadata.remove(field);
     }
     metadata.remove("resourceVersion");
@@ -93,8 +92,6 @@ pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
     object.set_meta("creationTimestamp", write.options.now.clone());
     if has_generation(served) {
         object.set_meta("generation", 1);
-    } else {
-        object.metadata_mut().remove("generation");
     }
     if served.custom.is_some() {
         if served.has_status() {
@@ -104,6 +101,8 @@ pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
         (served.kind.prepare_create)(&mut object);
     }
     if is_certificate_request(served) {
+        // The requestor is no field of a writer; the real server tracks these objects from their first change on.
+        object.metadata_mut().remove("managedFields");
         let user = write.user();
         let extra = serde_json::to_value(&user.extra).ok().and_then(|extra| extra.as_object().cloned()).unwrap_or_default();
         certificate_signing_request::set_requestor(&mut object, &user.name, &user.uid, &user.groups, extra);
@@ -117,7 +116,7 @@ fn is_certificate_request(served: &Served) -> bool {
 
 /// Whether the kind counts its generations.
 pub fn has_generation(served: &Served) -> bool {
-    served.custom.is_some() || served.kind.generation == Generation::Spec
+    served.custom.is_some() || served.kind.generation != Generation::None
 }
 
 /// Prepares a changed object: identity and what the request may not touch come from the old one.
@@ -140,7 +139,7 @@ pub fn update(write: &Write<'_>, mutated: Mutated, old: &Object) -> Prepared {
     }
     if has_generation(served) {
         let before = old.generation();
-        let counts = !status && spec_differs(&object, old, served);
+        let counts = !status && (spec_differs(&object, old, served) || counted_metadata_differs(&object, old, served));
         object.set_meta("generation", if counts { before + 1 } else { before });
     }
     Prepared(object)
@@ -191,6 +190,18 @@ fn custom_status(object: &mut Object, old: &Object) {
         Some(status) => object.0.insert("status".into(), status),
         None => object.0.remove("status"),
     };
+}
+
+/// Whether the part of the metadata changed that the kind counts as wanted.
+fn counted_metadata_differs(new: &Object, old: &Object, served: &Served) -> bool {
+    let part = match served.kind.generation {
+        _ if served.custom.is_some() => return false,
+        Generation::SpecAndAnnotations => "annotations",
+        Generation::SpecAndLabels => "labels",
+        Generation::Spec | Generation::None => return false,
+    };
+    let of = |object: &Object| object.metadata().and_then(|meta| meta.get(part)).and_then(Value::as_object).cloned().unwrap_or_default();
+    of(new) != of(old)
 }
 
 /// Whether anything outside metadata and status changed.

@@ -120,7 +120,9 @@ async fn attempt(
         return Ok(Some(if write.options.dry_run { Written::DryRun(Arc::unwrap_or_clone(old)) } else { Written::Stored(entry.clone()) }));
     }
     if is_finished(valid.object()) && !write.options.dry_run {
-        return Ok(remove(write, valid, entry).await?.map(Written::Stored));
+        // The answer has what the request made of the object, watchers see it as it was stored before.
+        let last = valid.object().clone();
+        return Ok(remove(write, valid, entry).await?.map(|_| Written::DryRun(last)));
     }
     let gives_back = reserved.is_some().then(|| valid.object().clone());
     let written = commit::replace(write, valid, entry).await?;
@@ -165,7 +167,17 @@ fn check_identity(write: &Write<'_>, new: &Object, old: &Object) -> Result<(), S
         return Err(Status::invalid(&def.group, &def.kind, old.name(), &causes));
     }
     if !new.uid().is_empty() && new.uid() != old.uid() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        if write.allowed.attributes().verb == "patch" {
+            let mut causes = Causes::default();
+            causes.invalid("metadata.uid", &Value::from(new.uid()), "field is immutable");
+            return Err(Status::invalid(&def.group, &def.kind, old.name(), &causes));
+        }
+        let key = commit::key(write.served, write.namespace(), old.name());
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            new.uid(),
+            old.uid()
+        );
         return Err(Status::conflict(&def.group, &def.plural, old.name(), &why));
     }
     Ok(())
@@ -177,14 +189,12 @@ fn check_version(write: &Write<'_>, new: &Object, old: &Object) -> Result<(), St
         if requires_version(write) {
             let mut causes = Causes::default();
             causes.invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
-            return Err(Status::invalid(&write.served.def.group, &write.served.def.kind, old.name(), &causes));
+            return Err(Status::invalid(&write.served.def.group, &write.served.def.plural, old.name(), &causes));
         }
         return Ok(());
     }
     if given.parse::<u64>().is_err() {
-        let mut causes = Causes::default();
-        causes.invalid("metadata.resourceVersion", &Value::from(given), "must be an unsigned integer");
-        return Err(Status::invalid(&write.served.def.group, &write.served.def.kind, old.name(), &causes));
+        return Err(crate::failure::unexplained(crate::failure::no_version(given)));
     }
     if given == old.resource_version() { Ok(()) } else { Err(conflict(write, old.name())) }
 }

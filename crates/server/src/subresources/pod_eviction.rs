@@ -44,7 +44,7 @@ impl Subresource for PodEviction {
         let name = &request.allowed.attributes().name;
         let eviction = decoded(&write, body, request.header("content-type")).await?;
         if !eviction.name().is_empty() && eviction.name() != name {
-            return Err(Status::bad_request(format!("name in URL does not match name in Eviction object: {name} != {}", eviction.name())));
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         let eviction = admit(&write, Operation::Create, eviction, None).await?;
         evict(&write, name, &eviction).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::label_selector::LabelSelector;
-use api::{Causes, Object, Status};
+use api::{Causes, Object, Reason, Status};
 use async_trait::async_trait;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -54,12 +54,16 @@ impl Subresource for Scale {
         };
         if wanted.name().is_empty() {
             wanted.set_meta("name", name.clone());
+        } else if wanted.name() != name {
+            let own = wanted.name();
+            return Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})")));
         }
         let wanted = admit(&write, Operation::Update, wanted, Some(current)).await?;
         let replicas = check(&wanted)?;
         let given = wanted.resource_version().to_owned();
         let uid = wanted.uid().to_owned();
         let patching = request.allowed.verb() == Verb::Patch;
+        let applies = patching && Sort::of(content_type, false)? == Sort::Apply;
         let written = guaranteed_update(&write, &name, |old| {
             if !patching && !given.is_empty() && given != old.resource_version() {
                 return Err(Status::conflict(&write.served.def.group, &write.served.def.plural, &name, MODIFIED));
@@ -70,7 +74,9 @@ impl Subresource for Scale {
             }
             let mut new = old.clone();
             set_replicas(write.served, &mut new, replicas);
-            Ok(Changed::done(new))
+            let changes = scale_of(write.served, old).at(&["spec"]) != scale_of(write.served, &new).at(&["spec"]);
+            own_replicas(&write, &mut new, applies, changes)?;
+            Ok(Changed { managed: true, ..Changed::done(new) })
         })
         .await?;
         let object = match &written {
@@ -128,6 +134,71 @@ fn set_replicas(served: &Served, object: &mut Object, replicas: i64) {
             object.map_at_mut(&["spec"]).insert("replicas".into(), replicas.into());
         }
     }
+}
+
+/// Where the number stands, as managed fields have it.
+fn replicas_path(served: &Served) -> Vec<String> {
+    let own = served.custom.as_ref().and_then(|custom| custom.scale.as_ref()).map(|paths| paths.spec.clone());
+    own.unwrap_or_else(|| vec!["spec".into(), "replicas".into()]).into_iter().map(|step| format!("f:{step}")).collect()
+}
+
+/// Who scales owns the number; what others owned of it without this subresource is nobody's. Entries have no times.
+fn own_replicas(write: &Write<'_>, object: &mut Object, applies: bool, changes: bool) -> Result<(), Status> {
+    let path = replicas_path(write.served);
+    let by = write.managed_by();
+    let operation = if applies { "Apply" } else { "Update" };
+    let mut entries = object.metadata().and_then(|meta| meta.get("managedFields")).and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_mine = |entry: &Value| entry["manager"] == by.manager && entry["operation"] == operation && entry["subresource"] == "scale";
+    if applies && changes && !write.options.force {
+        let others = entries.iter().filter(|entry| !is_mine(entry) && owns(&entry["fieldsV1"], &path));
+        let conflicts: Vec<String> = others
+            .map(|entry| {
+                let part = entry["subresource"].as_str().map(|part| format!(" with subresource {part:?}")).unwrap_or_default();
+                format!("conflict with {:?}{part} using autoscaling/v1", entry["manager"].as_str().unwrap_or(""))
+            })
+            .collect();
+        if !conflicts.is_empty() {
+            return Err(scale_conflict(&conflicts));
+        }
+    }
+    for entry in &mut entries {
+        if (changes && !is_mine(entry)) || entry["subresource"] != "scale" {
+            disown(&mut entry["fieldsV1"], &path);
+        }
+    }
+    entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|fields| !fields.is_empty()));
+    if (changes || applies) && !entries.iter().any(is_mine) {
+        let fields = path.iter().rev().fold(json!({}), |inner, step| json!({ step.as_str(): inner }));
+        entries.push(json!({
+            "manager": by.manager, "operation": operation, "apiVersion": write.served.api_version, "fieldsType": "FieldsV1", "fieldsV1": fields, "subresource": "scale",
+        }));
+    }
+    object.set_meta("managedFields", entries);
+    Ok(())
+}
+
+fn owns(fields: &Value, path: &[String]) -> bool {
+    path.iter().try_fold(fields, |at, step| at.get(step)).is_some()
+}
+
+/// Takes a field out of a set, and what is empty without it.
+fn disown(fields: &mut Value, path: &[String]) {
+    let (Some(map), Some((first, rest))) = (fields.as_object_mut(), path.split_first()) else { return };
+    if let Some(inner) = map.get_mut(first) {
+        disown(inner, rest);
+        if inner.as_object().is_none_or(Map::is_empty) {
+            map.remove(first);
+        }
+    }
+}
+
+fn scale_conflict(conflicts: &[String]) -> Status {
+    let plural = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
+    let texts: Vec<String> = conflicts.iter().map(|one| format!("{one}: .spec.replicas")).collect();
+    let mut status = Status::new(Reason::Conflict, format!("Apply failed with {} {plural}: {}", conflicts.len(), texts.join(", ")));
+    let causes = conflicts.iter().map(|one| json!({"reason": "FieldManagerConflict", "message": one, "field": ".spec.replicas"}));
+    status.details = json!({"causes": causes.collect::<Vec<Value>>()});
+    status
 }
 
 /// The scale of an object.

@@ -20,8 +20,8 @@ use crate::write::Write;
 pub async fn create(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
     let body = request.take_body();
     let write = Write::new(server, &request, "CreateOptions")?;
-    let decoded = decode_body(&write, body, request.header("content-type")).await?;
-    let written = run(&write, decoded).await?;
+    let decoded = write.told(decode_body(&write, body, request.header("content-type")).await)?;
+    let written = write.told(run(&write, decoded).await)?;
     encode::written(&request, StatusCode::CREATED, &written, write.take_warnings())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Causes, Object, Reason, Status};
+use api::{Causes, Object, Status};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
     /// Everything but the deletion.
     pub dry_run: bool,
+    /// Asked with `orphanDependents: false`, whose answer tells whether the deletion is over.
+    pub waits: bool,
 }
 
 /// What becomes of dependents.
@@ -69,13 +71,14 @@ impl DeleteOptions {
             policy => policy,
         };
         let orphan = object.get("orphanDependents").and_then(Value::as_bool).or_else(|| query.tristate("orphanDependents"));
+        options.waits = orphan == Some(false);
         options.propagation = match policy {
             "" => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
             "Orphan" => Some(Propagation::Orphan),
             "Background" => Some(Propagation::Background),
             "Foreground" => Some(Propagation::Foreground),
             other => {
-                let supported = ["Background", "Foreground", "Orphan", "nil"];
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
                 causes.not_supported("propagationPolicy", &Value::from(other), &supported);
                 None
             }
@@ -102,6 +105,14 @@ fn decode_options(request: &Request, body: &Bytes) -> Result<Object, Status> {
     };
     let api_version = api_version.filter(|text| !text.is_empty()).unwrap_or_else(|| "v1".to_owned());
     expected.api_version = &api_version;
+    if encoding == Encoding::Json {
+        let value = codec::json::parse(body)
+            .map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
+        let kind = value["kind"].as_str().unwrap_or("");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(Status::bad_request(decode::no_such_kind("meta.k8s.io/v1", kind)));
+        }
+    }
     Ok(decode::object(body, encoding, expected, codec::Strictness::Ignore)?.0)
 }
 
@@ -115,7 +126,8 @@ pub async fn delete(server: &Arc<Server>, mut request: Request) -> Result<Reply,
     let mut write = Write::new(server, &request, "DeleteOptions")?;
     write.options.dry_run |= options.dry_run;
     let name = &request.allowed.attributes().name;
-    let deleted = run(&write, name, &options).await?;
+    warn_of_orphans(&write, &options);
+    let deleted = write.told(run(&write, name, &options).await)?;
     let mut reply = match &deleted {
         Deleted::Gone(written) if returns_object(&request) => encode::written(&request, StatusCode::OK, written, Vec::new())?,
         Deleted::Gone(written) => {
@@ -126,7 +138,7 @@ pub async fn delete(server: &Arc<Server>, mut request: Request) -> Result<Reply,
             encode::value_reply(&request.negotiated, StatusCode::OK, &success(&request, name, &uid))?
         }
         Deleted::Pending(written) => {
-            let code = if options.propagation == Some(Propagation::Foreground) { StatusCode::ACCEPTED } else { StatusCode::OK };
+            let code = if options.waits { StatusCode::ACCEPTED } else { StatusCode::OK };
             encode::written(&request, code, written, Vec::new())?
         }
     };
@@ -137,11 +149,17 @@ pub async fn delete(server: &Arc<Server>, mut request: Request) -> Result<Reply,
 /// Kinds whose deletion answers with the object.
 fn returns_object(request: &Request) -> bool {
     let def = &request.served.def;
-    def.group.is_empty()
-        && matches!(
+    match &*def.group {
+        "" => matches!(
             &*def.plural,
             "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas"
-        )
+        ),
+        "storage.k8s.io" => {
+            matches!(&*def.plural, "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses")
+        }
+        "resource.k8s.io" => matches!(&*def.plural, "deviceclasses" | "resourceclaims" | "resourceclaimtemplates" | "resourceslices"),
+        _ => false,
+    }
 }
 
 fn success(request: &Request, name: &str, uid: &str) -> Value {
@@ -185,13 +203,17 @@ pub async fn run(write: &Write<'_>, name: &str, options: &DeleteOptions) -> Resu
 
 fn preconditions(write: &Write<'_>, entry: &Entry, options: &DeleteOptions) -> Result<(), Status> {
     let def = &write.served.def;
-    let refuse = |what: &str, given: &str, found: &str| {
-        let why = format!("Precondition failed: {what} in precondition: {given}, {what} in object meta: {found}");
-        Err(Status::conflict(&def.group, &def.plural, &entry.header.name, &why))
+    let refuse = |what: &str, given: &str, found: &str, meaning: &str| {
+        let why = format!(
+            "the {what} in the precondition ({given}) does not match the {what} in record ({found}). The object might have been {meaning}"
+        );
+        Err(Status::conflict(&def.group, &def.kind, &entry.header.name, &why))
     };
     match (&options.uid, &options.resource_version) {
-        (Some(uid), _) if **uid != *entry.header.uid => refuse("UID", uid, &entry.header.uid),
-        (_, Some(version)) if *version != entry.revision.to_string() => refuse("ResourceVersion", version, &entry.revision.to_string()),
+        (Some(uid), _) if **uid != *entry.header.uid => refuse("UID", uid, &entry.header.uid, "deleted and then recreated"),
+        (_, Some(version)) if *version != entry.revision.to_string() => {
+            refuse("ResourceVersion", version, &entry.revision.to_string(), "modified")
+        }
         _ => Ok(()),
     }
 }
@@ -212,8 +234,12 @@ async fn attempt(write: &Write<'_>, entry: &Arc<Entry>, old: Object, options: &D
     }
     let mut finalizers = finalizers(write, &old, options);
     if is_definition(write) && old.deletion_timestamp().is_none() {
-        finalizers.push(definitions::CLEANUP.to_owned());
+        if !finalizers.iter().any(|one| one == definitions::CLEANUP) {
+            finalizers.push(definitions::CLEANUP.to_owned());
+        }
         definitions::mark_terminating(&mut object);
+        // They have a way of their own: neither a grace period nor a new generation.
+        object.set_meta("deletionTimestamp", now());
     }
     let had: Vec<&str> = old.finalizers().collect();
     let finalizers_changed = had != finalizers;
@@ -244,10 +270,20 @@ fn is_definition(write: &Write<'_>) -> bool {
 
 async fn remove(write: &Write<'_>, entry: &Arc<Entry>, object: Object) -> Result<Option<Deleted>, Status> {
     if write.options.dry_run {
+        let mut object = object;
+        // Kinds that stop gracefully are marked before they go.
+        if write.served.custom.is_none() && is_kind(&object, "v1", "Pod") {
+            mark(&mut object, 0, write);
+        }
         return Ok(Some(Deleted::Gone(Written::DryRun(object))));
     }
     let Some(removed) = commit::remove(write, &entry.key, entry.revision).await? else { return Ok(None) };
     crate::allocate::after_delete(write.server, write.served, &object).await;
+    if write.served.custom.is_none() && is_kind(&object, "v1", "Pod") {
+        let mut last = convert::read(write.served, &removed)?;
+        mark(&mut last, 0, write);
+        return Ok(Some(Deleted::Gone(Written::DryRun(last))));
+    }
     Ok(Some(Deleted::Gone(Written::Stored(removed))))
 }
 
@@ -320,16 +356,23 @@ fn finalizers(write: &Write<'_>, old: &Object, options: &DeleteOptions) -> Vec<S
     wanted
 }
 
-/// Kinds of old versions that keep their dependents unless told otherwise.
-fn orphans_by_default(write: &Write<'_>) -> bool {
-    let def = &write.served.def;
-    let job = &*def.group == "batch" && &*def.plural == "jobs";
-    if job {
+/// Who deletes jobs and says nothing about their pods is told that they stay.
+pub fn warn_of_orphans(write: &Write<'_>, options: &DeleteOptions) {
+    if is_job(write) && options.propagation.is_none() {
         write.warn(
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
         );
     }
-    job || (def.group.is_empty() && &*def.plural == "replicationcontrollers")
+}
+
+fn is_job(write: &Write<'_>) -> bool {
+    &*write.served.def.group == "batch" && &*write.served.def.plural == "jobs"
+}
+
+/// Kinds of old versions that keep their dependents unless told otherwise.
+fn orphans_by_default(write: &Write<'_>) -> bool {
+    let def = &write.served.def;
+    is_job(write) || (def.group.is_empty() && &*def.plural == "replicationcontrollers")
 }
 
 fn set_finalizers(object: &mut Object, finalizers: &[String]) {
@@ -391,12 +434,6 @@ async fn delete_namespace(
             set_finalizers(&mut object, &finalizers);
         }
         if object == old {
-            if object.deletion_timestamp().is_some() && has_namespace_finalizers(&object) {
-                let why = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
-                let mut status = Status::conflict("", "namespaces", object.name(), why);
-                status.reason = Reason::Conflict;
-                return Err(status);
-            }
             return Ok(Some(Deleted::Pending(Written::Stored(entry.clone()))));
         }
         return Ok(commit::replace(write, validate::Valid(object), entry).await?.map(Deleted::Pending));

@@ -10,7 +10,6 @@ use super::delete::{self, DeleteOptions, Deleted};
 use crate::request::{Reply, Request};
 use crate::selection::Selected;
 use crate::server::Server;
-use crate::steps::commit::Written;
 use crate::steps::{convert, encode};
 use crate::write::Write;
 
@@ -25,16 +24,17 @@ pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Re
     let selected = Selected::read(&request.served, &attributes.namespace, &request.query)?;
     let snapshot = server.store.mvcc().snapshot(&selected.prefix.kind);
     let mut items: Vec<Value> = Vec::new();
-    for entry in snapshot.under(&selected.prefix).filter(|entry| selected.matches(entry)) {
+    let said = Write::new(server, &request, "DeleteOptions")?;
+    delete::warn_of_orphans(&said, &options);
+    let limit = request.query.number("limit")?.filter(|limit| *limit > 0).map_or(usize::MAX, |limit| limit as usize);
+    for entry in snapshot.under(&selected.prefix).filter(|entry| selected.matches(entry)).take(limit) {
         let one = request.allowed.within(&entry.header.namespace, &entry.header.name);
         let mut write = Write::with_options(server, &one, &request.served, Write::new(server, &request, "DeleteOptions")?.options);
         write.options.dry_run |= options.dry_run;
         let each = DeleteOptions { uid: options.uid.clone(), ..options.clone() };
         match delete::run(&write, &entry.header.name, &each).await {
-            Ok(Deleted::Gone(written) | Deleted::Pending(written)) => items.push(match written {
-                Written::Stored(entry) => convert::read(&request.served, &entry)?.into_value(),
-                Written::DryRun(object) => object.into_value(),
-            }),
+            // The answer has the objects as they were listed.
+            Ok(Deleted::Gone(_) | Deleted::Pending(_)) => items.push(convert::read(&request.served, entry)?.into_value()),
             Err(status) if status.is_not_found() || status.is_conflict() => {}
             Err(status) => return Err(status),
         }
@@ -48,5 +48,7 @@ pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Re
         media: if request.negotiated.media == encode::Media::Yaml { encode::Media::Yaml } else { encode::Media::Json },
         ..request.negotiated
     };
-    encode::value_reply(&plain, StatusCode::OK, &list)
+    let mut reply = encode::value_reply(&plain, StatusCode::OK, &list)?;
+    encode::finish(&request, &mut reply, said.take_warnings());
+    Ok(reply)
 }

@@ -78,7 +78,8 @@ fn asked(request: &Request, selected: &Selected) -> Result<Asked, Status> {
     if !causes.is_empty() {
         return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &causes));
     }
-    let limit_or_all = if limit > 0 { limit as usize } else { usize::MAX };
+    // Whoever takes any state gets all of it, as from the real server's cache.
+    let limit_or_all = if limit > 0 && version != "0" { limit as usize } else { usize::MAX };
     if !token.is_empty() {
         if !version.is_empty() && version != "0" {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
@@ -108,7 +109,7 @@ pub fn parse_version(text: &str) -> Result<Option<Revision>, Status> {
     }
     text.parse()
         .map(|number| Some(Revision(number)))
-        .map_err(|_| Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
+        .map_err(|_| Status::bad_request(format!("invalid resource version: {}", failure::no_version(text))))
 }
 
 async fn read(server: &Arc<Server>, selected: &Selected, asked: Asked) -> Result<Found, Status> {
@@ -127,7 +128,10 @@ async fn read(server: &Arc<Server>, selected: &Selected, asked: Asked) -> Result
     let Page { mut entries, mut more, remaining } = found.value;
     let mut remaining = remaining.map(|count| count as i64).filter(|_| more);
     if !plain {
+        let end = entries.last().map(|entry| entry.key.clone());
         entries.retain(|entry| selected.matches(entry));
+        // A page that is full is the last one only if nothing at all comes behind it, whether it is selected or not.
+        more |= entries.len() == asked.limit && entries.last().map(|entry| &entry.key) != end.as_ref();
         if entries.len() > asked.limit {
             entries.truncate(asked.limit);
             more = true;
@@ -149,12 +153,17 @@ fn write_token(revision: Option<Revision>, rest: &str) -> String {
 }
 
 fn read_token(token: &str) -> Result<(Option<Revision>, String), Status> {
-    let bad = || Status::bad_request("continue key is not valid: the token cannot be decoded");
+    let bad = || Status::bad_request("invalid continue token: continue key is not valid: the token cannot be decoded");
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
     let value = codec::json::parse(&bytes).map_err(|_| bad())?;
+    let version = value["v"].as_str().unwrap_or("");
+    if version != "meta.k8s.io/v1" {
+        let why = format!("invalid continue token: continue key is not valid: server does not recognize this encoded version {version}");
+        return Err(Status::bad_request(why));
+    }
     let start = value["start"].as_str().filter(|start| !start.is_empty()).ok_or_else(bad)?;
     let revision = value["rv"].as_i64().ok_or_else(bad)?;
-    if value["v"] != "meta.k8s.io/v1" || revision == 0 {
+    if revision == 0 {
         return Err(bad());
     }
     Ok(((revision > 0).then(|| Revision(revision as u64)), start.trim_end_matches('\u{0}').to_owned()))

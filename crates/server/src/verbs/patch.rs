@@ -46,12 +46,14 @@ impl Sort {
             "application/strategic-merge-patch+json" if !custom => Ok(Sort::Strategic),
             "application/apply-patch+yaml" => Ok(Sort::Apply),
             _ => {
-                let strategic = if custom { "" } else { ", application/strategic-merge-patch+json" };
+                if !custom {
+                    let mut status = Status::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+                    status.details = serde_json::json!({});
+                    return Err(status);
+                }
                 Err(Status::new(
                     Reason::UnsupportedMediaType,
-                    format!(
-                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
-                    ),
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 ))
             }
         }
@@ -77,30 +79,37 @@ pub async fn patch(server: &Arc<Server>, mut request: Request) -> Result<Reply, 
     let body = request.take_body().collect().await?;
     let write = Write::new(server, &request, "PatchOptions")?;
     let (code, written) = match sort {
-        Sort::Apply => apply(server, &request, &write, &body).await?,
-        _ => (StatusCode::OK, change(&write, &request.allowed.attributes().name, sort, &body).await?),
+        Sort::Apply => write.told(apply(server, &request, &write, &body).await)?,
+        _ => (StatusCode::OK, write.told(change(&write, &request.allowed.attributes().name, sort, &body).await)?),
     };
     encode::written(&request, code, &written, write.take_warnings())
 }
 
 async fn change(write: &Write<'_>, name: &str, sort: Sort, body: &Bytes) -> Result<Written, Status> {
-    let document = document(body, write, sort)?;
+    let document = document(body, sort)?;
     guaranteed_update(write, name, |old| {
         let value = patched(sort, old, &document, write.served.schema())?;
-        Ok(Changed::whole(checked(write, value, old)?))
+        Ok(Changed::whole(checked(write, value, old, (sort == Sort::Strategic).then_some(&document))?))
     })
     .await
 }
 
-fn document(body: &Bytes, write: &Write<'_>, sort: Sort) -> Result<Value, Status> {
-    let document = codec::json::parse(body).map_err(|error| Status::bad_request(error.to_string()))?;
+fn document(body: &Bytes, sort: Sort) -> Result<Value, Status> {
+    let document = codec::json::parse(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if sort == Sort::Json && document.as_array().is_some_and(|list| list.len() > MAX_OPERATIONS) {
         let got = document.as_array().map_or(0, Vec::len);
         return Err(patch::PatchError::TooManyOperations { limit: MAX_OPERATIONS, got }.status());
     }
     if sort != Sort::Json && !document.is_object() {
-        let kind = &write.served.def.kind;
-        return Err(Status::bad_request(format!("json: cannot unmarshal into Go value of type v1.{kind}")));
+        let found = if document.is_array() {
+            "array"
+        } else if document.is_string() {
+            "string"
+        } else {
+            "number"
+        };
+        let why = format!("error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+        return Err(Status::bad_request(why));
     }
     Ok(document)
 }
@@ -122,21 +131,22 @@ pub fn patched(sort: Sort, old: &Object, document: &Value, schema: &api::Type) -
     }
 }
 
-/// A patched document must still be an object of its kind.
-fn checked(write: &Write<'_>, value: Value, old: &Object) -> Result<Object, Status> {
+/// A patched document must still be an object of its kind. A strategic patch is shown in the failure instead of what came of it.
+fn checked(write: &Write<'_>, value: Value, old: &Object, shown: Option<&Value>) -> Result<Object, Status> {
     let served = write.served;
-    let version = &served.def.version;
+    let patched = (write.options.strictness == Strictness::Strict && shown.is_none()).then(|| value.to_string());
     let (unchanged, changed) = split(value, old, served.custom.is_none());
-    let decoded = codec::json::decode_value(changed, served.schema(), write.options.strictness).map_err(|error| match error {
-        codec::DecodeError::Strict(_) => error.status(version, &served.def.kind),
-        other => {
-            let mut causes = api::Causes::default();
-            causes.invalid("patch", &Value::from(""), &other.to_string());
-            Status::invalid(&served.def.group, &served.def.kind, old.name(), &causes)
-        }
+    let decoded = codec::json::decode_value(changed, served.schema(), write.options.strictness).map_err(|error| {
+        let text = shown.map_or_else(|| patched.unwrap_or_default(), go_map);
+        let mut causes = api::Causes::default();
+        causes.invalid("patch", &Value::from(text), &error.to_string());
+        Status::invalid("", "", "", &causes)
     })?;
     write.warn_all(decoded.problems);
     let mut object = joined(unchanged, decoded.object);
+    if !object.name().is_empty() && object.name() != old.name() {
+        return Err(name_differs(object.name(), old.name()));
+    }
     if object.kind() != old.kind() || object.api_version() != old.api_version() {
         object.set_kind(old.api_version(), old.kind());
     }
@@ -144,6 +154,24 @@ fn checked(write: &Write<'_>, value: Value, old: &Object) -> Result<Object, Stat
         codec::normalize(&mut object, served.schema());
     }
     Ok(object)
+}
+
+fn name_differs(own: &str, name: &str) -> Status {
+    Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))
+}
+
+/// A document as Go prints maps.
+fn go_map(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let parts: Vec<String> = map.iter().map(|(name, value)| format!("{name}:{}", go_map(value))).collect();
+            format!("map[{}]", parts.join(" "))
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// What a patch left as it was stored, and what has to be read again: the parts of the first two levels that differ.
@@ -225,24 +253,24 @@ fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, 
         None => {
             let value = codec::yaml::parse(body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
             strict_yaml(write, body)?;
-            codec::json::decode_value(value, served.schema(), Strictness::Warn)
-                .map_err(|error| error.status(&served.def.version, &served.def.kind))?
+            let raw = as_object(&value)?;
+            codec::json::decode_value(value, served.schema(), Strictness::Warn).map_err(|error| {
+                let api_version = format!("{}/{}", served.def.group, served.def.version);
+                let fits = patch::managed::validate_configuration(&raw, &api_version, served.schema());
+                fits.err().unwrap_or_else(|| error.status(&served.def.version, &served.def.kind))
+            })?
         }
     };
-    declared(write, &decoded.problems, name)?;
+    declared(write, &decoded.problems, &decoded.object, name)?;
     let mut object = decoded.object;
     if object.api_version() != served.api_version || object.kind() != &*served.def.kind {
-        return Err(Status::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
-            object.api_version(),
-            served.api_version
-        )));
+        let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
+        let found = format!("invalid object type: {group}/{version}, Kind={}", object.kind());
+        return Err(crate::failure::unexplained(found));
     }
     match object.name() {
         "" => object.set_meta("name", name.to_owned()),
-        own if own != name => {
-            return Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})")));
-        }
+        own if own != name => return Err(name_differs(own, name)),
         _ => {}
     }
     if served.def.namespaced() {
@@ -253,6 +281,20 @@ fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, 
         object.set_meta("namespace", namespace);
     }
     Ok(object)
+}
+
+/// A configuration has fields.
+fn as_object(value: &Value) -> Result<Object, Status> {
+    let found = match value {
+        Value::Object(map) => return Ok(Object(map.clone())),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => return Ok(Object::default()),
+    };
+    let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+    Err(Status::bad_request(format!("error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")))
 }
 
 /// Programs apply JSON, which is YAML too and read much faster. What has faults goes the way of YAML for its messages.
@@ -283,7 +325,7 @@ fn strict_yaml(write: &Write<'_>, body: &Bytes) -> Result<(), Status> {
 }
 
 /// Nobody can own a field that the schema does not know, so an apply is strict about them always.
-fn declared(write: &Write<'_>, problems: &[String], name: &str) -> Result<(), Status> {
+fn declared(write: &Write<'_>, problems: &[String], object: &Object, name: &str) -> Result<(), Status> {
     let field = |problem: &String| {
         let path = problem.strip_prefix("unknown field \"")?.strip_suffix('"')?.to_owned();
         Some(format!(".{path}: field not declared in schema"))
@@ -294,11 +336,7 @@ fn declared(write: &Write<'_>, problems: &[String], name: &str) -> Result<(), St
         [one] => one.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
-    let place = if write.namespace().is_empty() { format!("/{name}") } else { format!("{}/{name}", write.namespace()) };
-    let kind = &write.served.def.kind;
-    let mut status = Status::internal("");
-    status.message = format!("failed to create typed patch object ({place}; {}, Kind={kind}): {texts}", write.served.api_version);
-    status.reason = Reason::Unknown;
-    status.details = Value::Null;
-    Err(status)
+    let def = &write.served.def;
+    let (place, kind) = (object.namespace(), format!("{}/{}, Kind={}", def.group, def.version, def.kind));
+    Err(crate::failure::unexplained(format!("failed to create typed patch object ({place}/{name}; {kind}): {texts}")))
 }

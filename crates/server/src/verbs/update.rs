@@ -37,7 +37,7 @@ pub async fn update(server: &Arc<Server>, mut request: Request) -> Result<Reply,
     let write = Write::new(server, &request, "UpdateOptions")?;
     let served = &request.served;
     let expected = Expected { schema: served.schema(), api_version: &served.api_version, kind: &served.def.kind };
-    let decoded = decode::decode(&write, body, request.header("content-type"), expected).await?;
+    let decoded = write.told(decode::decode(&write, body, request.header("content-type"), expected).await)?;
     let name = &request.allowed.attributes().name;
     let object = decoded.into_object();
     check_name(&object, name)?;
@@ -47,16 +47,14 @@ pub async fn update(server: &Arc<Server>, mut request: Request) -> Result<Reply,
         Err(status) if status.is_not_found() && may_create(served, &request) => {
             (StatusCode::CREATED, create_instead(server, &request, object).await?)
         }
-        Err(status) => return Err(status),
+        Err(status) => return write.told(Err(status)),
     };
     encode::written(&request, code, &written, write.take_warnings())
 }
 
 fn check_name(object: &Object, name: &str) -> Result<(), Status> {
     match object.name() {
-        "" => {
-            Err(Status::bad_request("name must be provided")).or_else(|status: Status| if name.is_empty() { Err(status) } else { Ok(()) })
-        }
+        "" => Err(Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"))),
         own if own == name => Ok(()),
         own => Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))),
     }

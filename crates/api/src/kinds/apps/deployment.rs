@@ -23,7 +23,7 @@ pub const fn kind() -> Kind {
         validate_update,
         columns: Some(columns),
         warnings: pod_template::named_warnings,
-        generation: Generation::Spec,
+        generation: Generation::SpecAndAnnotations,
         ..Kind::plain("apps", "Deployment")
     }
 }

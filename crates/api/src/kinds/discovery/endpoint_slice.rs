@@ -23,7 +23,7 @@ pub const fn kind() -> Kind {
             check::immutable(new.get("addressType"), old.get("addressType"), &TOP.field("addressType"), causes);
         },
         columns: Some(columns),
-        generation: Generation::Spec,
+        generation: Generation::SpecAndLabels,
         ..Kind::plain("discovery.k8s.io", "EndpointSlice")
     }
 }
