@@ -93,7 +93,7 @@ fn updates() {
             map.remove("status");
             map
         };
-        if kind.generation == Generation::Spec && subresource.is_empty() && content(&new) != content(&old) {
+        if kind.generation != Generation::None && subresource.is_empty() && content(&new) != content(&old) {
             new.set_meta("generation", old.generation() + 1);
         }
         let causes = match subresource {
