@@ -1,8 +1,9 @@
 # The nodes of nodes.sh with every part of the cluster as a process of its own, as its upstream user: on n1 the API server,
-# the controllers and the scheduler, on each node the kubelet and the proxy. Read by nodes.sh; SPLIT=1 chooses it.
+# the controllers, the scheduler and the DNS, on each node the kubelet and the proxy. Read by nodes.sh; SPLIT=1 chooses it.
 #
 # Whoever uses the cluster is conformance:admin, who is bound to cluster-admin, and not of system:masters: after the
-# set-up nobody comes as one of these, which `nodes.sh masters` counts in the audit log.
+# set-up nobody comes as one of these, which `nodes.sh masters` counts in the audit log. (Of that group is also
+# system:apiserver, as which an API server calls itself, here as upstream; those calls are not counted.)
 
 # Keys, certificates and kubeconfigs of all parts.
 split_keys() { # number of nodes
@@ -11,6 +12,9 @@ split_keys() { # number of nodes
     "$here/../bench/reference.sh" certs
   split_user "$K" admins /O=conformance:admins/CN=conformance:admin
   split_user "$K" kubelets /CN=kube-apiserver-kubelet-client
+  split_user "$K" dns /CN=system:coredns
+  printf '.:53 {\n bind %s\n ready %s:8181\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n  kubeconfig %s\n  pods insecure\n }\n forward . %s\n}\n' \
+    "$(address n1)" "$(address n1)" "$K/dns.kubeconfig" "$DIR/resolv.conf" >"$DIR/Corefile"
   cp "$K/admins.kubeconfig" "$DIR/kubeconfig"
   chmod 600 "$DIR/kubeconfig"
   cat >"$DIR/audit.yaml" <<Y
@@ -56,6 +60,7 @@ split_node() {
       --allocate-node-cidrs=true --cluster-cidr="$PODS" --service-cluster-ip-range="$SERVICES" --leader-elect=true
     start_part n1 kube-scheduler kube-scheduler --kubeconfig="$K/sched.kubeconfig" --authentication-kubeconfig="$K/sched.kubeconfig" --authorization-kubeconfig="$K/sched.kubeconfig" \
       --bind-address=127.0.0.1 --leader-elect=true
+    start_part n1 coredns coredns -conf "$DIR/Corefile"
   fi
   cat >"$dir/kubelet.yaml" <<Y
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -86,7 +91,28 @@ split_grants() {
     grant conformance:admins cluster-admin Group conformance:admins
     grant kubelet-clients system:kubelet-api-admin User kube-apiserver-kubelet-client
     grant nodes-see-nodes nodes-see-nodes Group system:nodes
-    printf 'apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: nodes-see-nodes}\nrules: [{apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}]\n'
+    printf 'apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: nodes-see-nodes}\nrules: [{apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}]\n---\n'
+    grant system:coredns system:coredns User system:coredns
+    cat <<Y
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: system:coredns}
+rules:
+- {apiGroups: [""], resources: [endpoints, services, pods, namespaces], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns}}
+spec: {clusterIP: ${SERVICES%.*}.10, ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kube-dns, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+endpoints: [{addresses: ["$(address n1)"], conditions: {ready: true}}]
+ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
+Y
   } | "${admin[@]}" >/dev/null
   wc -l <"$DIR/audit.log" >"$DIR/audit.begin"
 }
@@ -107,7 +133,7 @@ import collections, json, sys
 calls, seen = collections.Counter(), 0
 for line in sys.stdin:
     event = json.loads(line); seen += 1
-    if "system:masters" in event["user"].get("groups", []):
+    if "system:masters" in event["user"].get("groups", []) and event["user"]["username"] != "system:apiserver":
         calls[event["user"]["username"], event["verb"], event.get("objectRef", {}).get("resource", event["requestURI"])] += 1
 for call, count in calls.most_common(): print(count, *call)
 print(f"{seen} calls, {sum(calls.values())} by system:masters")

@@ -60,6 +60,7 @@ mod stateful_set;
 mod taint_eviction;
 mod tally;
 mod token_cleaner;
+mod token_secrets;
 mod ttl;
 mod ttl_after_finished;
 mod volume_match;
@@ -75,6 +76,8 @@ pub struct Config {
     pub disabled: Vec<String>,
     /// PEM of the certificate authority that is published to every namespace.
     pub root_ca: String,
+    /// Signs the tokens that Secrets hold; `None` leaves such Secrets empty.
+    pub tokens: Option<Arc<pki::TokenAuthority>>,
     /// Signs certificate requests; `None` leaves them alone.
     pub signer: Option<Arc<dyn Signer>>,
     /// Time without a heartbeat after which a node is unknown.
@@ -102,9 +105,12 @@ pub struct Deps {
     pub metrics: client::metrics::Sources,
 }
 
+/// Account of controllers that act as the controller manager itself, as a few do upstream.
+const ROOT: &str = "";
+
 /// One controller with the service account that it acts as.
 pub struct Entry {
-    /// Service account in `kube-system`.
+    /// Service account in `kube-system`, or [`ROOT`].
     pub account: &'static str,
     /// The controller.
     pub controller: Arc<dyn Controller>,
@@ -117,6 +123,7 @@ pub fn names() -> Vec<&'static str> {
         node_cidr_mask: 24,
         disabled: Vec::new(),
         root_ca: String::new(),
+        tokens: None,
         signer: None,
         node_monitor_grace: std::time::Duration::ZERO,
         local_path_dir: None,
@@ -137,7 +144,7 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
         if config.disabled.iter().any(|disabled| disabled == name) {
             continue;
         }
-        let client = (deps.client_as)(entry.account);
+        let client = if entry.account == ROOT { deps.client.clone() } else { (deps.client_as)(entry.account) };
         let recorder = Recorder::new(client.clone(), name, "");
         let context = Context::new(client, caches.clone(), recorder);
         let metrics: Arc<Metrics> = Arc::default();

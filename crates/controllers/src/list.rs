@@ -38,6 +38,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::stateful_set::controller(config),
         crate::taint_eviction::controller(config),
         crate::token_cleaner::controller(config),
+        crate::token_secrets::controller(config),
         crate::ttl::controller(config),
         crate::ttl_after_finished::controller(config),
     ]

@@ -1,6 +1,8 @@
 //! The controllers against a real API server: what users see when they change objects.
 
+use base64::Engine as _;
 use client::{DeleteOptions, Propagation, ResourceId};
+use http::Method;
 use serde_json::{Value, json};
 
 mod world;
@@ -327,4 +329,37 @@ async fn quotas_and_roles_are_kept_up() {
     let part = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "part", "labels": {"part": "yes"}}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
     world.create(path, part).await;
     world.until("the rules are summed up", &roles, "", "sum", |one| one["rules"][0]["resources"][0] == "pods").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_get_tokens_of_their_account() {
+    let world = World::start().await;
+    let secrets = ResourceId::new("", "v1", "secrets");
+    let accounts = ResourceId::new("", "v1", "serviceaccounts");
+    world
+        .create(
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}),
+        )
+        .await;
+    let secret = |name: &str, account: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}}})
+    };
+    let path = "/api/v1/namespaces/default/secrets";
+    world.create(path, secret("robot-token", "robot")).await;
+    world.create(path, secret("lost-token", "nobody")).await;
+    let filled = world.until("a token", &secrets, "default", "robot-token", |one| one["data"]["token"].is_string()).await;
+    let account = world.admin.call(Method::GET, "/api/v1/namespaces/default/serviceaccounts/robot", &json!(null)).await.unwrap();
+    assert_eq!(filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"], account["metadata"]["uid"]);
+    assert_eq!(filled["data"]["namespace"], "ZGVmYXVsdA==");
+    assert!(filled["data"]["ca.crt"].is_string());
+    let token = base64::engine::general_purpose::STANDARD.decode(filled["data"]["token"].as_str().unwrap()).unwrap();
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": String::from_utf8(token).unwrap()}});
+    let review = world.create("/apis/authentication.k8s.io/v1/tokenreviews", review).await;
+    assert_eq!(review["status"]["user"]["username"], "system:serviceaccount:default:robot", "{review}");
+    // Without their account they go.
+    world.admin.delete(&accounts, "default", "robot", &DeleteOptions::default()).await.unwrap();
+    world.until_list("both secrets are gone", &secrets, "default", |all| all.is_empty()).await;
 }

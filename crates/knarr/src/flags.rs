@@ -49,6 +49,9 @@ enum Command {
     /// Run the controllers alone, with the flags of the real controller manager.
     #[command(disable_help_flag = true)]
     KubeControllerManager(TwinFlags),
+    /// Run the cluster's DNS alone, with the flags and the Corefile of CoreDNS.
+    #[command(disable_help_flag = true, name = "coredns")]
+    CoreDns(TwinFlags),
     /// Print a completion script.
     Completion {
         /// Shell.
@@ -241,6 +244,7 @@ impl Flags {
             Command::Kubelet(flags) => Ok(twins::run(Twin::Kubelet, &flags.arguments)),
             Command::KubeProxy(flags) => Ok(twins::run(Twin::Proxy, &flags.arguments)),
             Command::KubeScheduler(flags) => Ok(twins::run(Twin::Scheduler, &flags.arguments)),
+            Command::CoreDns(flags) => Ok(twins::run(Twin::CoreDns, &flags.arguments)),
             Command::KubeControllerManager(flags) => Ok(twins::run(Twin::ControllerManager, &flags.arguments)),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Flags::command(), "knarr", &mut std::io::stdout());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use client::Client;
-use pki::{AuthInfo, ClusterPki, HotCert, Kubeconfig, San, Subject};
+use pki::{AuthInfo, ClusterPki, HotCert, Kubeconfig, San, Subject, TokenAuthority};
 use server::{Server, User};
 use store::Store;
 use store::embedded::{Embedded, Options};
@@ -63,7 +63,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     bundled::node_network(&admin_client).await.context("let nodes read services")?;
     let token_file = data.join("token");
     join::prepare(&admin_client, &cluster, &pki, flags.token.as_deref(), &token_file).await?;
-    start_control_plane(&flags, &cluster, &server, &pki, &supervisor);
+    start_control_plane(&flags, &cluster, &server, &pki, &supervisor)?;
     start_approver(&cluster, &server, advertise, &ips, &supervisor);
     let ready = match &machine {
         Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
@@ -271,7 +271,13 @@ fn write_kubeconfig(flags: &ServerFlags, pki: &ClusterPki, advertise: IpAddr) ->
         .with_context(|| format!("set the mode of {}", path.display()))
 }
 
-fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Server>, pki: &Arc<ClusterPki>, supervisor: &Supervisor) {
+fn start_control_plane(
+    flags: &ServerFlags,
+    cluster: &Cluster,
+    server: &Arc<Server>,
+    pki: &Arc<ClusterPki>,
+    supervisor: &Supervisor,
+) -> Result<()> {
     let is_only = flags.datastore_endpoint.is_empty();
     if !flags.disabled("controllers") {
         let config = controllers::Config {
@@ -283,6 +289,7 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             },
             disabled: Vec::new(),
             root_ca: pki.server_ca.cert_pem().to_owned(),
+            tokens: Some(Arc::new(TokenAuthority::new(pki.service_account_key.clone(), &[], &[server.tokens().issuer().to_owned()])?)),
             signer: Some(Arc::new(ClusterSigner::new(pki.clone()))),
             node_monitor_grace: Duration::from_secs(50),
             local_path_dir: (!flags.disabled("local-storage")).then(|| flags.node.data_dir.join("storage")),
@@ -311,6 +318,7 @@ fn start_control_plane(flags: &ServerFlags, cluster: &Cluster, server: &Arc<Serv
             Box::pin(async move { leading::alone(is_only, "kube-scheduler", &client, work).await })
         });
     }
+    Ok(())
 }
 
 /// Serving certificates of joining nodes; no node gets an address of the servers.

@@ -37,6 +37,22 @@ impl Access {
         Access::of(resolved).with_context(|| format!("kubeconfig {}", path.display()))
     }
 
+    /// That of the pod's own service account.
+    ///
+    /// # Errors
+    /// This is no pod of a cluster.
+    pub fn in_cluster() -> Result<Access> {
+        const FILES: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let place = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(host), Some(port)) = (place("KUBERNETES_SERVICE_HOST"), place("KUBERNETES_SERVICE_PORT")) else {
+            bail!("unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined");
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let ca = std::fs::read_to_string(format!("{FILES}/ca.crt")).with_context(|| format!("read {FILES}/ca.crt"))?;
+        let token: Token = Arc::new(|| std::fs::read_to_string(format!("{FILES}/token")).unwrap_or_default().trim().to_owned());
+        Ok(Access { server: format!("https://{host}:{port}"), trust: ServerTrust::Authorities(vec![ca]), cert: None, token: Some(token) })
+    }
+
     fn of(resolved: Resolved) -> Result<Access> {
         if resolved.tls_server_name.is_some() || resolved.impersonate.is_some() {
             bail!("tls-server-name and impersonation are not supported");

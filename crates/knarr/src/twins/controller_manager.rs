@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use client::Client;
 use client::metrics::Sources;
 use controllers::Signer;
-use pki::Authority;
+use pki::{Authority, PrivateKey, TokenAuthority};
 
 use super::access::{Access, reach};
 use super::endpoint::Endpoint;
@@ -30,7 +30,7 @@ pub const FLAGS: &[Flag] = &[
     used("cluster-signing-cert-file", "Authority that signs certificate requests."),
     used("cluster-signing-key-file", "Key of that authority."),
     used("cluster-signing-duration", "Longest life of what it signs."),
-    used("service-account-private-key-file", "Accepted; tokens are only made by the API server here, on request."),
+    used("service-account-private-key-file", "Key that tokens in Secrets are signed with; they stay empty where absent."),
     harmless("service-cluster-ip-range"),
     harmless("cluster-name"),
     harmless("node-monitor-period"),
@@ -65,7 +65,8 @@ pub const FLAGS: &[Flag] = &[
 const OFF: [&str; 2] = ["bootstrap-signer-controller", "token-cleaner-controller"];
 
 /// Names that old command lines have for controllers.
-const OLD: [(&str, &str); 28] = [
+const OLD: [(&str, &str); 29] = [
+    ("serviceaccount-token", "serviceaccount-token-controller"),
     ("bootstrapsigner", "bootstrap-signer-controller"),
     ("tokencleaner", "token-cleaner-controller"),
     ("deployment", "deployment-controller"),
@@ -109,9 +110,6 @@ pub async fn run(values: &Values) -> Result<()> {
     if let Some(endpoint) = Endpoint::open(values, 10257, "kube-controller-manager", &client, metrics.clone()).await? {
         tokio::spawn(endpoint.serve());
     }
-    if values.text("service-account-private-key-file").is_some() {
-        tracing::warn!("Secrets of the type kubernetes.io/service-account-token get no token from this controller manager");
-    }
     reach(&client).await;
     // Everything that fails is found here: a controller's client is then made without a way to fail.
     access.account(&client, "default")?;
@@ -153,6 +151,14 @@ fn config(values: &Values) -> Result<controllers::Config> {
         (None, None) => None,
         _ => bail!("--cluster-signing-cert-file and --cluster-signing-key-file must be used together"),
     };
+    let tokens = match file("service-account-private-key-file")? {
+        Some(key) => {
+            let key = PrivateKey::from_pem(&key).context("--service-account-private-key-file")?;
+            // Tokens of Secrets have an issuer of their own; this one is of tokens that are not made here.
+            Some(Arc::new(TokenAuthority::new(key, &[], &["kubernetes/serviceaccount".to_owned()])?))
+        }
+        None => None,
+    };
     let mut disabled = disabled(&values.list("controllers"), &controllers::names())?;
     if root_ca.is_none() {
         disabled.push("root-ca-certificate-publisher-controller".to_owned());
@@ -162,6 +168,7 @@ fn config(values: &Values) -> Result<controllers::Config> {
         node_cidr_mask: mask,
         disabled,
         root_ca: root_ca.unwrap_or_default(),
+        tokens,
         signer,
         node_monitor_grace: values.duration("node-monitor-grace-period", Duration::from_secs(50))?,
         local_path_dir: None,

@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use pki::{Authority, ClientAuthorities, HotCert, IssueRequest, Issued, San, Subject, Usage};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::access::Access;
@@ -175,6 +176,8 @@ pub fn self_signed(name: &str, sans: &[San]) -> Result<Arc<HotCert>> {
 pub struct Plain {
     listener: TcpListener,
     metrics: Sources,
+    also: &'static str,
+    ready: Option<watch::Receiver<bool>>,
 }
 
 impl Plain {
@@ -187,7 +190,13 @@ impl Plain {
             return Ok(None);
         }
         let listener = TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
-        Ok(Some(Plain { listener, metrics }))
+        Ok(Some(Plain { listener, metrics, also: "", ready: None }))
+    }
+
+    /// A further path for "it is well", which may become true only later.
+    #[must_use]
+    pub fn also(self, path: &'static str, ready: Option<watch::Receiver<bool>>) -> Plain {
+        Plain { also: path, ready, ..self }
     }
 
     /// Answers for ever.
@@ -197,10 +206,14 @@ impl Plain {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 continue;
             };
-            let metrics = self.metrics.clone();
+            let (metrics, also, ready) = (self.metrics.clone(), self.also, self.ready.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (code, text) = match request.uri().path() {
+                        path if path == also => match ready.as_ref().is_none_or(|ready| *ready.borrow()) {
+                            true => (StatusCode::OK, "OK".to_owned()),
+                            false => (StatusCode::SERVICE_UNAVAILABLE, "kubernetes".to_owned()),
+                        },
                         "/healthz" | "/livez" | "/readyz" => (StatusCode::OK, "ok".to_owned()),
                         "/metrics" => {
                             let mut text = String::new();

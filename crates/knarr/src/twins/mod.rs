@@ -5,6 +5,8 @@ mod access;
 mod apiserver;
 mod component_config;
 mod controller_manager;
+mod coredns;
+mod corefile;
 mod endpoint;
 mod flags;
 mod kubelet;
@@ -40,6 +42,8 @@ pub enum Twin {
     ControllerManager,
     /// The scheduler.
     Scheduler,
+    /// The cluster's DNS.
+    CoreDns,
 }
 
 impl Twin {
@@ -50,6 +54,7 @@ impl Twin {
             Twin::Proxy => "kube-proxy",
             Twin::ControllerManager => "kube-controller-manager",
             Twin::Scheduler => "kube-scheduler",
+            Twin::CoreDns => "coredns",
         }
     }
 
@@ -58,6 +63,7 @@ impl Twin {
             Twin::ApiServer => &[apiserver::FLAGS],
             Twin::Kubelet => &[kubelet::FLAGS],
             Twin::Proxy => &[proxy::FLAGS],
+            Twin::CoreDns => &[coredns::FLAGS],
             Twin::ControllerManager => &[controller_manager::FLAGS, flags::LEADER, flags::ENDPOINT],
             Twin::Scheduler => &[scheduler::FLAGS, flags::LEADER, flags::ENDPOINT],
         };
@@ -76,7 +82,13 @@ pub fn run(twin: Twin, arguments: &[OsString]) -> ExitCode {
         println!("Kubernetes {}", api::VERSION);
         return ExitCode::SUCCESS;
     }
-    match Values::parse(&twin.tables(), arguments).and_then(|values| start(twin, values)) {
+    // CoreDNS's flags have one dash or two.
+    let twice = |argument: &OsString| match argument.to_str().filter(|text| twin == Twin::CoreDns && text.starts_with('-')) {
+        Some(text) => format!("--{}", text.trim_start_matches('-')).into(),
+        None => argument.clone(),
+    };
+    let arguments: Vec<OsString> = arguments.iter().map(twice).collect();
+    match Values::parse(&twin.tables(), &arguments).and_then(|values| start(twin, values)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {}", format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "));
@@ -120,6 +132,7 @@ fn start(twin: Twin, values: Values) -> Result<()> {
                 Twin::Proxy => proxy::run(&values).await,
                 Twin::ControllerManager => controller_manager::run(&values).await,
                 Twin::Scheduler => scheduler::run(&values).await,
+                Twin::CoreDns => coredns::run(&values).await,
             }
         };
         tokio::pin!(running);
