@@ -193,7 +193,14 @@ pub struct ServerFlags {
     pub write_kubeconfig_mode: String,
     /// (db) Members of etcd (http:// or https://, with commas between them) in place of the store of this machine; several servers
     /// may share it.
-    #[arg(long, value_delimiter = ',', env = "KNARR_DATASTORE_ENDPOINT", value_name = "URL", requires = "token", help_heading = "Database")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "KNARR_DATASTORE_ENDPOINT",
+        value_name = "URL",
+        requires = "token",
+        help_heading = "Database"
+    )]
     pub datastore_endpoint: Vec<String>,
     /// Authority of etcd.
     #[arg(long, env = "KNARR_DATASTORE_CAFILE", value_name = "FILE", help_heading = "Database")]

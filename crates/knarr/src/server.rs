@@ -300,10 +300,8 @@ fn start_control_plane(
             let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> =
                 Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
             let client = server.client(User::new("system:kube-controller-manager", &[]));
-            let work = controllers::run(
-                config.clone(),
-                controllers::Deps { client: client.clone(), client_as, metrics: server.metric_sources() },
-            );
+            let work =
+                controllers::run(config.clone(), controllers::Deps { client: client.clone(), client_as, metrics: server.metric_sources() });
             Box::pin(async move { leading::alone(is_only, "kube-controller-manager", &client, work).await })
         });
     }

@@ -3,24 +3,24 @@
 pub mod agent;
 #[cfg(test)]
 mod agent_test;
-pub mod cri;
 pub mod credentials;
+pub mod cri;
 pub mod facts;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::cri::client::Remote;
+use ::cri::engine::{Engine, Images};
 use anyhow::{Context, Result, bail};
 use api::Quantity;
+use cgroup::{Group, Layout};
 use client::Client;
 use image::{ImageConfig, ImageStore, Registries};
 use ipnet::IpNet;
 use net::{Change, HostJournal, LoopbackAddress};
 use pki::HotCert;
-use ::cri::client::Remote;
-use ::cri::engine::{Engine, Images};
-use cgroup::{Group, Layout};
 use runtime::{Runtime, RuntimeConfig};
 use tokio::sync::watch;
 
