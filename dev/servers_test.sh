@@ -63,7 +63,7 @@ placed() { # side count
 }
 alive() { [ "$(k "$1" get pods -l app=web -o json | jq '[.items[] | select(.metadata.deletionTimestamp == null)] | length')" = "$2" ]; }
 # Which server holds a lease, by what it says itself last.
-leader() { local side; for side in a b; do grep "this server leads" "$W/log-$side" | grep -q "$1" && echo "$side"; done | head -n 1; }
+leader() { local side; for side in a b; do if grep -q "this server leads.*$1" "$W/log-$side"; then echo "$side"; return; fi; done; return 1; }
 
 two_servers_begin_at_once_and_are_one_cluster() {
   start a; start b
