@@ -8,7 +8,7 @@
 # Keys, certificates and kubeconfigs of all parts.
 split_keys() { # number of nodes
   local K=$DIR/keys
-  REF_DIR=$K REF_PORT=$PORT REF_SERVER=$(address n1) REF_SANS=",IP:$(address n1),IP:${SERVICES%.*}.1" REF_NODES=$(seq -s' ' -f 'n%g' "$1") \
+  REF_DIR=$K REF_PORT=$PORT REF_SERVER=$(address n1) REF_SANS=",DNS:kubernetes.default.svc.cluster.local,IP:$(address n1),IP:${SERVICES%.*}.1" REF_NODES=$(seq -s' ' -f 'n%g' "$1") \
     "$here/../bench/reference.sh" certs
   split_user "$K" admins /O=conformance:admins/CN=conformance:admin
   split_user "$K" kubelets /CN=kube-apiserver-kubelet-client
