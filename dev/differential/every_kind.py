@@ -11,7 +11,7 @@ PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
-# Kinds whose annotations cannot be changed through their status; ours can, see status-metadata in differences.txt.
+# Kinds whose annotations cannot be changed through their status; ours can, which is to be mended (docs/limits.md).
 STATUS_ALONE = ("ValidatingAdmissionPolicy", "APIService", "ServiceCIDR", "ResourceClaim", "FlowSchema", "PriorityLevelConfiguration")
 
 

@@ -186,7 +186,7 @@ def listed():
     """The differences that are known: parts of names of groups, calls and lines, and the reason."""
     named, entries = [], []
     for line in (HERE / "differences.txt").read_text().splitlines():
-        words = [word.strip() for word in line.split("|", 3)]
+        words = [] if line.startswith("#") else [word.strip() for word in line.split("|", 3)]
         if len(words) == 2:
             named.append(words[0])
         elif len(words) == 4:
