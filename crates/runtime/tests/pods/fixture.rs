@@ -130,6 +130,11 @@ pub async fn start(sandbox: &Sandbox, spec: ContainerSpec) -> ContainerStatus {
     sandbox.start(&id).await.expect("started")
 }
 
+/// Whether a process is there and has not ended.
+pub fn running(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+}
+
 /// Waits for a condition, however busy the machine is.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);

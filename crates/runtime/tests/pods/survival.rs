@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use runtime::{ContainerEventKind, ContainerState, Runtime, RuntimeConfig};
 
-use crate::fixture::{Node, id, read_log, run, start, until};
+use crate::fixture::{Node, id, read_log, run, running, start, until};
 
 /// First argument of a main process that is going to be killed.
 pub const CHILD: &str = "main-child";
@@ -125,8 +125,4 @@ pub async fn a_lost_run_directory_ends_its_pods(mut node: Node) {
 fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-}
-
-fn running(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
 }
