@@ -174,9 +174,9 @@ impl Traces {
     pub fn assert_clean(&self) {
         let layout = Arc::new(Layout::detect().expect("control groups"));
         let group = Group::new(layout, &self.name).expect("a plain name");
-        let keepers = group.child("keepers").expect("a plain name");
+        // What was killed may take a moment to end, the longer the more memory it had.
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !keepers.pids().unwrap_or_default().is_empty() && Instant::now() < deadline {
+        while group.all_pids().is_ok_and(|pids| !pids.is_empty()) && Instant::now() < deadline {
             std::thread::yield_now();
         }
         let processes = group.all_pids().unwrap_or_default();
