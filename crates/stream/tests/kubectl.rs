@@ -19,7 +19,18 @@ fn kubectl(to: SocketAddr, websocket: bool, args: &[&str]) -> Command {
     command
 }
 
+/// Runs kubectl. Before 1.36 it may read before it has made its streams, where the other side is quick and the machine
+/// busy; it says so, has lost what was sent, and is asked again.
 async fn run(to: SocketAddr, websocket: bool, args: &[&str], input: &[u8]) -> Output {
+    loop {
+        let output = once(to, websocket, args, input).await;
+        if !String::from_utf8_lossy(&output.stderr).contains("Unknown stream id") {
+            return output;
+        }
+    }
+}
+
+async fn once(to: SocketAddr, websocket: bool, args: &[&str], input: &[u8]) -> Output {
     let mut child = kubectl(to, websocket, args).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A command may end before it has read everything.
