@@ -22,12 +22,13 @@ fn kubectl(to: SocketAddr, websocket: bool, args: &[&str]) -> Command {
 /// Runs kubectl. Before 1.36 it may read before it has made its streams, where the other side is quick and the machine
 /// busy; it says so, has lost what was sent, and is asked again.
 async fn run(to: SocketAddr, websocket: bool, args: &[&str], input: &[u8]) -> Output {
-    loop {
+    for _ in 0..5 {
         let output = once(to, websocket, args, input).await;
         if !String::from_utf8_lossy(&output.stderr).contains("Unknown stream id") {
             return output;
         }
     }
+    panic!("{args:?}: kubectl does not know the streams that it made");
 }
 
 async fn once(to: SocketAddr, websocket: bool, args: &[&str], input: &[u8]) -> Output {
