@@ -347,7 +347,7 @@ a_kill_in_the_middle_of_everything_loses_nothing() {
   local kills progress
   rolled restless 6 2 | n apply -f -
   for kills in 1 3 5; do
-    eventually 90 updated $kills
+    eventually 300 updated $kills
     world_stop a KILL
     world_server
     world_status --wait --timeout 120
