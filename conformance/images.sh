@@ -19,7 +19,18 @@ chmod 1777 l-agnhost/tmp l-bb/tmp
 cp "$KIT_BIN/agnhost" l-agnhost/agnhost; ln -s agnhost l-agnhost/agnhost-2
 openssl req -x509 -newkey rsa:2048 -nodes -keyout l-agnhost/localhost.key -out l-agnhost/localhost.crt -days 3650 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null
 cp l-agnhost/localhost.crt l-html/usr/share/nginx/html/; touch l-mark/old
-for c in $(busybox --list); do ln -sf busybox l-bb/bin/$c; done; rm -f l-bb/bin/{busybox,sh}; cp /bin/busybox l-bb/bin/busybox; cp /bin/bash-static l-bb/bin/sh # Debian's ash drops variables like data-1, which the suite prints;
+# The suite's busybox: Debian stable's is older, and its shell drops variables like data-1, which the suite prints.
+bb=busybox-1.37.0
+[ -x $bb/busybox ] || {
+  mirror=$(apt-get indextargets --format '$(SITE)' | grep -v security | head -n 1)
+  curl -fsS -o $bb.tar.bz2 "$mirror/pool/main/b/busybox/${bb/-/_}.orig.tar.bz2"
+  echo "3311dff32e746499f4df0d5df04d7eb396382d7e108bb9250e7b519b837043a4  $bb.tar.bz2" | sha256sum --check --quiet
+  tar xjf $bb.tar.bz2
+  # Without `tc`, which the headers of newer kernels no longer build.
+  (cd $bb; make defconfig; sed -i 's/^# CONFIG_STATIC is not set/CONFIG_STATIC=y/; s/^CONFIG_TC=y/# CONFIG_TC is not set/' .config
+   make oldconfig </dev/null; make -j2 busybox) >$bb.log 2>&1
+}
+cp $bb/busybox l-bb/bin/busybox; for c in $($bb/busybox --list); do [ "$c" = busybox ] || ln -sf busybox "l-bb/bin/$c"; done
  ln -sf ../bin l-bb/usr/bin
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n' >l-bb/etc/passwd; printf 'root:x:0:\nnobody:x:65534:\n' >l-bb/etc/group
 printf '#include <signal.h>\n#include <unistd.h>\n#include <sys/wait.h>\nstatic void q(int s){_exit(0);}static void r(int s){while(waitpid(-1,0,WNOHANG)>0);}int main(){signal(SIGINT,q);signal(SIGTERM,q);signal(SIGCHLD,r);for(;;)pause();}\n' >pause.c; gcc -static -Os -s pause.c -o l-pause/pause

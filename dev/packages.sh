@@ -8,7 +8,7 @@ build="mold:mold cc:gcc ld:binutils"
 node="ip:iproute2"
 test="skopeo:skopeo docker-registry:docker-registry nft:nftables ip:iproute2 busybox:busybox-static openssl:openssl curl:curl
       python3:python3 jq:jq mount:mount chroot:coreutils nsenter:util-linux ps:procps"
-images="debootstrap:debootstrap busybox:busybox-static bash-static:bash-static skopeo:skopeo openssl:openssl python3:python3"
+images="debootstrap:debootstrap make:make bzip2:bzip2 curl:curl skopeo:skopeo openssl:openssl python3:python3"
 release="cc:gcc"
 bench="ip:iproute2 jq:jq python3:python3 iptables:iptables nft:nftables conntrack:conntrack ipset:ipset"
 vm="depmod:kmod qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static"
