@@ -10,6 +10,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("patch", &["api"]),
     ("cel", &["api"]),
     // Keys and byte streams: know no Kubernetes type.
+    ("grpc", &[]),
     ("pki", &[]),
     ("stream", &[]),
     // Node machinery: knows none either.
@@ -17,17 +18,17 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["cgroup"]),
     ("image", &["pki"]),
     ("net", &[]),
-    ("cri", &["cgroup", "runtime", "image", "net", "stream"]),
+    ("cri", &["cgroup", "grpc", "runtime", "image", "net", "stream"]),
     // Hold and carry. The store sees bytes, never an object.
-    ("store", &[]),
+    ("store", &["grpc"]),
     ("client", &["api", "codec", "pki", "store"]),
     ("cache", &["api", "client", "store"]),
     ("reconcile", &["api", "cache", "client", "store"]),
     // Act. None of these sees another one: they meet in objects.
-    ("server", &["api", "codec", "patch", "cel", "store", "client", "pki", "stream"]),
+    ("server", &["api", "codec", "patch", "cel", "grpc", "store", "client", "pki", "stream"]),
     ("scheduler", &["api", "cache", "client", "reconcile", "store"]),
     ("controllers", &["api", "cache", "cel", "client", "pki", "reconcile", "store"]),
-    ("kubelet", &["api", "cache", "client", "reconcile", "store", "pki", "stream", "runtime", "cgroup", "image", "net", "cri"]),
+    ("kubelet", &["api", "cache", "client", "grpc", "reconcile", "store", "pki", "stream", "runtime", "cgroup", "image", "net", "cri"]),
     ("proxy", &["api", "cache", "client", "net", "store"]),
     ("dns", &["api", "cache", "client", "store"]),
     ("cli", &["api", "client", "codec", "pki", "stream", "runtime", "cgroup", "net"]),

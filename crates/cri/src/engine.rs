@@ -17,8 +17,8 @@ use stream::{Body, PortForwardOptions, RemoteCommandOptions, accept_port_forward
 use tokio::sync::broadcast;
 
 use crate::client::{Given, Pod, Remote};
-use crate::grpc::{Code, Failure};
 use crate::session;
+use grpc::{Code, Failure};
 
 /// Runs pods.
 #[derive(Clone)]

@@ -3,15 +3,13 @@
 //!
 //! ```text
 //!  Go kubelet, crictl --gRPC--> service --> runtime, image, net        kubelet --> client --gRPC--> containerd
-//!                     --HTTP--> streaming --> session                  (messages, wire and grpc are shared)
+//!                     --HTTP--> streaming --> session                  (messages are shared)
 //! ```
 //!
 //! Protocol facts stand as tables in [`messages`]; no generated code and no compiler for it is needed.
 
 pub mod client;
 pub mod engine;
-pub mod grpc;
 pub mod messages;
 pub mod service;
 pub mod session;
-pub mod wire;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cgroup::{Group, Layout};
-use cri::grpc::client::Channel;
-use cri::grpc::{Code, Failure};
 use cri::messages::*;
 use cri::service::{self, Parts};
-use cri::wire::Message;
+use grpc::client::Channel;
+use grpc::wire::Message;
+use grpc::{Code, Failure};
 use image::{ImageConfig, ImageStore};
 use net::{HostJournal, NodeNetwork};
 use runtime::{Runtime, RuntimeConfig};

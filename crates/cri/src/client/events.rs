@@ -6,8 +6,8 @@ use std::time::Duration;
 use runtime::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus};
 
 use super::{Pod, Remote};
-use crate::grpc::Code;
 use crate::messages::{ContainerEventResponse, GetEventsRequest, event, sandbox_state};
+use grpc::Code;
 
 /// Time between two looks at a runtime that tells nothing.
 const PERIOD: Duration = Duration::from_secs(1);

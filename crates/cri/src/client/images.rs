@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use image::{GcPolicy, GcReport, Image, ImageConfigView, RegistryAuth, StoreUsage};
 
 use super::{CALL, Remote};
-use crate::grpc::Failure;
 use crate::messages::{
     AuthConfig, Image as Shown, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest, ImageStatusResponse,
     ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse,
 };
+use grpc::Failure;
 
 /// Longest pull.
 const PULL: Duration = Duration::from_secs(3600);
@@ -66,7 +66,7 @@ impl Remote {
             match self.call_images::<PullImageResponse>("PullImage", &request, Some(PULL)).await {
                 Ok(pulled) => {
                     let there = self.image(&pulled.image_ref).await?;
-                    let missing = || Failure::new(crate::grpc::Code::NotFound, format!("image {name:?} is not there after its pull"));
+                    let missing = || Failure::new(grpc::Code::NotFound, format!("image {name:?} is not there after its pull"));
                     return there.ok_or_else(missing);
                 }
                 Err(failure) => failed = Some(failure),

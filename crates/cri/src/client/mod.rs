@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use runtime::{ContainerEvent, ContainerState, SandboxId};
 use tokio::sync::broadcast;
 
-use crate::grpc::Failure;
-use crate::grpc::client::Channel;
 use crate::messages::*;
-use crate::wire::Message;
+use grpc::Failure;
+use grpc::client::Channel;
+use grpc::wire::Message;
 
 pub use pod::Pod;
 pub use translate::Given;

@@ -15,7 +15,6 @@ use stream::{Body, RemoteCommandOptions, full_body, proxy_upgrade};
 use tokio::net::TcpStream;
 
 use super::{Given, Remote, translate};
-use crate::grpc::{Code, Failure};
 use crate::messages::{
     AttachRequest, AttachResponse, ContainerFilter, ContainerStatsRequest, ContainerStatsResponse, ContainerStatusRequest,
     ContainerStatusResponse, CreateContainerRequest, CreateContainerResponse, ExecRequest, ExecResponse, ExecSyncRequest, ExecSyncResponse,
@@ -25,6 +24,7 @@ use crate::messages::{
     StopContainerResponse, StopPodSandboxRequest, StopPodSandboxResponse, UInt64Value, UpdateContainerResourcesRequest,
     UpdateContainerResourcesResponse,
 };
+use grpc::{Code, Failure};
 
 /// A pod. Cheap to clone.
 #[derive(Clone)]

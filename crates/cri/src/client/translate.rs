@@ -6,8 +6,8 @@ use runtime::{
     ResolvedUser, Seccomp, Source, SupplementalGroups, UserRef,
 };
 
-use crate::grpc::{Code, Failure};
 use crate::messages::{self, *};
+use grpc::{Code, Failure};
 
 /// What a container is made from.
 pub struct Given<'a> {

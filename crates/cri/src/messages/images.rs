@@ -3,7 +3,7 @@
 
 #[allow(clippy::wildcard_imports, reason = "messages refer to one another")]
 use super::*;
-use crate::wire::messages;
+use grpc::messages;
 
 messages! {
     ImageSpec {

@@ -3,7 +3,7 @@
 
 #[allow(clippy::wildcard_imports, reason = "messages refer to one another")]
 use super::*;
-use crate::wire::messages;
+use grpc::messages;
 
 messages! {
     DNSConfig { servers: Vec<String> = 1, searches: Vec<String> = 2, options: Vec<String> = 3 }

@@ -7,8 +7,8 @@ use runtime::{ContainerError, ContainerState, ExecError, StartError};
 use super::records::{ContainerRecord, EndRecord};
 use super::spec::{self, Given};
 use super::{Service, container_id, disk_failed, find, new_id, shown};
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
+use grpc::{Code, Failure};
 
 /// Output of a command that is kept; both streams together fit into a message.
 const MAX_OUTPUT: usize = 7 << 20;

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Service, now, shown};
 use crate::messages::ContainerEventResponse;
-use crate::wire::Message;
+use grpc::wire::Message;
 
 impl Service {
     /// Follows the runtime's events until the future is dropped.

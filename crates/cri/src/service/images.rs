@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use image::{Image as Stored, PullError, RegistryAuth, RemoveError};
 
 use super::{Service, now};
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
+use grpc::{Code, Failure};
 
 impl Service {
     pub(super) async fn list_images(&self, request: ListImagesRequest) -> Result<ListImagesResponse, Failure> {

@@ -29,8 +29,8 @@ use runtime::{ContainerId, ContainerStatus, Runtime, Sandbox, SandboxId};
 use tokio::net::UnixListener;
 use tokio::sync::broadcast;
 
-use crate::grpc::{Code, Failure};
 use crate::messages::ContainerEventResponse;
+use grpc::{Code, Failure};
 use records::{ContainerRecord, EndRecord, PodRecord, Records};
 use streaming::Streaming;
 
@@ -120,7 +120,7 @@ pub async fn run(parts: Parts, listener: UnixListener) -> Result<(), StartError>
         tokio::spawn(streaming::run(service.clone())),
     ];
     let _guard = Guard(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
-    crate::grpc::server::serve(listener, move |path, message| route::answer(service.clone(), path, message)).await;
+    grpc::server::serve(listener, move |path, message| route::answer(service.clone(), path, message)).await;
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Calls about the runtime as a whole.
 
 use super::Service;
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
+use grpc::{Code, Failure};
 
 impl Service {
     pub(super) async fn version(&self, _: VersionRequest) -> Result<VersionResponse, Failure> {

@@ -9,8 +9,8 @@ use runtime::{ContainerState, NameSpace, NetNs, Sandbox, SandboxSpec};
 
 use super::records::{EndRecord, PodRecord};
 use super::{Pod, Service, disk_failed, find, new_id, now, sandbox_id, shown};
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
+use grpc::{Code, Failure};
 
 impl Service {
     pub(super) async fn run_pod_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Failure> {

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use runtime::{ContainerId, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
 
 use crate::messages::{ContainerConfig, PodSandboxConfig};
-use crate::wire::{Message, messages};
+use grpc::messages;
+use grpc::wire::Message;
 
 messages! {
     PodRecord {

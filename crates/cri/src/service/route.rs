@@ -7,10 +7,10 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::Service;
-use crate::grpc::server::Reply;
-use crate::grpc::{Code, Failure};
 use crate::messages::{ListMetricDescriptorsResponse, ListPodSandboxMetricsResponse};
-use crate::wire::Message;
+use grpc::server::Reply;
+use grpc::wire::Message;
+use grpc::{Code, Failure};
 
 /// Path of the runtime service's methods.
 pub const RUNTIME: &str = "/runtime.v1.RuntimeService/";

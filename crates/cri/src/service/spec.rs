@@ -10,8 +10,8 @@ use runtime::{
 };
 
 use super::not_found;
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
+use grpc::{Code, Failure};
 
 /// What a container is made from.
 pub struct Given<'a> {

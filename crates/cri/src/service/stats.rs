@@ -6,8 +6,8 @@ use cgroup::Stats;
 use runtime::{ContainerState, Sandbox};
 
 use super::{Container, Pod, Service, now, shown};
-use crate::grpc::Failure;
 use crate::messages::*;
+use grpc::Failure;
 
 fn number(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })

@@ -20,9 +20,9 @@ use stream::{Body, PortForwardOptions, RemoteCommandOptions, accept_port_forward
 use tokio::net::TcpListener;
 
 use super::Service;
-use crate::grpc::{Code, Failure};
 use crate::messages::*;
 use crate::session;
+use grpc::{Code, Failure};
 
 /// How long an address may wait for its caller.
 const PATIENCE: Duration = Duration::from_secs(60);

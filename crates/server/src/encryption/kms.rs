@@ -3,17 +3,20 @@
 //!
 //! Values are opened and sealed in code that cannot wait, so the calls are made by a thread of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{aead, hkdf};
+use bytes::Bytes;
+use grpc::client::{Channel, Manner};
+use grpc::messages;
+use grpc::wire::Message;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::ciphers::{AesGcm, Provider, random};
-use super::kms_wire::{Channel, Fields, Message};
 
 /// How often the plugin is asked for its current key, while values are written.
 const ASK_EVERY: Duration = Duration::from_secs(60);
@@ -23,6 +26,22 @@ const TRUST_FOR: Duration = Duration::from_secs(180);
 const REMEMBERED: usize = 64;
 /// Bytes in front of a value, from which its key is derived.
 const INFO: usize = 32;
+
+/// Answers of plugins are small.
+const MANNER: Manner = Manner { max_message: 1 << 20, ..Manner::LOCAL };
+
+messages! {
+    // What stands in the store: sealed text, then what its seed was sealed with. Kind 1 is a seed, 0 the key itself.
+    Sealed {
+        data: Bytes = 1, key_id: String = 2, source: Bytes = 3, annotations: BTreeMap<String, Bytes> = 4, kind: u64 = 5,
+    }
+    StatusRequest {}
+    StatusResponse { version: String = 1, health: String = 2, key_id: String = 3 }
+    EncryptRequest { plain: Bytes = 1, uid: String = 2 }
+    EncryptResponse { sealed: Bytes = 1, key_id: String = 2, annotations: BTreeMap<String, Bytes> = 3 }
+    DecryptRequest { sealed: Bytes = 1, uid: String = 2, key_id: String = 3, annotations: BTreeMap<String, Bytes> = 4 }
+    DecryptResponse { plain: Bytes = 1 }
+}
 
 /// Values whose seed the plugin sealed.
 pub(super) struct Kms {
@@ -42,24 +61,14 @@ struct Shared {
 /// A seed with the form of it that is written beside every value.
 struct Seed {
     seed: [u8; 32],
-    /// Fields 2 to 5 of the stored message.
-    source: Source,
+    /// What the stored message says beside its data, which is empty here.
+    source: Sealed,
     asked: Instant,
-}
-
-/// How a value says what its seed was sealed with.
-#[derive(Clone, Default, PartialEq, Eq)]
-struct Source {
-    key_id: String,
-    sealed: Vec<u8>,
-    annotations: Vec<(String, Vec<u8>)>,
-    /// 1 for a seed, 0 for the key itself.
-    kind: u64,
 }
 
 enum Job {
     Refresh(Option<std::sync::mpsc::Sender<Result<(), String>>>),
-    Open(Source, std::sync::mpsc::Sender<Result<Vec<u8>, String>>),
+    Open(Sealed, std::sync::mpsc::Sender<Result<Bytes, String>>),
 }
 
 impl Kms {
@@ -67,7 +76,7 @@ impl Kms {
     pub(super) fn connect(path: &str, timeout: Duration) -> Result<Kms, String> {
         let (jobs, queue) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
-        let worker = Worker { channel: Channel::new(path), shared: shared.clone(), timeout };
+        let worker = Worker { channel: Channel::socket_with(path, MANNER), shared: shared.clone(), timeout };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime of one thread can be made").block_on(worker.run(queue));
@@ -101,13 +110,13 @@ impl Kms {
         }
     }
 
-    fn seed_of(&self, source: &Source) -> Result<[u8; 32], String> {
-        let name = source.name();
+    fn seed_of(&self, source: &Sealed) -> Result<[u8; 32], String> {
+        let name = source.to_bytes();
         if let Some(seed) = self.shared.opened.lock().get(&name) {
             return Ok(*seed);
         }
         let bytes = self.ask(|reply| Job::Open(source.clone(), reply))?;
-        let seed: [u8; 32] = bytes.try_into().map_err(|_| "the seed has the wrong length")?;
+        let seed: [u8; 32] = bytes[..].try_into().map_err(|_| "the seed has the wrong length")?;
         self.shared.remember(name, seed);
         Ok(seed)
     }
@@ -123,27 +132,13 @@ impl Shared {
     }
 }
 
-impl Source {
-    fn name(&self) -> Vec<u8> {
-        self.write(Message::default()).into_bytes()
-    }
-
-    fn write(&self, message: Message) -> Message {
-        let mut message = message.bytes(2, self.key_id.as_bytes()).bytes(3, &self.sealed);
-        for (key, value) in &self.annotations {
-            message = message.entry(4, key, value);
-        }
-        message.int(5, self.kind)
-    }
-}
-
 impl Provider for Kms {
     fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
         let seed = self.writing()?;
         let info: [u8; INFO] = random()?;
         let text = AesGcm::new(&derived(&seed.seed, &info)?)?.seal(name, plain)?;
-        let message = Message::default().bytes(1, &[&info[..], &text].concat());
-        Ok(seed.source.write(message).into_bytes())
+        let data = Bytes::from([&info[..], &text].concat());
+        Ok(Sealed { data, ..seed.source.clone() }.to_bytes())
     }
 
     fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
@@ -177,20 +172,10 @@ impl Provider for Kms {
     }
 }
 
-fn read(sealed: &[u8]) -> Result<(Vec<u8>, Source), String> {
-    let (mut data, mut source) = (Vec::new(), Source::default());
-    let mut fields = Fields::new(sealed);
-    while let Some((number, value)) = fields.next()? {
-        match number {
-            1 => data = value.bytes.to_vec(),
-            2 => source.key_id = String::from_utf8_lossy(value.bytes).into_owned(),
-            3 => source.sealed = value.bytes.to_vec(),
-            4 => source.annotations.push(Fields::entry(value.bytes)?),
-            5 => source.kind = value.int,
-            _ => {}
-        }
-    }
-    Ok((data, source))
+/// Sealed text, and what its seed was sealed with.
+fn read(sealed: &[u8]) -> Result<(Bytes, Sealed), String> {
+    let mut source = Sealed::read(Bytes::copy_from_slice(sealed)).map_err(|error| error.to_string())?;
+    Ok((std::mem::take(&mut source.data), source))
 }
 
 /// The key of one value.
@@ -230,9 +215,9 @@ impl Worker {
         }
     }
 
-    async fn call(&self, method: &str, message: Message) -> Result<Vec<u8>, String> {
-        let answer = tokio::time::timeout(self.timeout, self.channel.call(method, message)).await;
-        answer.unwrap_or_else(|_| Err("no answer in time".into())).map_err(|why| format!("KMS {method}: {why}"))
+    async fn call<M: Message>(&self, method: &str, request: &impl Message) -> Result<M, String> {
+        let answer = self.channel.call(&format!("/v2.KeyManagementService/{method}"), request, Some(self.timeout)).await;
+        answer.map_err(|failure| format!("KMS {method}: code {}: {failure}", failure.code.number()))
     }
 
     /// Asks for the current key; a new one gets a new seed.
@@ -241,18 +226,7 @@ impl Worker {
         if current.as_ref().is_some_and(|seed| seed.asked.elapsed() < ASK_EVERY) {
             return Ok(());
         }
-        let status = self.call("Status", Message::default()).await?;
-        let (mut version, mut health, mut key_id) = (String::new(), String::new(), String::new());
-        let mut fields = Fields::new(&status);
-        while let Some((number, value)) = fields.next()? {
-            let text = String::from_utf8_lossy(value.bytes).into_owned();
-            match number {
-                1 => version = text,
-                2 => health = text,
-                3 => key_id = text,
-                _ => {}
-            }
-        }
+        let StatusResponse { version, health, key_id } = self.call("Status", &StatusRequest {}).await?;
         if health != "ok" || !matches!(version.as_str(), "v2" | "v2beta1") || key_id.is_empty() {
             return Err(format!("status is {health:?}, version {version:?}, key {key_id:?}"));
         }
@@ -267,44 +241,29 @@ impl Worker {
                 new
             }
         };
-        self.shared.remember(source.name(), seed);
+        self.shared.remember(source.to_bytes(), seed);
         *self.shared.writing.lock() = Some(Arc::new(Seed { seed, source, asked }));
         Ok(())
     }
 
-    async fn new_seed(&self) -> Result<([u8; 32], Source), String> {
+    async fn new_seed(&self) -> Result<([u8; 32], Sealed), String> {
         let seed: [u8; 32] = random()?;
         let uid = uuid::Uuid::new_v4().to_string();
-        let answer = self.call("Encrypt", Message::default().bytes(1, &seed).bytes(2, uid.as_bytes())).await?;
-        let mut source = Source { kind: 1, ..Source::default() };
-        let mut fields = Fields::new(&answer);
-        while let Some((number, value)) = fields.next()? {
-            match number {
-                1 => source.sealed = value.bytes.to_vec(),
-                2 => source.key_id = String::from_utf8_lossy(value.bytes).into_owned(),
-                3 => source.annotations.push(Fields::entry(value.bytes)?),
-                _ => {}
-            }
-        }
-        if source.sealed.is_empty() || source.sealed.len() > 1024 || source.key_id.is_empty() || source.key_id.len() > 1024 {
+        let answer = self.call("Encrypt", &EncryptRequest { plain: Bytes::copy_from_slice(&seed), uid }).await?;
+        let EncryptResponse { sealed, key_id, annotations } = answer;
+        if sealed.is_empty() || sealed.len() > 1024 || key_id.is_empty() || key_id.len() > 1024 {
             return Err("KMS Encrypt: ciphertext and key id must have between 1 and 1024 bytes".into());
         }
-        Ok((seed, source))
+        Ok((seed, Sealed { data: Bytes::new(), key_id, source: sealed, annotations, kind: 1 }))
     }
 
-    async fn open(&self, source: Source) -> Result<Vec<u8>, String> {
+    async fn open(&self, source: Sealed) -> Result<Bytes, String> {
         let uid = uuid::Uuid::new_v4().to_string();
-        let mut message = Message::default().bytes(1, &source.sealed).bytes(2, uid.as_bytes()).bytes(3, source.key_id.as_bytes());
-        for (key, value) in &source.annotations {
-            message = message.entry(4, key, value);
+        let request = DecryptRequest { sealed: source.source, uid, key_id: source.key_id, annotations: source.annotations };
+        let DecryptResponse { plain } = self.call("Decrypt", &request).await?;
+        if plain.is_empty() {
+            return Err("KMS Decrypt: no plain text".into());
         }
-        let answer = self.call("Decrypt", message).await?;
-        let mut fields = Fields::new(&answer);
-        while let Some((number, value)) = fields.next()? {
-            if number == 1 {
-                return Ok(value.bytes.to_vec());
-            }
-        }
-        Err("KMS Decrypt: no plain text".into())
+        Ok(plain)
     }
 }

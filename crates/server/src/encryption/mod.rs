@@ -7,7 +7,6 @@
 mod ciphers;
 mod config;
 mod kms;
-mod kms_wire;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use grpc::Failure;
 use tokio::sync::Mutex;
 
-use super::grpc::{Channel, Failure};
-use super::proto;
+use super::calls::Members;
+use super::proto::{LeaseGrantRequest, LeaseGrantResponse};
 
 /// A lease is at most this much longer than asked for.
 const SLACK: Duration = Duration::from_secs(60);
@@ -29,7 +30,7 @@ struct Lease {
 
 impl Leases {
     /// A lease that ends after `ttl`, not before.
-    pub(super) async fn get(&self, channel: &Channel, ttl: Duration) -> Result<u64, Failure> {
+    pub(super) async fn get(&self, members: &Members, ttl: Duration) -> Result<u64, Failure> {
         let mut leases = self.0.lock().await;
         let now = Instant::now();
         leases.retain(|lease| lease.ends > now + lease.ttl && lease.objects < OBJECTS);
@@ -39,8 +40,8 @@ impl Leases {
         }
         let seconds = (ttl + (ttl / 20).min(SLACK)).as_millis().div_ceil(1000);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-        let answer = channel.call("/etcdserverpb.Lease/LeaseGrant", proto::lease_grant(seconds)).await?;
-        let (id, granted) = proto::lease_granted(answer).map_err(|_| super::link::malformed())?;
+        let granted: LeaseGrantResponse = members.call("/etcdserverpb.Lease/LeaseGrant", &LeaseGrantRequest { seconds }).await?;
+        let LeaseGrantResponse { id, seconds: granted } = granted;
         leases.push(Lease { ttl, id, ends: now + Duration::from_secs(granted), objects: 1 });
         Ok(id)
     }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use grpc::{Code, Failure};
 use parking_lot::Mutex;
 
-use super::grpc::{Channel, Failure};
+use super::calls::Members;
 use super::layout;
-use super::proto::{KeyValue, RangeRequest, RangeResponse};
+use super::proto::{CompactionRequest, CompactionResponse, KeyValue, RangeRequest, RangeResponse};
 use crate::{Cipher, Entry, Key, ReadError, Revision, Stamp};
 
 /// The connections, and what turns values into versions and back.
 pub(super) struct Link {
-    pub(super) calls: Channel,
+    pub(super) calls: Members,
     /// The watch has a connection of its own, so that a burst of events delays no call.
-    pub(super) watch: Channel,
+    pub(super) watch: Members,
     pub(super) stamp: Stamp,
     pub(super) cipher: Arc<dyn Cipher>,
     /// Why the watch is not running, while it is not.
@@ -22,14 +23,19 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Failure> {
-        let answer = self.calls.ask("/etcdserverpb.KV/Range", request.message()).await?;
-        RangeResponse::read(answer).map_err(|_| malformed())
+        self.calls.ask("/etcdserverpb.KV/Range", request).await
+    }
+
+    /// Forgets the history up to a revision.
+    pub(super) async fn compact(&self, revision: u64) -> Result<(), Failure> {
+        let done = self.calls.call("/etcdserverpb.KV/Compact", &CompactionRequest { revision }).await;
+        done.map(|CompactionResponse {}| ())
     }
 
     /// The newest revision, agreed on by etcd's members.
     pub(super) async fn now(&self) -> Result<Revision, Failure> {
         let request = RangeRequest { key: layout::ROOT.into(), count_only: true, ..RangeRequest::default() };
-        Ok(Revision(self.range(&request).await?.revision))
+        Ok(Revision(self.range(&request).await?.revision()))
     }
 
     /// The version that a key and value of etcd stand for. One that cannot be read is as good as absent,
@@ -54,13 +60,18 @@ impl Link {
     }
 }
 
-/// An answer that could not be read.
+/// A failure of etcd with its code, for logs and for answers.
+pub(super) fn told(failure: &Failure) -> String {
+    format!("{} (code {})", failure.message, failure.code.number())
+}
+
+/// An answer that makes no sense.
 pub(super) fn malformed() -> Failure {
-    Failure { code: 13, message: "etcd's answer makes no sense".into(), sent: true }
+    Failure::new(Code::Internal, "etcd's answer makes no sense")
 }
 
 impl From<Failure> for ReadError {
     fn from(failure: Failure) -> ReadError {
-        ReadError::Unavailable(failure.to_string())
+        ReadError::Unavailable(told(&failure))
     }
 }

@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use grpc::{Code, Failure};
 use tokio::sync::{mpsc, watch};
 
-use super::grpc::Failure;
 use super::layout;
-use super::link::{Link, malformed};
-use super::proto::{KeyValue, Message, RangeRequest, WatchEvent, WatchResponse};
+use super::link::{Link, malformed, told};
+use super::proto::{KeyValue, RangeRequest, WatchEvent, WatchRequest, WatchResponse};
 use crate::key::Kinds;
 use crate::mvcc::Woken;
 use crate::{Entry, Event, EventKind, Key, Mvcc, Revision};
@@ -42,14 +42,13 @@ enum End {
 
 /// Everything under the root, at one revision.
 pub(super) async fn read_all(link: &Link, kinds: &mut Kinds) -> Result<(Revision, Vec<Arc<Entry>>), Failure> {
-    let mut request = RangeRequest { key: layout::ROOT.into(), end: end_of(layout::ROOT), limit: PAGE, ..RangeRequest::default() };
+    let mut request = RangeRequest { key: layout::ROOT.into(), end: end_of(layout::ROOT).into(), limit: PAGE, ..RangeRequest::default() };
     let mut entries = Vec::new();
     loop {
         let page = link.range(&request).await?;
-        request.revision = if request.revision == 0 { page.revision } else { request.revision };
+        request.revision = if request.revision == 0 { page.revision() } else { request.revision };
         if let Some(last) = page.kvs.last() {
-            request.key = last.key.to_vec();
-            request.key.push(0);
+            request.key = [&last.key[..], &[0]].concat().into();
         }
         entries.extend(page.kvs.iter().filter_map(|kv| {
             let key = layout::split(&kv.key, kinds)?;
@@ -81,8 +80,8 @@ impl Mirror {
                 End::Lost(failure) => Some(failure),
             };
             let Some(failure) = end else { continue };
-            tracing::warn!("the watch on etcd ended after revision {}: {failure}", self.mvcc.revision());
-            *self.link.lost.lock() = Some(format!("the watch on etcd is lost: {failure}"));
+            tracing::warn!("the watch on etcd ended after revision {}: {}", self.mvcc.revision(), told(&failure));
+            *self.link.lost.lock() = Some(format!("the watch on etcd is lost: {}", told(&failure)));
             self.link.watch.turn_away();
             tokio::time::sleep(pause).await;
             let progressed = self.mvcc.revision() > before;
@@ -97,38 +96,37 @@ impl Mirror {
     }
 
     async fn follow_once(&mut self) -> Result<End, End> {
-        let (requests, outgoing) = mpsc::unbounded_channel::<Message>();
+        let (requests, outgoing) = mpsc::unbounded_channel::<WatchRequest>();
         let start = self.mvcc.revision().next();
         let root = layout::ROOT;
-        let request = super::proto::watch(root.as_bytes(), &end_of(root), start.0);
+        let request = super::proto::watch(root, end_of(root), start.0);
         // The other end is the stream itself.
         let _ = requests.send(request);
         let stream = self.link.watch.stream("/etcdserverpb.Watch/Watch", outgoing).await;
         let mut answers = stream.map_err(End::Lost)?;
         loop {
             let answer = tokio::select! {
-                answer = answers.next() => answer.map_err(End::Lost)?,
+                answer = answers.next::<WatchResponse>() => answer.map_err(End::Lost)?,
                 Some(()) = self.questions.recv() => {
                     let _ = requests.send(super::proto::progress());
                     continue;
                 }
             };
-            let answer = answer.ok_or_else(|| End::Lost(malformed()))?;
-            let response = WatchResponse::read(answer).map_err(|_| End::Lost(malformed()))?;
+            let response = answer.ok_or_else(|| End::Lost(malformed()))?;
             if response.canceled {
                 if response.compacted > 0 {
                     return Ok(End::Compacted);
                 }
-                let failure = Failure { code: 14, message: response.reason, sent: true };
+                let failure = Failure::new(Code::Unavailable, response.reason);
                 return Ok(End::Lost(failure));
             }
             if response.created {
                 *self.link.lost.lock() = None;
             }
-            if !response.events.is_empty() {
+            if response.events.is_empty() && !response.created {
+                self.mvcc.advance(Revision(response.revision()));
+            } else if !response.events.is_empty() {
                 self.take(response.events);
-            } else if !response.created {
-                self.mvcc.advance(Revision(response.revision));
             }
             self.reached.send_replace(self.mvcc.revision());
         }
@@ -139,13 +137,14 @@ impl Mirror {
         let mut events = Vec::with_capacity(changes.len());
         // Versions that this batch makes, for changes that build on them.
         let mut made: HashMap<Key, Option<Arc<Entry>>> = HashMap::new();
-        for change in changes {
-            let Some(key) = layout::split(&change.kv.key, &mut self.kinds) else {
+        for WatchEvent { delete, kv } in changes {
+            let kv = kv.unwrap_or_default();
+            let Some(key) = layout::split(&kv.key, &mut self.kinds) else {
                 continue;
             };
             let previous = made.get(&key).cloned().unwrap_or_else(|| self.mvcc.get(&key).value);
-            let revision = Revision(change.kv.modified);
-            let Some(event) = self.event(key, &change.kv, change.delete, previous, revision, time) else {
+            let revision = Revision(kv.modified);
+            let Some(event) = self.event(key, &kv, delete, previous, revision, time) else {
                 continue;
             };
             let now_there = (event.kind == EventKind::Put).then(|| event.entry.clone());
@@ -174,7 +173,7 @@ impl Mirror {
         let (revision, entries) = read_all(&self.link, &mut self.kinds).await?;
         if revision < self.mvcc.revision() {
             let message = format!("etcd is at revision {revision}, behind {}", self.mvcc.revision());
-            return Err(Failure { code: 14, message, sent: true });
+            return Err(Failure::new(Code::Unavailable, message));
         }
         tracing::warn!("etcd has forgotten what happened since revision {}; read again at {revision}", self.mvcc.revision());
         let time = now();

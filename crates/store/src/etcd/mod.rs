@@ -19,7 +19,7 @@
 //!   kube-apiserver's watch cache. States of the past are read from etcd as far as it knows them.
 //! * If etcd is set back to an older backup, the process has to be started again.
 
-mod grpc;
+mod calls;
 mod layout;
 mod lease;
 mod link;
@@ -32,6 +32,7 @@ mod writes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::Uri;
 use parking_lot::Mutex;
@@ -43,7 +44,8 @@ use crate::{
     At, Change, Changes, Cipher, CommitError, CompactError, Entry, Filter, Found, Key, Limit, Metrics, Mvcc, OpenError, Outcome, Page,
     Plain, Prefix, Range, ReadError, Revision, Stamp, Store, WatchError,
 };
-use grpc::Channel;
+use calls::Members;
+use grpc::Code;
 use lease::Leases;
 use link::Link;
 use mirror::Mirror;
@@ -51,13 +53,6 @@ pub use note::Note;
 
 /// How long a read waits for the memory to reach a revision that etcd has.
 const CATCH_UP: Duration = Duration::from_secs(5);
-
-/// gRPC's codes that the store tells apart.
-mod code {
-    pub(super) const INVALID: u32 = 3;
-    pub(super) const EXHAUSTED: u32 = 8;
-    pub(super) const OUT_OF_RANGE: u32 = 11;
-}
 
 /// How to open an etcd store.
 #[derive(Clone)]
@@ -108,8 +103,8 @@ impl Etcd {
         let parse = |endpoint: &String| endpoint.parse::<Uri>().map_err(|error| unavailable(&error));
         let endpoints = options.endpoints.iter().map(parse).collect::<Result<Vec<Uri>, OpenError>>()?;
         let link = Arc::new(Link {
-            calls: Channel::new(endpoints.clone(), options.tls.clone()),
-            watch: Channel::new(endpoints, options.tls),
+            calls: Members::new(endpoints.clone(), options.tls.clone()),
+            watch: Members::new(endpoints, options.tls),
             stamp: options.stamp,
             cipher: options.cipher,
             lost: Mutex::default(),
@@ -180,9 +175,9 @@ impl Store for Etcd {
 
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), CompactError>> {
         async move {
-            match self.link.calls.call("/etcdserverpb.KV/Compact", proto::compaction(before.0)).await {
+            match self.link.compact(before.0).await {
                 Ok(_) => {}
-                Err(failure) if failure.code == code::OUT_OF_RANGE => {
+                Err(failure) if failure.code == Code::OutOfRange => {
                     let now = self.link.now().await.map_err(|failure| CompactError::Unavailable(failure.to_string()))?;
                     if before > now {
                         return Err(CompactError::Future { asked: before, now });
@@ -236,8 +231,8 @@ async fn compact_now_and_then(link: Arc<Link>, every: Duration) {
     let mut before = None;
     loop {
         if let Some(Revision(before)) = before {
-            match link.calls.call("/etcdserverpb.KV/Compact", proto::compaction(before)).await {
-                Err(failure) if failure.code != code::OUT_OF_RANGE => {
+            match link.compact(before).await {
+                Err(failure) if failure.code != Code::OutOfRange => {
                     tracing::warn!("cannot compact etcd: {failure}")
                 }
                 _ => {}
@@ -249,6 +244,6 @@ async fn compact_now_and_then(link: Arc<Link>, every: Duration) {
 }
 
 /// The key as etcd has it.
-fn path(key: &Key) -> Vec<u8> {
-    [key.kind.as_bytes(), key.rest.as_bytes()].concat()
+fn path(key: &Key) -> Bytes {
+    [key.kind.as_bytes(), key.rest.as_bytes()].concat().into()
 }

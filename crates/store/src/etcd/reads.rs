@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use grpc::Code;
+
 use super::mirror::end_of;
 use super::proto::{KeyValue, RangeRequest, RangeResponse};
-use super::{Etcd, code, path};
+use super::{Etcd, path};
 use crate::{At, Entry, Found, Key, Limit, Page, Range, ReadError, Revision, Scope};
 
 impl Etcd {
@@ -18,7 +21,7 @@ impl Etcd {
         if at == At::Latest {
             let found = self.link.range(&RangeRequest { key: path(key), ..RangeRequest::default() }).await?;
             let value = found.kvs.first().and_then(|kv| self.share(key, kv));
-            return Ok(Found { revision: Revision(found.revision), value });
+            return Ok(Found { revision: Revision(found.revision()), value });
         }
         self.prepare(at).await?;
         match (self.mvcc.get_at(key, at), at) {
@@ -43,15 +46,15 @@ impl Etcd {
     async fn list_past(&self, range: &Range, revision: Revision, limit: Limit) -> Result<Found<Page>, ReadError> {
         let kind = &range.prefix.kind;
         let (from, end) = match &range.prefix.scope {
-            Scope::Name(name) => (path(&kind.key(name.clone())), Vec::new()),
-            Scope::Kind => (kind.as_bytes().to_vec(), end_of(kind)),
+            Scope::Name(name) => (path(&kind.key(name.clone())), Bytes::new()),
+            Scope::Kind => (Bytes::copy_from_slice(kind.as_bytes()), end_of(kind).into()),
             Scope::Namespace(namespace) => {
                 let prefix = format!("{kind}{namespace}");
-                (prefix.as_bytes().to_vec(), end_of(&prefix))
+                (Bytes::copy_from_slice(prefix.as_bytes()), end_of(&prefix).into())
             }
         };
         let from = match &range.start_after {
-            Some(last) => from.max([path(last), vec![0]].concat()),
+            Some(last) => from.max([&path(last)[..], &[0]].concat().into()),
             None => from,
         };
         // Without an end it would not be a range, but the one key.
@@ -70,7 +73,7 @@ impl Etcd {
 
     async fn range_of_the_past(&self, request: &RangeRequest, asked: Revision) -> Result<RangeResponse, ReadError> {
         match self.link.range(request).await {
-            Err(failure) if failure.code == code::OUT_OF_RANGE => Err(ReadError::TooOld { asked, floor: self.mvcc.floor() }),
+            Err(failure) if failure.code == Code::OutOfRange => Err(ReadError::TooOld { asked, floor: self.mvcc.floor() }),
             result => Ok(result?),
         }
     }

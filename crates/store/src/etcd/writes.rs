@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::grpc::Failure;
-use super::link::malformed;
+use grpc::{Code, Failure};
+
+use super::link::told;
 use super::proto::{self, Action, Compare, KeyValue, TransactionResponse};
-use super::{Etcd, code, path};
+use super::{Etcd, path};
 use crate::{At, Change, CommitError, Entry, Expect, Found, Key, Op, Outcome, Revision};
 
 /// etcd's default limit of a request.
@@ -39,16 +40,16 @@ impl Etcd {
             }
         };
         let begun = Instant::now();
-        let request = proto::transaction(&path(&key), compare, &action);
         let size = if let Action::Put { value, .. } = &action { value.len() } else { 0 };
-        let answer = self.link.calls.call("/etcdserverpb.KV/Txn", request).await;
-        let answer = answer.map_err(|failure| commit_error(&failure, size))?;
-        let response = TransactionResponse::read(answer).map_err(|_| CommitError::Unknown(malformed().message))?;
+        let request = proto::transaction(path(&key), compare, action);
+        let answer = self.link.calls.call("/etcdserverpb.KV/Txn", &request).await;
+        let response: TransactionResponse = answer.map_err(|failure| commit_error(&failure, size))?;
         self.metrics.sync.observe_duration(begun.elapsed());
-        if !response.succeeded || (matches!(op, Op::Delete) && response.found.is_none()) {
-            return Ok(Outcome::Lost { current: response.found.and_then(|kv| self.share(&key, &kv)) });
+        let (succeeded, revision, found) = (response.succeeded, Revision(response.revision()), response.found());
+        if !succeeded || (matches!(op, Op::Delete) && found.is_none()) {
+            return Ok(Outcome::Lost { current: found.and_then(|kv| self.share(&key, &kv)) });
         }
-        let entry = self.committed(&key, &op, Revision(response.revision), response.found).await;
+        let entry = self.committed(&key, &op, revision, found).await;
         entry.map(Outcome::Committed)
     }
 
@@ -78,14 +79,14 @@ impl Etcd {
 }
 
 fn unsent(failure: &Failure) -> CommitError {
-    CommitError::Unavailable(failure.to_string())
+    CommitError::Unavailable(told(failure))
 }
 
 fn commit_error(failure: &Failure, size: usize) -> CommitError {
     match failure.code {
-        code::EXHAUSTED if failure.message.contains("space") => CommitError::NoSpace,
-        code::INVALID if failure.message.contains("too large") => CommitError::TooLarge { size, limit: MAX_VALUE },
+        Code::ResourceExhausted if failure.message.contains("space") => CommitError::NoSpace,
+        Code::InvalidArgument if failure.message.contains("too large") => CommitError::TooLarge { size, limit: MAX_VALUE },
         _ if !failure.sent => unsent(failure),
-        _ => CommitError::Unknown(failure.to_string()),
+        _ => CommitError::Unknown(told(failure)),
     }
 }

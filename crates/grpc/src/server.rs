@@ -72,7 +72,7 @@ where
         .serve_connection(TokioIo::new(connection), service)
         .await;
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a CRI connection ended");
+        tracing::debug!(%error, "a gRPC connection ended");
     }
 }
 
@@ -83,7 +83,7 @@ async fn message(mut body: Incoming) -> Result<Bytes, Failure> {
         if let Ok(data) = frame.into_data() {
             buffer.extend_from_slice(&data);
         }
-        if let Some(message) = unframed(&mut buffer)? {
+        if let Some(message) = unframed(&mut buffer, MAX_MESSAGE)? {
             return Ok(message);
         }
         if buffer.len() > MAX_MESSAGE + 5 {

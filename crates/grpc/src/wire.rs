@@ -1,4 +1,4 @@
-//! Protobuf as far as CRI needs it: texts, bytes, numbers, maps of texts, messages and lists of these.
+//! Protobuf as far as our protocols need it: texts, bytes, numbers, maps of texts, messages and lists of these.
 //!
 //! A message is a line of a table (`name: type = number`). What is not in the table is skipped when read, as the
 //! protocol wants it.
@@ -60,7 +60,7 @@ pub enum Value {
     Number(u64),
     /// A text, bytes, a message, or numbers packed together.
     Bytes(Bytes),
-    /// Of a kind that CRI does not use here.
+    /// Of a kind that none of our protocols uses.
     Other,
 }
 
@@ -230,6 +230,21 @@ macro_rules! numbers {
 }
 numbers!(i32, i64, u32, u64);
 
+/// A number of a `oneof`, where zero differs from nothing.
+impl Field for Option<u64> {
+    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
+        if let Some(value) = self {
+            put_number(out, number, *value);
+        }
+    }
+
+    fn take_value(&mut self, value: Value) -> Result<(), Malformed> {
+        let Value::Number(value) = value else { return Err(Malformed) };
+        *self = Some(value);
+        Ok(())
+    }
+}
+
 impl<T: Element> Field for Vec<T> {
     fn write_field(&self, number: u32, out: &mut Vec<u8>) {
         for element in self {
@@ -257,9 +272,10 @@ impl<M: Message> Field for Option<M> {
 }
 
 /// Makes a type of each line `Name { field: type = number, ... }`.
+#[macro_export]
 macro_rules! messages {
     ($($name:ident { $($field:ident : $type:ty = $number:literal),* $(,)? })*) => {$(
-        #[doc = concat!("`", stringify!($name), "` of CRI.")]
+        #[doc = concat!("`", stringify!($name), "` of the protocol.")]
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the words are the protocol's")]
         pub struct $name {
@@ -294,26 +310,31 @@ macro_rules! messages {
         }
     )*};
 }
-pub(crate) use messages;
-
 messages! {
     Pair { key: String = 1, value: String = 2 }
+    BytesPair { key: String = 1, value: Bytes = 2 }
 }
 
-impl Field for BTreeMap<String, String> {
-    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
-        for (key, value) in self {
-            put_message(out, number, &Pair { key: key.clone(), value: value.clone() });
+/// Maps from texts are lists of pairs; of two with one key the later holds.
+macro_rules! maps {
+    ($($type:ty: $pair:ident),*) => {$(
+        impl Field for BTreeMap<String, $type> {
+            fn write_field(&self, number: u32, out: &mut Vec<u8>) {
+                for (key, value) in self {
+                    put_message(out, number, &$pair { key: key.clone(), value: value.clone() });
+                }
+            }
+
+            fn take_value(&mut self, value: Value) -> Result<(), Malformed> {
+                let Value::Bytes(bytes) = value else { return Err(Malformed) };
+                let pair = $pair::read(bytes)?;
+                self.insert(pair.key, pair.value);
+                Ok(())
+            }
         }
-    }
-
-    fn take_value(&mut self, value: Value) -> Result<(), Malformed> {
-        let Value::Bytes(bytes) = value else { return Err(Malformed) };
-        let pair = Pair::read(bytes)?;
-        self.insert(pair.key, pair.value);
-        Ok(())
-    }
+    )*};
 }
+maps!(String: Pair, Bytes: BytesPair);
 
 #[cfg(test)]
 mod tests {

@@ -1,57 +1,76 @@
-//! gRPC over a Unix socket: frames, statuses, one server and one client, as small as CRI lets them be.
+//! gRPC over HTTP/2: frames, statuses, messages as tables, one client and one server, for every protocol of ours.
 //!
-//! Calls are unary, or one request with many answers; nothing is compressed.
+//! ```text
+//! etcd, plugins of the API server, probes, container runtimes, volume and device drivers
+//!        <-- client (sockets, TCP, TLS; unary, answers as they come, both ways as they come) -- us
+//!        --> server (sockets; unary, answers as they come) --> us
+//! ```
+//!
+//! Nothing is compressed. No generated code and no compiler for it is needed: [`messages!`] makes types of tables.
 
 pub mod client;
 pub mod server;
+pub mod wire;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Largest message taken, as the Go kubelet has it.
+/// Largest message taken where nobody says otherwise, as the Go kubelet has it.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
-/// gRPC's status codes, as far as they occur.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// Nobody said why.
-    Unknown,
-    /// What was asked makes no sense.
-    InvalidArgument,
-    /// It took too long.
-    DeadlineExceeded,
-    /// It does not exist.
-    NotFound,
-    /// It exists already.
-    AlreadyExists,
-    /// It is not in a state for this.
-    FailedPrecondition,
-    /// The method does not exist here.
-    Unimplemented,
-    /// Something went wrong.
-    Internal,
-    /// Nobody answers.
-    Unavailable,
+/// Makes the enum of codes and the list of their numbers of one table.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal),* $(,)?) => {
+        /// gRPC's status codes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($(#[$doc])* $name = $number),* }
+
+        const CODES: &[Code] = &[$(Code::$name),*];
+    };
 }
 
-const CODES: &[(Code, u32)] = &[
-    (Code::Unknown, 2),
-    (Code::InvalidArgument, 3),
-    (Code::DeadlineExceeded, 4),
-    (Code::NotFound, 5),
-    (Code::AlreadyExists, 6),
-    (Code::FailedPrecondition, 9),
-    (Code::Unimplemented, 12),
-    (Code::Internal, 13),
-    (Code::Unavailable, 14),
-];
+codes! {
+    /// The caller has gone.
+    Cancelled = 1,
+    /// Nobody said why.
+    Unknown = 2,
+    /// What was asked makes no sense.
+    InvalidArgument = 3,
+    /// It took too long.
+    DeadlineExceeded = 4,
+    /// It does not exist.
+    NotFound = 5,
+    /// It exists already.
+    AlreadyExists = 6,
+    /// The caller may not.
+    PermissionDenied = 7,
+    /// There is no more of it.
+    ResourceExhausted = 8,
+    /// It is not in a state for this.
+    FailedPrecondition = 9,
+    /// Another one was at it.
+    Aborted = 10,
+    /// Beyond what there is.
+    OutOfRange = 11,
+    /// The method does not exist here.
+    Unimplemented = 12,
+    /// Something went wrong.
+    Internal = 13,
+    /// Nobody answers.
+    Unavailable = 14,
+    /// It is gone or broken.
+    DataLoss = 15,
+    /// Nobody knows the caller.
+    Unauthenticated = 16,
+}
 
 impl Code {
-    fn number(self) -> u32 {
-        CODES.iter().find(|(code, _)| *code == self).map_or(2, |(_, number)| *number)
+    /// The number on the wire.
+    pub fn number(self) -> u32 {
+        self as u32
     }
 
     fn of(number: u32) -> Code {
-        CODES.iter().find(|(_, known)| *known == number).map_or(Code::Unknown, |(code, _)| *code)
+        CODES.iter().copied().find(|known| known.number() == number).unwrap_or(Code::Unknown)
     }
 }
 
@@ -63,12 +82,24 @@ pub struct Failure {
     pub code: Code,
     /// In words.
     pub message: String,
+    /// Whether the other side may have carried it out.
+    pub sent: bool,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub fn new(code: Code, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into() }
+        Failure { code, message: message.into(), sent: true }
+    }
+
+    /// A call that has never left.
+    pub fn unsent(error: impl std::fmt::Display) -> Failure {
+        Failure { code: Code::Unavailable, message: error.to_string(), sent: false }
+    }
+
+    /// A call whose answer never came.
+    pub fn unanswered(error: impl std::fmt::Display) -> Failure {
+        Failure::new(Code::Unavailable, error.to_string())
     }
 
     /// An error with its causes in one line.
@@ -92,15 +123,15 @@ fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Takes the next whole message out of what has come.
-fn unframed(buffer: &mut BytesMut) -> Result<Option<Bytes>, Failure> {
+/// Takes the next whole message out of what has come. One that is too large is refused by its head.
+fn unframed(buffer: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Failure> {
     let Some(head) = buffer.get(..5) else { return Ok(None) };
     let (compressed, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
     if compressed != 0 {
         return Err(Failure::new(Code::Unimplemented, "compressed messages are not understood"));
     }
-    if length > MAX_MESSAGE {
-        return Err(Failure::new(Code::InvalidArgument, format!("message of {length} bytes is larger than {MAX_MESSAGE}")));
+    if length > max {
+        return Err(Failure::new(Code::ResourceExhausted, format!("message of {length} bytes is larger than {max}")));
     }
     if buffer.len() < 5 + length {
         return Ok(None);
@@ -154,12 +185,12 @@ mod tests {
     fn messages_come_whole_or_not_at_all() {
         let whole = [framed(b"first"), framed(b"")].concat();
         for cut in 0..5 + 5 {
-            assert_eq!(unframed(&mut BytesMut::from(&whole[..cut])), Ok(None));
+            assert_eq!(unframed(&mut BytesMut::from(&whole[..cut]), MAX_MESSAGE), Ok(None));
         }
         let mut buffer = BytesMut::from(&whole[..]);
-        assert_eq!(unframed(&mut buffer), Ok(Some(Bytes::from_static(b"first"))));
-        assert_eq!(unframed(&mut buffer), Ok(Some(Bytes::new())));
-        assert!(unframed(&mut BytesMut::from(&[1, 0, 0, 0, 0][..])).is_err());
-        assert!(unframed(&mut BytesMut::from(&[0, 255, 0, 0, 0][..])).is_err());
+        assert_eq!(unframed(&mut buffer, MAX_MESSAGE), Ok(Some(Bytes::from_static(b"first"))));
+        assert_eq!(unframed(&mut buffer, MAX_MESSAGE), Ok(Some(Bytes::new())));
+        assert!(unframed(&mut BytesMut::from(&[1, 0, 0, 0, 0][..]), MAX_MESSAGE).is_err());
+        assert!(unframed(&mut BytesMut::from(&[0, 255, 0, 0, 0][..]), MAX_MESSAGE).is_err());
     }
 }
