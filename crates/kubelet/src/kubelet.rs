@@ -20,6 +20,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Deps};
+use crate::csi::{self, Drivers};
 use crate::eviction::{self, Pressure};
 use crate::metrics::Metrics;
 use crate::node::facts::Facts;
@@ -49,6 +50,8 @@ pub struct Kubelet {
     pub(crate) objects: Objects,
     /// Tokens in use.
     pub(crate) tokens: Tokens,
+    /// Volume drivers.
+    pub csi: Drivers,
     /// Services, for environment variables.
     pub services: Arc<Cache>,
     /// The pods of this node.
@@ -94,6 +97,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     let serving = deps.serving.clone();
     let kubelet = Kubelet::new(config, deps)?;
     kubelet.mount_memory()?;
+    csi::release::recover(&kubelet);
     let recovered = kubelet.runtime.recover().await;
     kubelet.pods.recovered(&recovered);
     follow_runtime(&kubelet);
@@ -110,6 +114,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     let tasks = [
         tokio::spawn(addresses::follow(kubelet.clone())),
         tokio::spawn(follow_table(kubelet.clone())),
+        tokio::spawn(follow_plugins(kubelet.clone())),
         tokio::spawn(eviction::run(kubelet.clone())),
         tokio::spawn(crate::images::run(kubelet.clone())),
         tokio::spawn(crate::pods::rotate::run(kubelet.clone())),
@@ -160,6 +165,13 @@ async fn follow_table(kubelet: Arc<Kubelet>) {
     }
 }
 
+/// Plugins register whenever they come.
+async fn follow_plugins(kubelet: Arc<Kubelet>) {
+    if let Err(error) = crate::plugins::run(&kubelet).await {
+        tracing::error!("plugins are not followed: {error:#}");
+    }
+}
+
 fn follow_runtime(kubelet: &Arc<Kubelet>) {
     let mut events = kubelet.runtime.events();
     let kubelet = Arc::downgrade(kubelet);
@@ -206,6 +218,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
         let (Some(kubelet), Some(node)) = (weak.upgrade(), new.and_then(|entry| cache::decode::<Node>(entry))) else {
             return;
         };
+        kubelet.csi.node_changed.notify_waiters();
         if crate::node::status::lacks_extended(&node) {
             kubelet.status_changed.notify_one();
         }
@@ -262,6 +275,7 @@ impl Kubelet {
                 status_changed: Notify::new(),
                 mirrors_changed: Notify::new(),
                 addresses: watch::Sender::new(config.node_ips.clone()),
+                csi: Drivers::default(),
                 pressure: Mutex::default(),
                 pulls: Mutex::default(),
                 holds: Mutex::default(),

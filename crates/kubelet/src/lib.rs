@@ -4,6 +4,7 @@
 //! Everything it knows it learns from the API, the runtime and the kernel; it keeps nothing on disk that cannot be lost.
 
 pub mod config;
+pub mod csi;
 pub mod eviction;
 mod images;
 mod kubelet;
@@ -11,6 +12,7 @@ mod metrics;
 pub mod network;
 pub mod node;
 mod objects;
+pub mod plugins;
 pub mod pods;
 mod probes;
 mod pull;

@@ -14,6 +14,8 @@ use crate::pods::worker::now_ms;
 pub struct Token {
     /// The token itself.
     pub text: String,
+    /// When it ends, as the API says it.
+    pub expires: String,
     /// When to ask for the next, in milliseconds since the epoch.
     pub renew_at: i64,
 }
@@ -79,8 +81,9 @@ impl Tokens {
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", request.namespace, request.account);
         let answer = self.client.call(http::Method::POST, &path, &body).await?;
         let text = answer["status"]["token"].as_str().ok_or_else(|| Status::internal("the answer to a token request has no token"))?;
+        let expires = answer["status"]["expirationTimestamp"].as_str().unwrap_or("").to_owned();
         let granted = answer["spec"]["expirationSeconds"].as_i64().unwrap_or(request.seconds).min(86_400);
-        let token = Token { text: text.to_owned(), renew_at: now_ms() + granted * 800 };
+        let token = Token { text: text.to_owned(), expires, renew_at: now_ms() + granted * 800 };
         self.known.lock().insert(key, token.clone());
         Ok(token)
     }

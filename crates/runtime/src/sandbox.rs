@@ -389,6 +389,11 @@ impl Sandbox {
 /// Replaces open descriptors in the description by their places in the message.
 fn take_descriptors(mut spec: ContainerSpec) -> Result<(ContainerSpec, Vec<Arc<OwnedFd>>), CreateContainerError> {
     let mut passed = Vec::new();
+    // `/dev` is made of nodes; elsewhere a device is bound like a file.
+    let elsewhere = spec.devices.iter().filter(|device| device.is_elsewhere());
+    let bound: Vec<Mount> =
+        elsewhere.map(|device| Mount::Bind(crate::spec::Bind::new(&device.host_path, &device.container_path))).collect();
+    spec.mounts.extend(bound);
     for mount in &mut spec.mounts {
         if let Mount::Bind(bind) = mount
             && let Source::Fd(fd) = &bind.source

@@ -377,6 +377,13 @@ pub struct Device {
     pub permissions: String,
 }
 
+impl Device {
+    /// Whether the container sees it outside of `/dev`.
+    pub fn is_elsewhere(&self) -> bool {
+        self.container_path.is_absolute() && !self.container_path.starts_with("/dev")
+    }
+}
+
 /// One resource limit of `setrlimit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {

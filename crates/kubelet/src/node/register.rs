@@ -8,7 +8,7 @@ use api::Status;
 use client::{PatchKind, ResourceId};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::status;
 use crate::Kubelet;
@@ -59,8 +59,13 @@ async fn try_register(kubelet: &Arc<Kubelet>) -> Result<(), Status> {
 /// # Errors
 /// The Status of the answer.
 pub async fn write_status(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> Result<(), Status> {
+    let _turn = kubelet.csi.status_turn.lock().await;
     let status = status::compute(kubelet, old).await;
-    let patch = json!({"status": status});
+    let none_in_use = status.volumes_in_use.is_none();
+    let mut patch = json!({"status": status});
+    if none_in_use {
+        patch["status"]["volumesInUse"] = Value::Null;
+    }
     kubelet.client.patch(&NODES, "", &kubelet.config.node_name, "status", &PatchKind::Strategic, &patch).await.map(drop)
 }
 

@@ -34,6 +34,7 @@ pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
             kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }),
         }),
         node_info: Some(kubelet.node.info().clone()),
+        volumes_in_use: Some(kubelet.csi.volumes_in_use()).filter(|used| !used.is_empty()),
         images: Some(images(kubelet).await),
         runtime_handlers: Some(vec![NodeRuntimeHandler {
             name: Some(String::new()),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::Image;
-use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SecurityContext, VolumeMount};
+use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SecurityContext, VolumeDevice, VolumeMount};
 use runtime::{
-    Bind, Capabilities, ContainerId, ContainerSpec, ImageMount, LogSpec, Mount, PidMode, Propagation, Rootfs, Seccomp, Source,
+    Bind, Capabilities, ContainerId, ContainerSpec, Device, ImageMount, LogSpec, Mount, PidMode, Propagation, Rootfs, Seccomp, Source,
     SupplementalGroups, User, UserRef,
 };
 
@@ -87,6 +87,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
         spec.read_only_paths = Vec::new();
     }
     spec.mounts = mounts(parts, pod_spec, &lookup, &writable)?;
+    spec.devices.extend(devices(parts)?);
     spec.pid = pid(parts, pod_spec);
     spec.tty = container.tty == Some(true);
     spec.stdin = container.stdin == Some(true);
@@ -294,6 +295,19 @@ fn volume_mount(mount: &VolumeMount, volume: &Mounted, lookup: &impl Fn(&str) ->
             Ok(Mount::Bind(bind))
         }
     }
+}
+
+/// Devices of volumes, at the places that the container wants them.
+fn devices(parts: &Parts) -> Result<Vec<Device>, String> {
+    let wanted = parts.member.spec.volume_devices.iter().flatten();
+    let device = |device: &VolumeDevice| match parts.volumes.get(&device.name) {
+        Some(Mounted::Device(path)) => {
+            Ok(Device { host_path: path.clone(), container_path: device.device_path.clone().into(), permissions: "rwm".into() })
+        }
+        Some(_) => Err(format!("volume {:?} is no block device and cannot be given as one", device.name)),
+        None => Err(format!("cannot find volume {:?} to pass into container {:?}", device.name, parts.member.spec.name)),
+    };
+    wanted.map(device).collect()
 }
 
 /// Relative mount paths are below the root, as every runtime reads them.

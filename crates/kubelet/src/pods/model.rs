@@ -76,6 +76,7 @@ pub fn members(spec: &PodSpec) -> Vec<Member> {
             termination_message_path: container.termination_message_path.clone(),
             termination_message_policy: container.termination_message_policy.clone(),
             volume_mounts: container.volume_mounts.clone(),
+            volume_devices: container.volume_devices.clone(),
             ..Container::default()
         },
         target: container.target_container_name.clone(),

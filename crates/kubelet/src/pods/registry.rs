@@ -18,7 +18,7 @@ use super::message::Message;
 use super::model;
 use super::release;
 use super::worker::Worker;
-use crate::Kubelet;
+use crate::{Kubelet, csi};
 
 /// All workers.
 #[derive(Default)]
@@ -113,6 +113,7 @@ impl Registry {
     /// Ends everything that an earlier run of ours left and that the API does not want any more.
     pub fn end_strangers(&self, kubelet: &Arc<Kubelet>) {
         let strangers: Vec<(String, Sandbox)> = self.inner.lock().left.drain().collect();
+        let known: HashSet<String> = strangers.iter().map(|(uid, _)| uid.clone()).collect();
         for (uid, sandbox) in strangers {
             tracing::info!(uid, "ending a pod that is no longer wanted");
             let kubelet = kubelet.clone();
@@ -123,8 +124,15 @@ impl Registry {
                 if let Some(network) = &kubelet.network {
                     network.detach(&uid);
                 }
-                release::remove_directories(&kubelet, &uid).await;
+                release_directories(&kubelet, &uid).await;
             });
+        }
+        // Pods that were over before their directories were gone.
+        for uid in csi::data::children(&kubelet.config.root_dir.join("pods")) {
+            if !self.is_here(&uid) && !known.contains(&uid) {
+                let kubelet = kubelet.clone();
+                tokio::spawn(async move { release_directories(&kubelet, &uid).await });
+            }
         }
     }
 
@@ -255,6 +263,18 @@ impl Registry {
         if super::statics::is_static(&running.pod) {
             kubelet.mirrors_changed.notify_one();
         }
+    }
+}
+
+/// Removes the directories of a pod that nobody wants, however long its volumes take.
+async fn release_directories(kubelet: &Arc<Kubelet>, uid: &str) {
+    let mut wait = Duration::from_millis(500);
+    while !release::remove_directories(kubelet, uid).await {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(60));
+    }
+    if kubelet.csi.forget(uid) {
+        kubelet.status_changed.notify_one();
     }
 }
 

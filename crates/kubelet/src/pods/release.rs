@@ -11,14 +11,17 @@ use k8s_openapi::api::core::v1::Pod;
 use super::limits;
 use super::model;
 use crate::Kubelet;
+use crate::csi;
 use crate::volumes::{self, TearDown, sub_path};
 
 /// Folder of a pod for parts of volumes that other runtimes take by path.
 pub const SUB_PATHS: &str = "volume-subpaths";
 /// How long processes of a control group may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Shortest and longest time until a volume that was not torn down is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Releases everything. What fails is logged and tried again when the node next looks for remains.
+/// Releases everything. A pod whose volumes cannot be torn down is not over.
 pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>) {
     let uid = model::uid(pod);
     if let Some(sandbox) = sandbox {
@@ -29,7 +32,11 @@ pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>
     if let Some(network) = &kubelet.network {
         network.detach(uid);
     }
-    remove_directories(kubelet, uid).await;
+    let mut wait = RETRY.0;
+    while !remove_directories(kubelet, uid).await {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
     let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
     if let Ok(group) = Group::new(kubelet.cgroups.clone(), &kubelet.pod_group(class, uid)) {
         let removed = tokio::task::spawn_blocking(move || group.remove(PATIENCE)).await;
@@ -39,11 +46,14 @@ pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>
     }
     kubelet.objects.release(uid);
     kubelet.tokens.release(uid);
+    if kubelet.csi.forget(uid) {
+        kubelet.status_changed.notify_one();
+    }
     kubelet.release_images(uid);
 }
 
-/// Tears down volumes and removes the pod's directory.
-pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) {
+/// Tears down volumes and removes the pod's directory. False while a volume cannot be torn down: the pod is not over then.
+pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) -> bool {
     let directory = kubelet.pod_dir(uid);
     for kind in children(&directory.join("volumes")) {
         let Some(kind) = volumes::find_directory(&kind) else {
@@ -56,19 +66,24 @@ pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) {
             if let Err(error) = (kind.tear_down)(&tear_down).await {
                 tracing::warn!(volume, error = super::prepare::chain(&error), "volume was not torn down");
                 // What is still mounted must not be deleted.
-                return;
+                return false;
             }
         }
     }
+    if let Err(error) = csi::release::devices(kubelet, uid).await {
+        tracing::warn!(uid, error = super::prepare::chain(&error), "a device was not given back");
+        return false;
+    }
     if let Err(error) = sub_path::unbind_all(&directory.join(SUB_PATHS)) {
         tracing::warn!(directory = %directory.display(), %error, "parts of volumes are still bound");
-        return;
+        return true;
     }
     if let Err(error) = remove_tree(&directory) {
         if error.kind() != std::io::ErrorKind::NotFound {
             tracing::warn!(directory = %directory.display(), %error, "pod directory stays");
         }
     }
+    true
 }
 
 fn remove_tree(directory: &Path) -> std::io::Result<()> {

@@ -12,6 +12,7 @@ use runtime::{ContainerState, ContainerStatus};
 use serde_json::{Value, json};
 
 use crate::Kubelet;
+use crate::csi;
 use crate::eviction;
 use crate::eviction::usage::{self, Space, Usage};
 use crate::pods::limits;
@@ -103,7 +104,9 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
                 volume["name"] = name.as_str().into();
                 volume
             });
-            pod["volume"] = volumes.collect();
+            let mut volumes: Vec<Value> = volumes.collect();
+            volumes.extend(csi::stats::of(kubelet, &measured.pod, &now).await);
+            pod["volume"] = volumes.into();
             pod["ephemeral-storage"] = room(&own, files.disk(), &now);
         }
         pods.push(pod);

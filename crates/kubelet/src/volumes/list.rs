@@ -5,6 +5,7 @@ use super::VolumeType;
 /// Every type that has a file.
 pub(super) static ALL: &[VolumeType] = &[
     super::config_map::volume(),
+    super::csi::volume(),
     super::downward_api::volume(),
     super::empty_dir::volume(),
     super::host_path::volume(),

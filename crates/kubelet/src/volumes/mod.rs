@@ -14,6 +14,7 @@ use crate::Kubelet;
 pub mod atomic;
 mod config_map;
 pub mod content;
+mod csi;
 mod downward_api;
 mod empty_dir;
 mod host_path;

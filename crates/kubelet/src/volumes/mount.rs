@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Mounts memory with a size limit in bytes.
@@ -27,7 +28,13 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether something is mounted right here.
+/// Whether a path is the root of a mount, also of a part of the same file system.
+pub fn is_mounted(path: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(CWD, path, flags, StatxFlags::BASIC_STATS).is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Whether another file system is mounted right here.
 pub fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();
     let parent = path.parent().and_then(device);

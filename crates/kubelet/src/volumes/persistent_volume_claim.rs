@@ -1,11 +1,14 @@
-//! `persistentVolumeClaim`: the volume that a claim is bound to, for sources that are paths of this node.
+//! `persistentVolumeClaim`: the volume that a claim is bound to, paths of this node and volumes of drivers.
 
 use std::path::Path;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::{Mounted, SetUp, VolumeError, VolumeType, host_path, nothing, ownership};
+use super::{Mounted, SetUp, VolumeError, VolumeType, csi, host_path, nothing, ownership};
+use crate::csi::volume::Wanted;
+use crate::csi::{block, mount};
 use crate::pods::model;
 
 /// The volume type.
@@ -26,11 +29,28 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let name = source.map_or_else(|| format!("{}-{}", model::name(order.pod), order.volume.name), |source| source.claim_name.clone());
         let client = &order.kubelet.client;
         let claim: PersistentVolumeClaim = client.get(model::namespace(order.pod), &name).await?;
+        if source.is_none() {
+            let ours =
+                |owner: &OwnerReference| owner.controller == Some(true) && Some(owner.uid.as_str()) == order.pod.metadata.uid.as_deref();
+            if !claim.metadata.owner_references.iter().flatten().any(ours) {
+                return Err(VolumeError::Refused(format!("PVC {name:?} was not created for the pod (pod is not owner)")));
+            }
+        }
         let bound = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty());
         let bound = bound.ok_or_else(|| VolumeError::Refused(format!("claim {name:?} is not bound yet")))?;
         let volume: PersistentVolume = client.get("", &bound).await?;
-        let spec = volume.spec.unwrap_or_default();
         let read_only = source.and_then(|source| source.read_only) == Some(true);
+        let spec = volume.spec.clone().unwrap_or_default();
+        if let Some(driver) = &spec.csi {
+            let block = spec.volume_mode.as_deref() == Some("Block");
+            let wanted = Wanted::persistent(order.kubelet, order.pod, read_only, (claim, volume), driver).await?;
+            if block {
+                return block::set_up(order.kubelet, &wanted).await;
+            }
+            let mounted = mount::set_up(order.kubelet, &wanted).await?;
+            csi::note(order, &wanted.spec_name);
+            return Ok(mounted);
+        }
         let mounted = match (&spec.host_path, &spec.local) {
             (Some(host), _) => host_path::check(Path::new(&host.path), host.type_.as_deref().unwrap_or(""))?,
             (None, Some(local)) if spec.volume_mode.as_deref() == Some("Block") => Mounted::Device(local.path.clone().into()),

@@ -4,6 +4,8 @@
 //! its own for network and mounts, so that addresses, rules and disks are the test's to break. `cargo test -p kubelet --test node
 //! name` runs the tests whose names contain `name`. Needs root.
 
+mod csi;
+mod driver;
 mod eviction;
 mod follow;
 mod world;
@@ -26,6 +28,11 @@ macro_rules! tests {
 }
 
 const TESTS: &[(&str, Test)] = tests![
+    csi::a_driver_registers_and_goes,
+    csi::an_inline_volume_goes_with_its_pod,
+    csi::a_claim_is_attached_staged_published_grown_and_given_back,
+    csi::a_device_reaches_the_container,
+    csi::volumes_outlive_a_killed_node,
     eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
     eviction::a_node_that_is_short_takes_no_more_pods,
@@ -43,6 +50,13 @@ fn main() -> ExitCode {
     if let [first, name, folder] = arguments.as_slice() {
         if first == INSIDE {
             inside(name, Path::new(folder));
+            return ExitCode::SUCCESS;
+        }
+    }
+    if let [first, folder, port] = arguments.as_slice() {
+        if first == world::PROCESS {
+            let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+            tokio.block_on(world::process(Path::new(folder), port));
             return ExitCode::SUCCESS;
         }
     }

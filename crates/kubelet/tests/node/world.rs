@@ -2,17 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cgroup::{Group, Layout};
-use client::{Client, PatchKind, ResourceId};
+use client::{Client, Connect, HttpTransport, PatchKind, ResourceId};
 use http::Method;
 use image::{ImageConfig, ImageStore};
 use kubelet::{Config, Deps, ImageGc};
 use net::HostJournal;
-use pki::{ClusterPki, San};
+use pki::{ClusterPki, San, ServerTrust};
 use runtime::{Runtime, RuntimeConfig};
 use serde_json::{Value, json};
 use server::{Server, User};
@@ -27,6 +27,8 @@ pub const IMAGE: &str = "knarr.io/demo:1";
 pub const PODS: ResourceId = ResourceId::new("", "v1", "pods");
 pub const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 const NODE: &str = "node";
+/// Argument of a run that is only a node; folder and port of the server follow.
+pub const PROCESS: &str = "--node";
 
 /// A server, and the folder for a node.
 pub struct World {
@@ -34,6 +36,7 @@ pub struct World {
     /// May do everything.
     pub admin: Client,
     server: Arc<Server>,
+    port: u16,
     pki: Arc<ClusterPki>,
 }
 
@@ -96,7 +99,11 @@ impl World {
         let account =
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}, "automountServiceAccountToken": false});
         admin.call(Method::POST, "/api/v1/namespaces/default/serviceaccounts", &account).await.expect("an account");
-        World { folder: folder.to_owned(), admin, server, pki }
+        let listener = tokio::net::TcpListener::bind((local, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let serving = server.clone();
+        tokio::spawn(async move { serving.serve(listener).await.expect("a server") });
+        World { folder: folder.to_owned(), admin, server, port, pki }
     }
 
     /// Where the node keeps its pods.
@@ -111,49 +118,23 @@ impl World {
 
     /// As `start`, with so much memory.
     pub async fn start_with(&self, eviction_hard: &str, memory_bytes: Option<i64>) {
-        let images = ImageStore::open(ImageConfig::new(self.folder.join("data"))).expect("an image store");
-        image::demo::import_demo(&images).await.expect("the demo image");
-        let cgroup_root = group(&self.folder);
-        let runtime = Runtime::open(RuntimeConfig { run_dir: self.folder.join("run"), cgroup_root, self_exe: None }).expect("a runtime");
-        let address: IpAddr = ADDRESS.parse().expect("an address");
-        let serving =
-            self.pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
-        let deps = Deps {
-            client: self.server.client(User::node(NODE)),
-            runtime: runtime.into(),
-            images: images.into(),
-            journal: Arc::new(HostJournal::open(self.folder.join("journal")).expect("a journal")),
-            serving: Arc::new(pki::server_config(&serving, true, &["http/1.1"]).expect("a configuration")),
-            client_ca: self.pki.client_ca.cert_pem().to_owned(),
-            metrics: self.server.metric_sources(),
-        };
-        let config = Config {
-            node_name: NODE.into(),
-            node_ips: vec![address],
-            follow_addresses: true,
-            root_dir: self.kubelet_dir(),
-            log_dir: self.folder.join("logs/pods"),
-            container_log_dir: self.folder.join("logs/containers"),
-            listen: SocketAddr::new(address, 10250),
-            cluster_dns: vec!["10.96.0.10".parse().expect("an address")],
-            cluster_domain: "cluster.local".into(),
-            resolv_conf: "/etc/resolv.conf".into(),
-            max_pods: 110,
-            cpu_milli: None,
-            memory_bytes,
-            labels: Vec::new(),
-            taints: Vec::new(),
-            pod_manifests: None,
-            log_max_size: 10 << 20,
-            log_max_files: 5,
-            cluster_ranges: Vec::new(),
-            pod_mtu: 1450,
-            eviction_hard: kubelet::eviction::parse(eviction_hard).expect("thresholds"),
-            image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
-            version: "v1.36.0".into(),
-        };
+        let metrics = self.server.metric_sources();
+        let (config, deps) =
+            node(&self.folder, &self.pki, self.server.client(User::node(NODE)), metrics, eviction_hard, memory_bytes).await;
         let (ready, _) = watch::channel(false);
         tokio::spawn(async move { kubelet::run(config, deps, ready).await.expect("a node") });
+        self.welcome().await;
+    }
+
+    /// Starts the node as a process of its own, which may be killed, and waits until it is ready.
+    pub async fn start_process(&self) -> Child {
+        let exe = std::env::current_exe().expect("own program");
+        let child = Command::new(exe).arg(PROCESS).arg(&self.folder).arg(self.port.to_string()).spawn().expect("a process");
+        self.welcome().await;
+        child
+    }
+
+    async fn welcome(&self) {
         self.until("the node registers", &NODES, "", NODE, |_| true).await;
         let range = json!({"spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]}});
         self.admin.patch(&NODES, "", NODE, "", &PatchKind::Merge, &range).await.expect("a range");
@@ -188,7 +169,29 @@ impl World {
         self.until(what, &NODES, "", NODE, is).await
     }
 
-    async fn until(&self, what: &str, resource: &ResourceId, namespace: &str, name: &str, is: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until an object is gone.
+    pub async fn gone(&self, resource: &ResourceId, namespace: &str, name: &str) {
+        let path = resource.path(namespace, name, "");
+        let there = async || self.admin.call(Method::GET, &path, &Value::Null).await.is_ok();
+        self.eventually_async(&format!("{name} is gone"), async || !there().await).await;
+    }
+
+    /// Waits for a condition.
+    pub async fn eventually(&self, what: &str, is: impl Fn() -> bool) {
+        self.eventually_async(what, async || is()).await;
+    }
+
+    /// Waits for a condition that has to ask.
+    pub async fn eventually_async(&self, what: &str, is: impl AsyncFn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !is().await {
+            assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until an object is as described.
+    pub async fn until(&self, what: &str, resource: &ResourceId, namespace: &str, name: &str, is: impl Fn(&Value) -> bool) -> Value {
         let path = resource.path(namespace, name, "");
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut last = Value::Null;
@@ -225,6 +228,72 @@ impl World {
         let events = list["items"].as_array().expect("a list").iter();
         events.into_iter().any(|event| event["involvedObject"]["name"] == name && event["reason"] == reason && event["message"] == message)
     }
+}
+
+/// What a node of this folder is made of.
+async fn node(
+    folder: &Path,
+    pki: &ClusterPki,
+    client: Client,
+    metrics: client::metrics::Sources,
+    eviction_hard: &str,
+    memory_bytes: Option<i64>,
+) -> (Config, Deps) {
+    let images = ImageStore::open(ImageConfig::new(folder.join("data"))).expect("an image store");
+    image::demo::import_demo(&images).await.expect("the demo image");
+    let cgroup_root = group(folder);
+    let runtime = Runtime::open(RuntimeConfig { run_dir: folder.join("run"), cgroup_root, self_exe: None }).expect("a runtime");
+    let address: IpAddr = ADDRESS.parse().expect("an address");
+    let serving = pki.serving_cert("kubelet", "system:node:node", &[San::Ip(address), San::Dns(NODE.into())]).expect("a certificate");
+    let deps = Deps {
+        client,
+        runtime: runtime.into(),
+        images: images.into(),
+        journal: Arc::new(HostJournal::open(folder.join("journal")).expect("a journal")),
+        serving: Arc::new(pki::server_config(&serving, true, &["http/1.1"]).expect("a configuration")),
+        client_ca: pki.client_ca.cert_pem().to_owned(),
+        metrics,
+    };
+    let config = Config {
+        node_name: NODE.into(),
+        node_ips: vec![address],
+        follow_addresses: true,
+        root_dir: folder.join("kubelet"),
+        log_dir: folder.join("logs/pods"),
+        container_log_dir: folder.join("logs/containers"),
+        listen: SocketAddr::new(address, 10250),
+        cluster_dns: vec!["10.96.0.10".parse().expect("an address")],
+        cluster_domain: "cluster.local".into(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        max_pods: 110,
+        cpu_milli: None,
+        memory_bytes,
+        labels: Vec::new(),
+        taints: Vec::new(),
+        pod_manifests: None,
+        log_max_size: 10 << 20,
+        log_max_files: 5,
+        cluster_ranges: Vec::new(),
+        pod_mtu: 1450,
+        eviction_hard: kubelet::eviction::parse(eviction_hard).expect("thresholds"),
+        image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
+        version: "v1.36.0".into(),
+    };
+    (config, deps)
+}
+
+/// Runs the node of this folder until it is killed, with a server of another process.
+pub async fn process(folder: &Path, port: &str) {
+    pki::install_provider();
+    let pki = ClusterPki::load_or_create(&folder.join("pki")).expect("keys");
+    let cert = pki.client_cert("node", &pki::Subject::new("system:node:node", &["system:nodes"])).expect("a certificate");
+    let trust = ServerTrust::Authorities(vec![pki.server_ca.cert_pem().to_owned()]);
+    let tls = Arc::new(pki::client_config(&trust, Some(&cert), &["h2"]).expect("a configuration"));
+    let connect = Connect { server: format!("https://127.0.0.1:{port}"), tls, token: None };
+    let client = Client::new(Arc::new(HttpTransport::new(connect).expect("a transport")));
+    let (config, deps) = node(folder, &pki, client, client::metrics::Sources::default(), "", None).await;
+    let (ready, _) = watch::channel(false);
+    kubelet::run(config, deps, ready).await.expect("a node");
 }
 
 /// A condition of an object.

@@ -40,7 +40,7 @@ pub(super) fn prepare(devices: &[Device], all: bool) -> anyhow::Result<Vec<Node>
     if all {
         collect(Path::new("/dev"), Path::new(""), &mut nodes, 0);
     }
-    for device in devices {
+    for device in devices.iter().filter(|device| !device.is_elsewhere()) {
         let path = device.container_path.strip_prefix("/dev").unwrap_or(&device.container_path);
         let path = path.strip_prefix("/").unwrap_or(path).to_owned();
         let failed = || format!("look at device {}", device.host_path.display());

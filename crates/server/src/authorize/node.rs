@@ -146,6 +146,7 @@ fn used_by(pod: &Value, namespace: &str) -> HashSet<Object> {
 pub fn authorize(server: &Server, node: &str, asked: &Attributes) -> Verdict {
     let read = matches!(asked.verb, "get" | "list" | "watch");
     match (asked.group.as_str(), asked.resource.as_str(), asked.subresource.as_str()) {
+        ("", "secrets", "") if asked.verb == "get" && secret_of_volume(server, node, asked) => Verdict::yes(""),
         ("", "secrets", _) => by_graph(server, node, "secrets", asked, read),
         ("", "configmaps", _) => by_graph(server, node, "configmaps", asked, read),
         ("resource.k8s.io", "resourceclaims", _) => by_graph(server, node, "resourceclaims", asked, read),
@@ -182,12 +183,37 @@ fn by_graph(server: &Server, node: &str, kind: &'static str, asked: &Attributes,
 fn volume(server: &Server, node: &str, name: &str) -> Verdict {
     let entry = server.store.mvcc().get(&Kind::new("/registry/persistentvolumes/").key(name)).value;
     let volume: Value = entry.and_then(|entry| serde_json::from_slice(&entry.bytes).ok()).unwrap_or_default();
-    let claim = &volume["spec"]["claimRef"];
-    let (namespace, name) = (claim["namespace"].as_str().unwrap_or(""), claim["name"].as_str().unwrap_or(""));
-    if !name.is_empty() && server.nodes.read().uses(node, "persistentvolumeclaims", namespace, name) {
+    if is_claimed(server, node, &volume) {
         return Verdict::yes("");
     }
     Verdict::no(format!("no relationship found between node {node:?} and this object"))
+}
+
+/// Whether a pod of the node uses the claim that has the volume.
+fn is_claimed(server: &Server, node: &str, volume: &Value) -> bool {
+    let claim = &volume["spec"]["claimRef"];
+    let (namespace, name) = (claim["namespace"].as_str().unwrap_or(""), claim["name"].as_str().unwrap_or(""));
+    !name.is_empty() && server.nodes.read().uses(node, "persistentvolumeclaims", namespace, name)
+}
+
+/// Fields of a volume that name secrets for its driver.
+const SECRETS_OF_VOLUMES: &[&str] =
+    &["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef", "controllerExpandSecretRef"];
+
+/// A secret that a volume driver is told, of a volume that the node may read.
+fn secret_of_volume(server: &Server, node: &str, asked: &Attributes) -> bool {
+    if server.nodes.read().uses(node, "secrets", &asked.namespace, &asked.name) {
+        return true;
+    }
+    let volumes = server.store.mvcc().snapshot(&Kind::new("/registry/persistentvolumes/"));
+    volumes.iter().any(|entry| {
+        let volume: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
+        let names = |field: &&str| {
+            let reference = &volume["spec"]["csi"][*field];
+            reference["namespace"] == *asked.namespace && reference["name"] == *asked.name
+        };
+        SECRETS_OF_VOLUMES.iter().any(names) && is_claimed(server, node, &volume)
+    })
 }
 
 fn own(node: &str, asked: &Attributes, place: bool) -> Verdict {

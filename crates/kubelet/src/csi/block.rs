@@ -1,0 +1,85 @@
+//! Volumes without a file system: the driver shows a device at a place of the node, and containers get its node.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::data::{self, VolumeData};
+use super::messages::{Empty, NodePublishVolumeRequest, NodeStageVolumeRequest};
+use super::mount::{attach, refuse_second_pod, text};
+use super::volume::Wanted;
+use super::{Ability, expand, unique_name};
+use crate::Kubelet;
+use crate::pods::model;
+use crate::volumes::{Mounted, VolumeError};
+
+/// Makes a device ready.
+///
+/// # Errors
+/// What the driver says, or what is missing.
+pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mounted, VolumeError> {
+    let uid = model::uid(wanted.pod);
+    let target = data::block_target(kubelet, &wanted.spec_name, uid);
+    let staging = data::block_staging(kubelet, &wanted.spec_name);
+    let _turn = kubelet.csi.turn(&wanted.driver, &wanted.handle).await;
+    if is_device(&target) {
+        if let Ok(driver) = kubelet.csi.get(&wanted.driver) {
+            expand::expand(wanted, &driver, &target, &staging).await?;
+        }
+        return Ok(Mounted::Device(target));
+    }
+    let driver = kubelet.csi.get(&wanted.driver)?;
+    refuse_second_pod(kubelet, wanted)?;
+    let publish_context = attach(kubelet, wanted).await?;
+    let note = VolumeData::new(kubelet, &wanted.driver, &wanted.handle, &wanted.spec_name, false, wanted.needs_attachment());
+    note.write(&data::block_data(kubelet, &wanted.spec_name))?;
+    link(&data::pod_devices(kubelet, uid), &wanted.spec_name, &target)?;
+    let make = |path: &Path| std::fs::create_dir_all(path).map_err(|error| VolumeError::io("make", path, error));
+    let stages = driver.can(Ability::Stage);
+    let name = unique_name(&wanted.driver, &wanted.handle);
+    if stages && !kubelet.csi.staged.lock().contains(&name) {
+        make(&staging)?;
+        let request = NodeStageVolumeRequest {
+            volume_id: wanted.handle.clone(),
+            publish_context: publish_context.clone(),
+            staging_path: text(&staging),
+            capability: Some(wanted.capability(&driver, true)),
+            secrets: wanted.stage_secrets().await?,
+            context: wanted.stage_context(),
+        };
+        driver.call("NodeStageVolume", &request).await.map(|Empty {}| ())?;
+        kubelet.csi.staged.lock().insert(name);
+    }
+    target.parent().map_or(Ok(()), make)?;
+    let (context, secrets) = wanted.publish_context().await?;
+    let request = NodePublishVolumeRequest {
+        volume_id: wanted.handle.clone(),
+        publish_context,
+        staging_path: if stages { text(&staging) } else { String::new() },
+        target_path: text(&target),
+        capability: Some(wanted.capability(&driver, true)),
+        read_only: wanted.read_only,
+        secrets,
+        context,
+    };
+    driver.call("NodePublishVolume", &request).await.map(|Empty {}| ())?;
+    if !is_device(&target) {
+        return Err(VolumeError::Refused(format!("the driver showed no block device at {}", target.display())));
+    }
+    expand::expand(wanted, &driver, &target, &staging).await?;
+    Ok(Mounted::Device(target))
+}
+
+/// Notes that a pod has the device, where its release will look.
+fn link(directory: &Path, name: &str, target: &Path) -> Result<(), VolumeError> {
+    let failed = |error| VolumeError::io("link", directory, error);
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    match std::os::unix::fs::symlink(target, directory.join(name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
