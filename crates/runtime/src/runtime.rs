@@ -93,9 +93,6 @@ impl Runtime {
 
     /// Makes a sandbox: starts its keeper, which makes the name spaces.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, CreateSandboxError> {
-        if spec.user_ns.is_some() {
-            return Err(CreateSandboxError::Unsupported("a user name space for the pod"));
-        }
         let (id, ours) = (spec.id.clone(), spec.owns_group());
         // A few small files and directories in memory: cheaper done here than handed to another thread.
         let (spec, files, parent, socket) = self.prepare(spec)?;

@@ -1,7 +1,7 @@
 //! Containers as the keeper sees them: made, started, listened to, ended, forgotten.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use anyhow::Context;
@@ -108,6 +108,9 @@ impl Keeper {
 
     fn fork_container(&mut self, asker: Asker, id: &ContainerId, group: &Group, passed: &[OwnedFd]) -> anyhow::Result<()> {
         let mut spec = state::read_container(&self.files, id).context("read description of the container")?;
+        if self.users.is_some() && spec.pid == PidMode::Host {
+            return Err(anyhow::anyhow!("a pod with users of its own cannot share the node's processes"));
+        }
         let dir = self.files.container(id);
         let filter = match fs::read(dir.join("seccomp.bpf")) {
             Ok(filter) => Some(filter),
@@ -123,6 +126,8 @@ impl Keeper {
         let passed: Vec<OwnedFd> =
             passed.iter().map(|fd| crate::sys::mount::copy_fd(fd, true)).collect::<Result<_, _>>().context("copy mount source")?;
         let (socket, theirs) = crate::sys::socket::pair().context("make conversation")?;
+        // With users of its own a container makes its name space of processes itself, after it has become one of them.
+        let own_pids = if self.users.is_some() { 0 } else { NEW_PID };
         let init = if spec.pid == PidMode::Pod { Some(self.pod_init()?) } else { None };
         let launch = Launch {
             spec: &spec,
@@ -132,11 +137,12 @@ impl Keeper {
             streams: &ends.streams,
             passed: &passed,
             memory: &self.memory,
+            users: self.users.as_ref(),
             filter: filter.as_deref(),
             socket: &theirs,
         };
         let side = match &spec.pid {
-            PidMode::Container => crate::sys::clone::fork(NEW_MOUNT | NEW_PID, join.unified()).context("fork")?,
+            PidMode::Container => crate::sys::clone::fork(NEW_MOUNT | own_pids, join.unified()).context("fork")?,
             PidMode::Host => crate::sys::clone::fork(NEW_MOUNT, join.unified()).context("fork")?,
             PidMode::Pod => {
                 let init = init.context("the pod has no process 1")?;
@@ -202,7 +208,12 @@ impl Keeper {
             let Some(socket) = &container.socket else { return };
             match Report::receive(socket) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Ok(Some((Report::Moved(pid), _))) => container.status.pid = Some(pid),
                 Ok(Some((Report::Ready(user), mut fds))) => {
+                    if let Some(users) = &self.users {
+                        let streams: Vec<_> = container.outputs.iter().flatten().chain(&container.stdin).map(AsFd::as_fd).collect();
+                        users.give(&streams, &user);
+                    }
                     container.status.user = user;
                     if let Some(terminal) = fds.pop() {
                         let _logged = crate::sys::set_nonblocking(&terminal);

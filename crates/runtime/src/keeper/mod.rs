@@ -14,6 +14,7 @@ mod exec;
 mod logs;
 pub(crate) mod sandbox;
 pub(crate) mod state;
+mod users;
 mod zygote;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use self::exec::Exec;
 use self::sandbox::{Ground, PodMemory};
 use self::state::{Files, Journal, KeeperSpec};
 use crate::protocol::{self, Failure, Message, Notice, Packet, Reply, Request};
+use crate::spawn::Users;
 use crate::spec::ContainerId;
 use crate::status::ExitStatus;
 use crate::sys::clone::Side;
@@ -95,6 +97,8 @@ struct Keeper {
     journal: Journal,
     group: Group,
     memory: PodMemory,
+    /// The pod's users, where they are not the node's.
+    users: Option<Users>,
     epoll: OwnedFd,
     signals: OwnedFd,
     listener: OwnedFd,
@@ -154,7 +158,7 @@ fn prepare(files: &Files, spec: &KeeperSpec, group: Group, ground: Ground) -> an
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context("hide from the containers")?;
     // Not allowed everywhere; then the kernel may choose us like any other.
     let _not_allowed = std::fs::write("/proc/self/oom_score_adj", "-999");
-    let memory = sandbox::set_up(&spec.sandbox, files, ground)?;
+    let (memory, users) = sandbox::set_up(&spec.sandbox, files, ground)?;
     let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
     let signals = crate::sys::process::signal_fd(&signals).context("receive signals")?;
     let listener = crate::sys::socket::listen(&files.socket()).context("listen")?;
@@ -169,6 +173,7 @@ fn prepare(files: &Files, spec: &KeeperSpec, group: Group, ground: Ground) -> an
         journal: Journal::create(files).context("begin journal")?,
         group,
         memory,
+        users,
         epoll,
         signals,
         listener,
@@ -243,7 +248,11 @@ impl Keeper {
 
     fn reaped(&mut self, pid: i32, exit: ExitStatus) {
         if let Some(place) = self.containers.iter().position(|c| c.status.pid == Some(pid)) {
-            self.container_ended(place, exit);
+            // One that has put another in its place has said so before it ended.
+            self.container_reported(self.containers[place].number);
+            if self.containers[place].status.pid == Some(pid) {
+                self.container_ended(place, exit);
+            }
         } else if let Some(place) = self.execs.iter().position(|e| e.pid == pid) {
             self.exec_ended(place, exit);
         } else if self.pod_init == Some(pid) {
@@ -393,23 +402,15 @@ impl Keeper {
         if let Some(pid) = self.pod_init {
             return Ok(pid);
         }
-        match crate::sys::clone::fork(crate::sys::clone::NEW_PID, None).context("fork process 1 of the pod")? {
-            Side::Parent(pid) => {
-                self.pod_init = Some(pid);
-                Ok(pid)
-            }
-            Side::Child => {
-                let _keeper_gone = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-                let _cosmetic = rustix::thread::set_name(c"pause");
-                crate::sys::process::set_title(b"/pause");
-                crate::sys::process::close_inherited();
-                crate::sys::process::unblock_signals();
-                crate::sys::process::ignore_signal(libc::SIGCHLD);
-                loop {
-                    crate::sys::process::pause();
-                }
-            }
-        }
+        let pid = match &self.users {
+            Some(users) => Self::pod_init_of(users)?,
+            None => match crate::sys::clone::fork(crate::sys::clone::NEW_PID, None).context("fork process 1 of the pod")? {
+                Side::Parent(pid) => pid,
+                Side::Child => pause(),
+            },
+        };
+        self.pod_init = Some(pid);
+        Ok(pid)
     }
 
     /// Forks into the PID name space of another process, and returns to our own.
@@ -445,6 +446,19 @@ impl Keeper {
             let _not_mounted = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
         }
         std::process::exit(0);
+    }
+}
+
+/// Lives as process 1 of a shared PID name space.
+fn pause() -> ! {
+    let _keeper_gone = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _cosmetic = rustix::thread::set_name(c"pause");
+    crate::sys::process::set_title(b"/pause");
+    crate::sys::process::close_inherited();
+    crate::sys::process::unblock_signals();
+    crate::sys::process::ignore_signal(libc::SIGCHLD);
+    loop {
+        crate::sys::process::pause();
     }
 }
 

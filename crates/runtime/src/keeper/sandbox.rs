@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::state::Files;
+use crate::spawn::Users;
 use crate::spec::{NameSpace, NetNs, SandboxSpec};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID};
 
@@ -34,7 +35,7 @@ pub(super) enum Ground {
 
 /// Whether a sandbox wants what [`make_ordinary`] makes.
 pub(super) fn is_ordinary(spec: &SandboxSpec) -> bool {
-    spec.net == NetNs::New && spec.uts == NameSpace::Pod && spec.ipc == NameSpace::Pod
+    spec.net == NetNs::New && spec.uts == NameSpace::Pod && spec.ipc == NameSpace::Pod && spec.user_ns.is_none()
 }
 
 /// Makes the name spaces of an ordinary pod, with loopback up.
@@ -45,22 +46,33 @@ pub(super) fn make_ordinary() -> anyhow::Result<()> {
 }
 
 /// Makes all of it.
-pub(super) fn set_up(spec: &SandboxSpec, files: &Files, ground: Ground) -> anyhow::Result<PodMemory> {
-    if is_ordinary(spec) && ground == Ground::Bare {
-        make_ordinary()?;
+pub(super) fn set_up(spec: &SandboxSpec, files: &Files, ground: Ground) -> anyhow::Result<(PodMemory, Option<Users>)> {
+    let mut users = None;
+    if let Some(map) = &spec.user_ns {
+        if spec.net != NetNs::New || spec.ipc == NameSpace::Host {
+            return Err(anyhow!("a pod with users of its own needs a network and IPC of its own"));
+        }
+        users = Some(super::users::make(map, spec)?);
+        crate::sys::process::loopback_up().context("bring loopback up")?;
     } else if !is_ordinary(spec) {
         make_special(spec)?;
+    } else if ground == Ground::Bare {
+        make_ordinary()?;
     }
     if spec.uts == NameSpace::Pod && !spec.hostname.is_empty() {
         rustix::system::sethostname(spec.hostname.as_bytes()).context("set host name")?;
     }
-    for (name, value) in &with_defaults(spec) {
-        set_sysctl(spec, name, value)?;
+    let set_all = || with_defaults(spec).iter().try_for_each(|(name, value)| set_sysctl(spec, name, value));
+    match &users {
+        // Some may be set by user 0 of the pod only, and numbers of groups are the pod's.
+        Some(users) => super::users::within(users, set_all)?,
+        None => set_all()?,
     }
-    match spec.ipc {
-        NameSpace::Host => Ok(PodMemory::Host),
-        NameSpace::Pod => shared_memory(spec.shm_size, files),
-    }
+    let memory = match spec.ipc {
+        NameSpace::Host => PodMemory::Host,
+        NameSpace::Pod => shared_memory(spec.shm_size, files, users.as_ref())?,
+    };
+    Ok((memory, users))
 }
 
 /// Makes or enters name spaces one by one.
@@ -91,7 +103,9 @@ fn with_defaults(spec: &SandboxSpec) -> BTreeMap<String, String> {
     let mut sysctls = spec.sysctls.clone();
     if spec.net == NetNs::New {
         sysctls.entry("net.ipv4.ip_unprivileged_port_start".into()).or_insert_with(|| "0".into());
-        sysctls.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| "0 2147483647".into());
+        let groups = spec.user_ns.as_ref().and_then(|map| map.gids.iter().find(|range| range.container_id == 0));
+        let last = groups.map_or(i32::MAX as u32, |range| range.size - 1);
+        sysctls.entry("net.ipv4.ping_group_range".into()).or_insert_with(|| format!("0 {last}"));
     }
     sysctls
 }
@@ -112,9 +126,13 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> anyhow::Result<()>
     fs::write(format!("/proc/sys/{path}"), value).with_context(|| format!("set sysctl {name} to {value:?}"))
 }
 
-fn shared_memory(size: u64, files: &Files) -> anyhow::Result<PodMemory> {
+fn shared_memory(size: u64, files: &Files, users: Option<&Users>) -> anyhow::Result<PodMemory> {
     let size = size.to_string();
-    let options = [("source", Some("shm")), ("mode", Some("1777")), ("size", Some(size.as_str()))];
+    let owner = users.and_then(|users| Some((users.uid(0)?.as_raw().to_string(), users.gid(0)?.as_raw().to_string())));
+    let mut options = vec![("source", Some("shm")), ("mode", Some("1777")), ("size", Some(size.as_str()))];
+    if let Some((uid, gid)) = &owner {
+        options.extend([("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))]);
+    }
     let memory = mount::new("tmpfs", &options, NOSUID | NODEV | NOEXEC).context("make shared memory")?;
     if mount::copy_fd(&memory, false).is_ok() {
         return Ok(PodMemory::Detached(memory));

@@ -12,9 +12,10 @@ use rustix::thread::UnshareFlags;
 use super::capabilities::{self, Prepared};
 use super::dev::{self, SharedMemory};
 use super::identity::{self, Identity};
+use super::users::{Processes, Users};
 use super::{BadDescription, Report, Streams, environment, give_up, masks, mounts, program, root, user};
 use crate::keeper::sandbox::PodMemory;
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, PidMode};
 use crate::status::ResolvedUser;
 use crate::sys::mount;
 
@@ -28,6 +29,8 @@ pub(crate) struct Launch<'a> {
     pub streams: &'a Streams,
     pub passed: &'a [OwnedFd],
     pub memory: &'a PodMemory,
+    /// The pod's users, where they are not the node's.
+    pub users: Option<&'a Users>,
     pub filter: Option<&'a [u8]>,
     /// Conversation with the keeper.
     pub socket: &'a OwnedFd,
@@ -92,25 +95,44 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
     let spec = launch.spec;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("tie life to the keeper's")?;
     launch.join.join_current().context("enter cgroup")?;
-    crate::sys::clone::unshare(UnshareFlags::NEWCGROUP).context("make cgroup name space")?;
+    if launch.users.is_none() {
+        crate::sys::clone::unshare(UnshareFlags::NEWCGROUP).context("make cgroup name space")?;
+    }
     identity::set_oom_score(spec.oom_score_adj.unwrap_or(0))?;
+    // In a user name space limits could not be raised any more.
+    identity::set_rlimits(&spec.rlimits)?;
 
+    let top = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // Mounts with users of their own never reach the node, and layers with shifted owners must not show there.
+    if launch.users.is_some() {
+        mount::set_propagation(&top, mount::SLAVE).context("leave the node's mount groups")?;
+    }
     // The node's paths end here: copies first, while shared mounts are still peers of the node's own.
-    let binds = mounts::prepare(&spec.mounts, launch.passed)?;
+    let binds = mounts::prepare(&spec.mounts, launch.passed, launch.users, &launch.root_point)?;
     let cgroups = mounts::prepare_cgroups(launch.group)?;
-    let nodes = dev::prepare(&spec.devices, spec.privileged)?;
+    let nodes = dev::prepare(&spec.devices, spec.privileged, launch.users.is_some())?;
     let shared_memory = match launch.memory {
         PodMemory::Host => dev::host_shared_memory(),
         PodMemory::Detached(fd) => SharedMemory::Pod(mount::copy_fd(fd, false).context("share memory of the pod")?),
         PodMemory::Mounted(path) => SharedMemory::Pod(mount::copy_path(path, false).context("share memory of the pod")?),
     };
-    let top = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    mount::set_propagation(&top, mount::SLAVE).context("leave the node's mount groups")?;
-    let point = &launch.root_point;
-    let root = root::attach(&spec.rootfs, point)?;
+    let root = match launch.users {
+        None => {
+            mount::set_propagation(&top, mount::SLAVE).context("leave the node's mount groups")?;
+            root::attach(&spec.rootfs, &launch.root_point)?
+        }
+        Some(users) => {
+            let root = root::shifted(&spec.rootfs, users, &launch.root_point)?;
+            let processes = if spec.pid == PidMode::Container { Processes::New } else { Processes::Same };
+            users.enter_as_container(processes, launch.socket.as_fd())?;
+            root::attach_over_top(&root)?;
+            root
+        }
+    };
+    let kernel = mounts::make_proc_and_sys(spec.privileged)?;
     root::enter(&root)?;
 
-    mounts::attach_proc_and_sys(&root, spec.privileged)?;
+    mounts::attach_proc_and_sys(&kernel, &root)?;
     mounts::attach_cgroups(&cgroups, &root, spec.privileged)?;
     let with_terminal = matches!(launch.streams, Streams::Terminal);
     let (terminal, dev) = dev::attach(&root, &nodes, &shared_memory, with_terminal)?;
@@ -122,7 +144,6 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
     if spec.read_only_root {
         mount::set_attributes(&root, mount::RDONLY, false).context("make root read-only")?;
     }
-    identity::set_rlimits(&spec.rlimits)?;
     let mut env = spec.env.clone();
     if environment::value(&env, "HOME").is_none() {
         env.push(format!("HOME={}", account.home));

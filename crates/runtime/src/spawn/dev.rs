@@ -32,10 +32,36 @@ pub(super) struct Node {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// Where the node has it.
+    source: PathBuf,
+    /// The node's own, for pods with users of their own, which may make none.
+    tree: Option<OwnedFd>,
 }
 
-/// Looks at the node's devices while its paths are still there.
-pub(super) fn prepare(devices: &[Device], all: bool) -> anyhow::Result<Vec<Node>> {
+/// What every program expects, with its minor number among the memory devices.
+const STANDARD: [(&str, u32); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+
+/// Looks at the node's devices while its paths are still there, and takes them where none can be made later.
+pub(super) fn prepare(devices: &[Device], all: bool, take: bool) -> anyhow::Result<Vec<Node>> {
+    let mut nodes = look(devices, all)?;
+    if take {
+        for name in STANDARD.iter().map(|(name, _)| *name).chain(["tty"]) {
+            if nodes.iter().all(|node| node.path != Path::new(name)) {
+                let path = Path::new("/dev").join(name);
+                let found = fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?;
+                nodes.extend(node(name.into(), path, &found));
+            }
+        }
+        for node in &mut nodes {
+            let tree = mount::copy_path(&node.source, false).with_context(|| format!("take device {}", node.source.display()))?;
+            mount::set_propagation(&tree, mount::PRIVATE).context("make device private")?;
+            node.tree = Some(tree);
+        }
+    }
+    Ok(nodes)
+}
+
+fn look(devices: &[Device], all: bool) -> anyhow::Result<Vec<Node>> {
     let mut nodes = Vec::new();
     if all {
         collect(Path::new("/dev"), Path::new(""), &mut nodes, 0);
@@ -48,20 +74,22 @@ pub(super) fn prepare(devices: &[Device], all: bool) -> anyhow::Result<Vec<Node>
         if found.is_dir() {
             collect(&device.host_path, &path, &mut nodes, 0);
         } else {
-            nodes.push(node(path, &found).ok_or_else(|| anyhow!("{} is not a device", device.host_path.display()))?);
+            nodes.push(
+                node(path, device.host_path.clone(), &found).ok_or_else(|| anyhow!("{} is not a device", device.host_path.display()))?,
+            );
         }
     }
     Ok(nodes)
 }
 
-fn node(path: PathBuf, found: &fs::Metadata) -> Option<Node> {
+fn node(path: PathBuf, source: PathBuf, found: &fs::Metadata) -> Option<Node> {
     let kind = match found.file_type() {
         kind if kind.is_char_device() => FileType::CharacterDevice,
         kind if kind.is_block_device() => FileType::BlockDevice,
         _ => return None,
     };
     let mode = found.mode() & 0o7777;
-    Some(Node { path, kind, device: found.rdev(), mode, uid: found.uid(), gid: found.gid() })
+    Some(Node { path, kind, device: found.rdev(), mode, uid: found.uid(), gid: found.gid(), source, tree: None })
 }
 
 /// All devices below a directory but terminals and what belongs to a mount of its own.
@@ -78,7 +106,7 @@ fn collect(dir: &Path, below: &Path, nodes: &mut Vec<Node>, depth: usize) {
                 collect(&entry.path(), &path, nodes, depth + 1);
             }
         } else if !matches!(path.to_str(), Some("console" | "ptmx")) {
-            nodes.extend(node(path, &found));
+            nodes.extend(node(path, entry.path(), &found));
         }
     }
 }
@@ -99,9 +127,16 @@ pub(super) fn attach(
     let options = [("source", Some("tmpfs")), ("mode", Some("755")), ("size", Some("65536k"))];
     let dev = mount::new("tmpfs", &options, NOSUID | NOEXEC).context("make /dev")?;
     resolve::attach_plain(&root, &dev, "dev").context("attach /dev")?;
+    if nodes.iter().all(|node| node.tree.is_none()) {
+        standard_nodes(&dev).context("fill /dev")?;
+    }
     standard(&dev).context("fill /dev")?;
     for node in nodes {
-        make(&dev, node).with_context(|| format!("make device {}", node.path.display()))?;
+        let made = match &node.tree {
+            Some(tree) => resolve::attach(&dev, tree, &node.path),
+            None => make(&dev, node),
+        };
+        made.with_context(|| format!("make device {}", node.path.display()))?;
     }
     let options =
         [("source", Some("devpts")), ("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(TTY_GROUP))];
@@ -137,11 +172,14 @@ pub(super) fn host_shared_memory() -> SharedMemory {
     SharedMemory::Host { shm: copy("/dev/shm"), mqueue: copy("/dev/mqueue") }
 }
 
-fn standard(dev: &OwnedFd) -> std::io::Result<()> {
-    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
+fn standard_nodes(dev: &OwnedFd) -> std::io::Result<()> {
+    for (name, minor) in STANDARD {
         make_node(dev, Path::new(name), FileType::CharacterDevice, 0o666, makedev(1, minor))?;
     }
-    make_node(dev, Path::new("tty"), FileType::CharacterDevice, 0o666, makedev(5, 0))?;
+    make_node(dev, Path::new("tty"), FileType::CharacterDevice, 0o666, makedev(5, 0))
+}
+
+fn standard(dev: &OwnedFd) -> std::io::Result<()> {
     for (target, name) in [
         ("/proc/self/fd", "fd"),
         ("/proc/self/fd/0", "stdin"),

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::identity::{self, Identity};
+use super::users::Users;
 use super::{Report, Streams, capabilities, container, dev, environment, give_up, program, user};
 use crate::protocol::ExecRequest;
 use crate::spec::ContainerSpec;
@@ -20,6 +21,8 @@ pub(crate) struct ExecLaunch<'a> {
     /// First process of the container.
     pub init: BorrowedFd<'a>,
     pub join: &'a JoinHandles,
+    /// The pod's users, where they are not the node's.
+    pub users: Option<&'a Users>,
     pub streams: &'a Streams,
     pub filter: Option<&'a [u8]>,
     pub socket: &'a OwnedFd,
@@ -39,10 +42,16 @@ fn enter(launch: &ExecLaunch<'_>) -> anyhow::Result<Vec<String>> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("tie life to the keeper's")?;
     launch.join.join_current().context("enter cgroup")?;
     identity::set_oom_score(spec.oom_score_adj.unwrap_or(0))?;
+    identity::set_rlimits(&spec.rlimits)?;
     let spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
     move_into_thread_name_spaces(launch.init, spaces).context("enter name spaces of the container")?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let account = user::resolve(&root, request.user.as_ref().unwrap_or(&spec.user))?;
+    if let Some(users) = launch.users {
+        users.give_all(launch.streams, &account.user);
+        users.enter()?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("tie life to the keeper's")?;
+    }
     let mut env = environment::merge(&spec.env, &request.env);
     if request.tty && environment::value(&env, "TERM").is_none() {
         env.push("TERM=xterm".into());
@@ -61,7 +70,6 @@ fn enter(launch: &ExecLaunch<'_>) -> anyhow::Result<Vec<String>> {
         None
     };
     container::connect(launch.streams, terminal.as_ref(), &account.user)?;
-    identity::set_rlimits(&spec.rlimits)?;
     identity::set_umask();
     crate::sys::process::close_on_exec_all().context("close descriptors")?;
     // The keeper handles nothing and ignores only this one; a new program expects neither.

@@ -25,6 +25,7 @@ mod program;
 mod resolve;
 mod root;
 mod user;
+mod users;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use container::{Launch, run as run_container};
 pub(crate) use exec::{ExecLaunch, run as run_exec};
+pub(crate) use users::{Users, check as check_users};
 
 use crate::status::ResolvedUser;
 
@@ -49,6 +51,8 @@ pub(crate) enum Streams {
 pub(crate) enum Report {
     /// Set up; with a terminal its descriptor is beside the message.
     Ready(ResolvedUser),
+    /// Another process has taken the place of this one, which ends.
+    Moved(i32),
     /// The set-up failed.
     Failed(String),
     /// The description does not fit the image.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use rustix::fs::{Mode, OFlags, mkdirat};
 
+use super::users::Users;
 use super::{BadDescription, resolve, root};
 use crate::spec::{Bind, Mount, Propagation, Source};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -19,13 +20,14 @@ pub(super) struct Prepared {
 }
 
 /// Takes copies of all sources, in the order in which they are to be attached: outer targets first.
-pub(super) fn prepare(mounts: &[Mount], passed: &[OwnedFd]) -> anyhow::Result<Vec<Prepared>> {
+/// `point` is a directory that images may be put together at.
+pub(super) fn prepare(mounts: &[Mount], passed: &[OwnedFd], users: Option<&Users>, point: &Path) -> anyhow::Result<Vec<Prepared>> {
     let mut ordered: Vec<&Mount> = mounts.iter().collect();
     ordered.sort_by_key(|mount| mount.target().components().count());
-    ordered.into_iter().map(|mount| prepare_one(mount, passed)).collect()
+    ordered.into_iter().map(|mount| prepare_one(mount, passed, users, point)).collect()
 }
 
-fn prepare_one(mount: &Mount, passed: &[OwnedFd]) -> anyhow::Result<Prepared> {
+fn prepare_one(mount: &Mount, passed: &[OwnedFd], users: Option<&Users>, point: &Path) -> anyhow::Result<Prepared> {
     let target = mount.target();
     let bad = |why: &str| BadDescription(format!("mount target {} {why}", target.display()));
     if !target.is_absolute() {
@@ -35,16 +37,20 @@ fn prepare_one(mount: &Mount, passed: &[OwnedFd]) -> anyhow::Result<Prepared> {
         return Err(bad("would hide what the container needs").into());
     }
     let (tree, propagation) = match mount {
-        Mount::Bind(bind) => prepare_bind(bind, passed)?,
+        Mount::Bind(bind) => prepare_bind(bind, passed, users)?,
         Mount::Tmpfs { size, mode, read_only, .. } => {
             let (size, mode) = (size.map(|n| n.to_string()), format!("{mode:o}"));
             let mut options = vec![("source", Some("tmpfs")), ("mode", Some(mode.as_str()))];
             options.extend(size.as_deref().map(|size| ("size", Some(size))));
+            let owner = users.and_then(|users| Some((users.uid(0)?.as_raw().to_string(), users.gid(0)?.as_raw().to_string())));
+            if let Some((uid, gid)) = &owner {
+                options.extend([("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))]);
+            }
             let flags = NOSUID | NODEV | if *read_only { RDONLY } else { 0 };
             (mount::new("tmpfs", &options, flags).context("make tmpfs")?, None)
         }
         Mount::Image(image) => {
-            let whole = root::layers_only(&image.layers)?;
+            let whole = root::image(&image.layers, users, point)?;
             if image.sub_path.as_os_str().is_empty() {
                 (whole, None)
             } else {
@@ -57,7 +63,7 @@ fn prepare_one(mount: &Mount, passed: &[OwnedFd]) -> anyhow::Result<Prepared> {
     Ok(Prepared { tree, target: target.to_owned(), propagation })
 }
 
-fn prepare_bind(bind: &Bind, passed: &[OwnedFd]) -> anyhow::Result<(OwnedFd, Option<u64>)> {
+fn prepare_bind(bind: &Bind, passed: &[OwnedFd], users: Option<&Users>) -> anyhow::Result<(OwnedFd, Option<u64>)> {
     let tree = match &bind.source {
         Source::Path(path) => mount::copy_path(path, true).with_context(|| format!("open mount source {}", path.display()))?,
         Source::Beneath { root, path } => {
@@ -82,6 +88,9 @@ fn prepare_bind(bind: &Bind, passed: &[OwnedFd]) -> anyhow::Result<(OwnedFd, Opt
     if bind.propagation != Propagation::Shared {
         mount::set_propagation(&tree, propagation).context("set propagation")?;
     }
+    if let Some(users) = users.filter(|_| bind.id_mapped) {
+        users.shift(&tree, &bind.target)?;
+    }
     if bind.read_only {
         mount::set_attributes(&tree, RDONLY, bind.recursive_read_only).context("make mount read-only")?;
     }
@@ -100,13 +109,25 @@ pub(super) fn attach(prepared: &[Prepared], root: impl AsFd) -> anyhow::Result<(
     Ok(())
 }
 
-/// Mounts `/proc` and `/sys`. Both must be real directories of the image: a link there would redirect what we write.
-pub(super) fn attach_proc_and_sys(root: impl AsFd, writable_sys: bool) -> anyhow::Result<()> {
+/// What the kernel tells of itself, attached nowhere yet. A pod with users of its own gets it only while the node's is in
+/// sight.
+pub(super) struct Kernel {
+    proc: OwnedFd,
+    sys: OwnedFd,
+}
+
+/// Makes `/proc` and `/sys` of the name spaces that this process is in.
+pub(super) fn make_proc_and_sys(writable_sys: bool) -> anyhow::Result<Kernel> {
     let proc = mount::new("proc", &[("source", Some("proc"))], NOSUID | NODEV | NOEXEC).context("make proc")?;
-    resolve::attach_plain(root.as_fd(), &proc, "proc").context("attach /proc")?;
     let flags = NOSUID | NODEV | NOEXEC | if writable_sys { 0 } else { RDONLY };
     let sys = mount::new("sysfs", &[("source", Some("sysfs"))], flags).context("make sysfs")?;
-    resolve::attach_plain(root.as_fd(), &sys, "sys").context("attach /sys")
+    Ok(Kernel { proc, sys })
+}
+
+/// Attaches them. Both must be real directories of the image: a link there would redirect what we write.
+pub(super) fn attach_proc_and_sys(kernel: &Kernel, root: impl AsFd) -> anyhow::Result<()> {
+    resolve::attach_plain(root.as_fd(), &kernel.proc, "proc").context("attach /proc")?;
+    resolve::attach_plain(root.as_fd(), &kernel.sys, "sys").context("attach /sys")
 }
 
 /// The container's own part of the control groups, ready to be attached.

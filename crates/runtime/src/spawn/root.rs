@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::users::Users;
 use crate::spec::Rootfs;
 use crate::sys::mount;
 
@@ -31,8 +32,47 @@ pub(super) fn attach(rootfs: &Rootfs, point: &Path) -> anyhow::Result<OwnedFd> {
     open_dir(point)
 }
 
-/// A read-only stack of layers that is attached nowhere.
-pub(super) fn layers_only(layers: &[PathBuf]) -> anyhow::Result<OwnedFd> {
+/// The root for a pod with users of its own, attached nowhere yet.
+pub(super) fn shifted(rootfs: &Rootfs, users: &Users, point: &Path) -> anyhow::Result<OwnedFd> {
+    match rootfs {
+        Rootfs::Overlay { layers, writable } => {
+            let dirs = writable_dirs(writable)?;
+            // What the container writes belongs to its users on the node's disk, the root directory first of all.
+            rustix::fs::chown(&dirs.upper, users.uid(0), users.gid(0)).context("give the writable layer to the pod's user 0")?;
+            let shifted = users.shifted_layers(layers, point)?;
+            let options = overlay_options(&shifted.layers, Some(&dirs))?;
+            let options: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
+            mount::new("overlay", &options, 0).context("mount overlay of layers with shifted owners")
+        }
+        Rootfs::Directory(dir) => {
+            let tree = mount::copy_path(dir, true).with_context(|| format!("open root directory {}", dir.display()))?;
+            mount::set_propagation(&tree, mount::PRIVATE).context("make root private")?;
+            users.shift(&tree, dir)?;
+            Ok(tree)
+        }
+    }
+}
+
+/// Attaches a tree over the top of this mount name space, the only place that a process which is a stranger to the node
+/// may surely name.
+pub(super) fn attach_over_top(root: &OwnedFd) -> anyhow::Result<()> {
+    mount::attach(root, open_dir(Path::new("/"))?).context("attach root")
+}
+
+/// A read-only stack of layers that is attached nowhere, with shifted owners where the pod has users of its own.
+pub(super) fn image(layers: &[PathBuf], users: Option<&Users>, point: &Path) -> anyhow::Result<OwnedFd> {
+    match (users, layers) {
+        (None, _) | (_, []) => layers_only(layers),
+        (Some(users), [one]) => {
+            let layer = layers_only(layers)?;
+            users.shift(&layer, one)?;
+            Ok(layer)
+        }
+        (Some(users), _) => layers_only(&users.shifted_layers(layers, point)?.layers),
+    }
+}
+
+fn layers_only(layers: &[PathBuf]) -> anyhow::Result<OwnedFd> {
     let stack = match layers {
         [] => return Err(anyhow!("image without layers")),
         // An overlay needs two; a single layer is shown as it is.
@@ -118,7 +158,7 @@ fn attach_overlay_old(layers: &[PathBuf], writable: Option<&Writable>, point: &P
     rustix::mount::mount("overlay", point, "overlay", MountFlags::empty(), Some(data.as_c_str())).context("mount overlay")
 }
 
-fn open_dir(path: &Path) -> anyhow::Result<OwnedFd> {
+pub(super) fn open_dir(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
 }

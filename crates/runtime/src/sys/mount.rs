@@ -69,6 +69,12 @@ pub(crate) fn set_attributes(tree: impl AsFd, attributes: u64, recursive: bool) 
     change(tree, MountAttr { set: attributes, clear: 0, propagation: 0, userns: 0 }, recursive)
 }
 
+/// Shows the files of a detached tree with the owners that a user name space maps theirs to; mounts below keep theirs.
+pub(crate) fn shift_owners(tree: impl AsFd, users: impl AsFd) -> io::Result<()> {
+    let users = users.as_fd().as_raw_fd() as u64;
+    change(tree, MountAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns: users }, false)
+}
+
 /// Sets how the mounts at an open file and below it exchange later mounts (`MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`).
 pub(crate) fn set_propagation(tree: impl AsFd, kind: u64) -> io::Result<()> {
     change(tree, MountAttr { set: 0, clear: 0, propagation: kind, userns: 0 }, true)

@@ -10,6 +10,7 @@ mod resources;
 mod speed;
 mod streams;
 mod survival;
+mod users;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -55,6 +56,11 @@ const TESTS: &[(&str, Test)] = tests![
     isolation::descriptors_and_executables_do_not_leak,
     isolation::system_calls_are_filtered,
     isolation::default_files_are_as_expected,
+    users::owners_are_shifted_and_the_node_is_a_stranger,
+    users::users_of_the_image_are_users_of_the_pod,
+    users::what_the_pod_owns_it_may_change,
+    users::processes_are_shared_within_the_pod,
+    users::what_cannot_be_mapped_is_refused,
     survival::containers_outlive_the_main_process,
     survival::a_lost_keeper_takes_only_its_own_pod,
     survival::a_lost_run_directory_ends_its_pods,
