@@ -146,9 +146,9 @@ impl Group {
         }
         let text = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
         if let Some(swap) = limits.swap_limit {
-            let path = self.file("memory", "memory.swap.max")?;
-            // A kernel without swap accounting has no such file, and no swap to limit.
-            if path.exists() {
+            // Without the controller, or in a kernel that does not account for swap, there is no such file and no swap to limit.
+            let path = self.file("memory", "memory.swap.max").ok().filter(|path| path.exists());
+            if let Some(path) = path {
                 write(&path, &text(swap))?;
             }
         }

@@ -135,7 +135,7 @@ impl Layout {
     }
 
     /// Whether a controller is served by version 1 files.
-    pub(crate) fn is_v1(&self, name: &str) -> bool {
+    pub fn is_v1(&self, name: &str) -> bool {
         self.version != Version::V2 && self.controllers.contains_key(name)
     }
 }

@@ -17,6 +17,8 @@ pub struct MemoryStats {
     pub cache: u64,
     /// Swapped out.
     pub swap: u64,
+    /// Bytes of swap that it may use, where that is limited (version 2 only).
+    pub swap_limit: Option<i64>,
     /// Mapped files.
     pub mapped_file: u64,
     /// Page faults since the beginning.
@@ -94,6 +96,7 @@ impl Group {
             // The root of the unified hierarchy has no memory.current; what its statistics add up to stands in.
             memory.usage = number(&dir.join("memory.current"))?.unwrap_or(memory.rss + memory.cache);
             memory.swap = number(&dir.join("memory.swap.current"))?.unwrap_or(0);
+            memory.swap_limit = number(&dir.join("memory.swap.max"))?.and_then(|limit| i64::try_from(limit).ok());
             memory.limit = number(&dir.join("memory.max"))?;
             memory.failures = field(&optional(&dir.join("memory.events"))?.unwrap_or_default(), "max");
             memory.max_usage = number(&dir.join("memory.peak"))?.unwrap_or(0);

@@ -25,6 +25,7 @@ type Test = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
 
 const TESTS: &[(&str, Test)] = &[
     ("a_pod_lives_and_leaves_nothing", |world| Box::pin(a_pod_lives_and_leaves_nothing(world))),
+    ("pods_have_users_of_their_own", |world| Box::pin(pods_have_users_of_their_own(world))),
     ("what_is_not_supported_is_refused_by_name", |world| Box::pin(what_is_not_supported_is_refused_by_name(world))),
     ("an_address_of_a_stream_works_once", |world| Box::pin(an_address_of_a_stream_works_once(world))),
 ];
@@ -245,14 +246,48 @@ async fn a_pod_lives_and_leaves_nothing(world: World) {
     assert_eq!(of_container, [event::CREATED, event::STARTED, event::STOPPED, event::DELETED]);
 }
 
+async fn pods_have_users_of_their_own(world: World) {
+    let range = IDMapping { host_id: 9 * 65536, container_id: 0, length: 65536 };
+    let described = |pid: i32, ranges: Vec<IDMapping>| {
+        let users = UserNamespace { mode: namespace::POD, uids: ranges.clone(), gids: ranges };
+        let options = NamespaceOption { userns_options: Some(users), pid, ..NamespaceOption::default() };
+        let security = LinuxSandboxSecurityContext { namespace_options: Some(options), ..LinuxSandboxSecurityContext::default() };
+        let linux = Some(LinuxPodSandboxConfig { security_context: Some(security), ..LinuxPodSandboxConfig::default() });
+        PodSandboxConfig { linux, ..world.pod("users") }
+    };
+    let failure = world.run_pod(described(namespace::NODE, vec![range.clone()])).await.expect_err("the node's processes");
+    assert_eq!(failure.code, Code::InvalidArgument, "{failure}");
+    world.run_pod(described(namespace::CONTAINER, Vec::new())).await.expect_err("no user 0");
+    let pod = world.run_pod(described(namespace::CONTAINER, vec![range.clone()])).await.expect("a pod");
+    std::fs::write(world.folder.join("file"), "shown").expect("a file");
+    let mount = |mappings: Vec<IDMapping>| Mount {
+        container_path: "/file".into(),
+        host_path: world.folder.join("file").to_string_lossy().into_owned(),
+        uid_mappings: mappings.clone(),
+        gid_mappings: mappings,
+        ..Mount::default()
+    };
+    let other = IDMapping { host_id: 0, container_id: 0, length: 1 };
+    let refused = world.create(&pod, ContainerConfig { mounts: vec![mount(vec![other])], ..container(&["sleep", "1000"]) }).await;
+    assert_eq!(refused.expect_err("other owners").code, Code::InvalidArgument);
+    let id = world
+        .create(&pod, ContainerConfig { mounts: vec![mount(vec![range])], ..container(&["sleep", "1000"]) })
+        .await
+        .expect("a container");
+    let _: StartContainerResponse =
+        world.call("StartContainer", StartContainerRequest { container_id: id.clone() }).await.expect("a start");
+    let status: ContainerStatusResponse =
+        world.call("ContainerStatus", ContainerStatusRequest { container_id: id, verbose: true }).await.expect("a status");
+    let pid = status.info.get("info").and_then(|info| info.split_once("\"pid\":")).map(|(_, rest)| rest.trim_end_matches('}'));
+    let pid = pid.expect("a process");
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).expect("a map");
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "589824", "65536"]);
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).expect("a process"));
+    assert_eq!(owner, 589_824);
+}
+
 async fn what_is_not_supported_is_refused_by_name(world: World) {
     let pod = world.run_pod(world.pod("web")).await.expect("a pod");
-    let mut users = world.pod("users");
-    let userns_options = Some(UserNamespace { mode: namespace::POD, ..UserNamespace::default() });
-    let options = NamespaceOption { userns_options, ..NamespaceOption::default() };
-    let security = LinuxSandboxSecurityContext { namespace_options: Some(options), ..LinuxSandboxSecurityContext::default() };
-    users.linux = Some(LinuxPodSandboxConfig { security_context: Some(security), ..LinuxPodSandboxConfig::default() });
-    assert_eq!(world.run_pod(users).await.expect_err("user name spaces").code, Code::Unimplemented);
     let image = |name: &str| Some(ImageSpec { image: name.into(), ..ImageSpec::default() });
     let cases = [
         (ContainerConfig { cdi_devices: vec![CDIDevice { name: "a/b=c".into() }], ..container(&["ls"]) }, Code::Unimplemented),

@@ -72,10 +72,12 @@ impl RegistryAuth {
     }
 
     fn fits(&self, reference: &Reference) -> bool {
-        if self.registry.is_empty() {
-            return true;
-        }
-        let pattern = normalise(&self.registry);
+        self.registry.is_empty() || Self::pattern_fits(&self.registry, reference)
+    }
+
+    /// Whether host, port and path prefix of a pattern, as [`RegistryAuth::registry`] has them, are those of an image.
+    pub fn pattern_fits(pattern: &str, reference: &Reference) -> bool {
+        let pattern = normalise(pattern);
         let (host, prefix) = pattern.split_once('/').unwrap_or((&pattern, ""));
         host_fits(host, &reference.registry) && reference.path.starts_with(prefix)
     }

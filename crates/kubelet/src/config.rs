@@ -9,7 +9,7 @@ use client::Client;
 use cri::engine::{Engine, Images};
 use net::HostJournal;
 
-use crate::eviction::Threshold;
+use crate::eviction::{Policy, Threshold};
 
 /// Configuration of a kubelet.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// Ids of a pod with users of its own.
+    pub user_ids_per_pod: u32,
     /// CPUs in thousandths instead of those of the machine.
     pub cpu_milli: Option<i64>,
     /// Memory in bytes instead of that of the machine.
@@ -56,6 +58,14 @@ pub struct Config {
     pub pod_mtu: u32,
     /// Pods are evicted while less than this is left.
     pub eviction_hard: Vec<Threshold>,
+    /// What else pods are evicted for, and how.
+    pub eviction: Policy,
+    /// What happens when the machine goes down.
+    pub shutdown: crate::shutdown::Config,
+    /// Whether pods may use swap.
+    pub swap: crate::swap::Config,
+    /// Programs that know credentials for images.
+    pub credential_providers: Vec<crate::credentials::Provider>,
     /// When unused images are removed.
     pub image_gc: ImageGc,
     /// Version that the node reports.

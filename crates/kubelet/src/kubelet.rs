@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use cache::{Cache, Caches};
 use cgroup::Layout;
 use client::{Client, EventKind, Recorder, Selection};
 use cri::engine::{Engine, Images};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements, Service};
 use net::NodeNetwork;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Deps};
+use crate::credentials::Providers;
 use crate::csi::{self, Drivers};
 use crate::eviction::{self, Pressure};
 use crate::metrics::Metrics;
@@ -31,7 +33,9 @@ use crate::pods::limits::{Class, pod_group};
 use crate::pods::model;
 use crate::pods::registry::Registry;
 use crate::pods::statics::Statics;
+use crate::pods::user_ids::UserIds;
 use crate::pods::worker::now_ms;
+use crate::swap;
 use crate::tokens::Tokens;
 
 /// What the parts of a kubelet share.
@@ -62,6 +66,8 @@ pub struct Kubelet {
     pub node: Facts,
     /// Workers.
     pub pods: Registry,
+    /// Users of pods that have their own.
+    pub user_ids: UserIds,
     /// Control groups.
     pub cgroups: Arc<Layout>,
     /// PEM of the authority whose clients are known.
@@ -76,6 +82,10 @@ pub struct Kubelet {
     pub(crate) metrics: Arc<Metrics>,
     /// Who else in this process has numbers.
     pub(crate) sources: client::metrics::Sources,
+    /// Programs that know credentials for images.
+    pub(crate) credentials: Providers,
+    /// The machine goes down.
+    pub shutting_down: AtomicBool,
     /// What the node is short of.
     pub pressure: Mutex<Pressure>,
     recorder: Recorder,
@@ -116,6 +126,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
         tokio::spawn(follow_table(kubelet.clone())),
         tokio::spawn(follow_plugins(kubelet.clone())),
         tokio::spawn(eviction::run(kubelet.clone())),
+        tokio::spawn(crate::shutdown::run(kubelet.clone())),
         tokio::spawn(crate::images::run(kubelet.clone())),
         tokio::spawn(crate::pods::rotate::run(kubelet.clone())),
     ];
@@ -244,6 +255,8 @@ impl Kubelet {
             node.set_runtime(other.version());
         }
         let cgroups = runtime.cgroup_root().layout().clone();
+        crate::swap::check(&config.swap)?;
+        let user_ids = UserIds::open(config.user_ids_per_pod, config.max_pods, &config.root_dir.join("pods"))?;
         let metrics = Arc::new(Metrics::new(&name));
         let shown = metrics.clone();
         sources.set("kubelet", move |out| shown.render(out));
@@ -268,6 +281,7 @@ impl Kubelet {
                 own_node,
                 node,
                 pods: Registry::default(),
+                user_ids,
                 cgroups,
                 client_ca,
                 metrics,
@@ -276,7 +290,9 @@ impl Kubelet {
                 mirrors_changed: Notify::new(),
                 addresses: watch::Sender::new(config.node_ips.clone()),
                 csi: Drivers::default(),
-                pressure: Mutex::default(),
+                credentials: Providers::new(config.credential_providers.clone()),
+                shutting_down: AtomicBool::new(false),
+                pressure: Mutex::new(Pressure::new(config.eviction.transition)),
                 pulls: Mutex::default(),
                 holds: Mutex::default(),
                 config,
@@ -315,6 +331,15 @@ impl Kubelet {
             Ok(()) => {}
             Err(error) => tracing::error!("pod network: {}", crate::pods::prepare::chain(&error)),
         }
+    }
+
+    /// Bytes of swap of a container; none where another runtime decides.
+    pub fn swap_of(&self, pod: &Pod, class: Class, resources: Option<&ResourceRequirements>) -> Option<i64> {
+        let asker = swap::Asker { class, critical: model::is_critical(pod), resources };
+        // In pieces of version 1 swap belongs to memory, and no share of it can be given.
+        let behavior = if self.cgroups.is_v1("memory") { swap::Behavior::NoSwap } else { self.config.swap.behavior };
+        let (all, _) = swap::of_machine();
+        self.runtime.other().is_none().then(|| swap::limit(behavior, &asker, self.node.memory_bytes(), all))
     }
 
     /// Whether pods can get addresses.

@@ -4,6 +4,7 @@
 //! Everything it knows it learns from the API, the runtime and the kernel; it keeps nothing on disk that cannot be lost.
 
 pub mod config;
+pub mod credentials;
 pub mod csi;
 pub mod eviction;
 mod images;
@@ -17,6 +18,8 @@ pub mod pods;
 mod probes;
 mod pull;
 pub mod server;
+pub mod shutdown;
+pub mod swap;
 mod tokens;
 pub mod volumes;
 

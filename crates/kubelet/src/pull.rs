@@ -56,7 +56,10 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         }
     }
     event(EventKind::Normal, "Pulling", &format!("Pulling image {asked:?}"));
-    let auths = secrets(order).await;
+    let mut auths = secrets(order).await;
+    if let Ok(reference) = image::Reference::parse(&asked) {
+        auths.extend(order.kubelet.credentials.of(&order.kubelet, &order.pod, &reference).await);
+    }
     let began = std::time::Instant::now();
     match images.pull(&asked, &auths).await {
         Ok(image) => {

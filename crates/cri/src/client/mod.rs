@@ -41,6 +41,8 @@ pub struct Remote {
     version: String,
     images_dir: PathBuf,
     network_ready: AtomicBool,
+    /// Of its default handler.
+    features: Mutex<RuntimeHandlerFeatures>,
     events: broadcast::Sender<ContainerEvent>,
     /// Pods by the other side's name.
     pods: Mutex<HashMap<String, Pod>>,
@@ -77,6 +79,7 @@ impl Remote {
             images_dir: place.into(),
             network_ready: AtomicBool::new(false),
             events,
+            features: Mutex::default(),
             pods: Mutex::default(),
             told: Mutex::default(),
         });
@@ -100,12 +103,19 @@ impl Remote {
         self.network_ready.load(Ordering::Relaxed)
     }
 
+    /// What the runtime can do for pods of its default kind.
+    pub fn features(&self) -> RuntimeHandlerFeatures {
+        self.features.lock().clone()
+    }
+
     /// Asks whether pods can get addresses.
     ///
     /// # Errors
     /// The runtime does not say.
     pub async fn look_at_network(&self) -> Result<bool, Failure> {
         let status: StatusResponse = self.call("Status", &StatusRequest { verbose: false }).await?;
+        let handler = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
+        *self.features.lock() = handler.and_then(|handler| handler.features).unwrap_or_default();
         let conditions = status.status.unwrap_or_default().conditions;
         let ready = conditions.iter().any(|condition| condition.kind == "NetworkReady" && condition.status);
         self.network_ready.store(ready, Ordering::Relaxed);

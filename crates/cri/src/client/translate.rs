@@ -54,6 +54,8 @@ pub fn container(given: &Given) -> Result<ContainerConfig, Failure> {
         host_path: device.host_path.to_string_lossy().into_owned(),
         permissions: device.permissions.clone(),
     });
+    let of_pod = given.sandbox.linux.clone().unwrap_or_default().security_context.unwrap_or_default().namespace_options.unwrap_or_default();
+    let users = of_pod.userns_options.unwrap_or_default();
     let log = spec.log.as_ref().map(|log| log.path.strip_prefix(&given.sandbox.log_directory).unwrap_or(&log.path));
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: given.name.to_owned(), attempt: given.attempt }),
@@ -62,7 +64,7 @@ pub fn container(given: &Given) -> Result<ContainerConfig, Failure> {
         args: given.args.clone(),
         working_dir: spec.cwd.clone(),
         envs: envs.collect(),
-        mounts: spec.mounts.iter().map(mount).collect::<Result<_, _>>()?,
+        mounts: spec.mounts.iter().map(|one| mount(one, &users)).collect::<Result<_, _>>()?,
         devices: devices.collect(),
         labels,
         annotations: spec.annotations.clone(),
@@ -97,7 +99,13 @@ fn security(given: &Given) -> Result<LinuxContainerSecurityContext, Failure> {
     Ok(LinuxContainerSecurityContext {
         capabilities,
         privileged: spec.privileged,
-        namespace_options: Some(NamespaceOption { network: pod.network, pid, ipc: pod.ipc, ..NamespaceOption::default() }),
+        namespace_options: Some(NamespaceOption {
+            network: pod.network,
+            pid,
+            ipc: pod.ipc,
+            userns_options: pod.userns_options,
+            ..NamespaceOption::default()
+        }),
         // Names come from the image, which its runtime reads itself.
         run_as_user: match spec.user.user {
             UserRef::Id(uid) => Some(Int64Value { value: uid.into() }),
@@ -122,8 +130,8 @@ fn security(given: &Given) -> Result<LinuxContainerSecurityContext, Failure> {
     })
 }
 
-fn mount(mount: &RuntimeMount) -> Result<Mount, Failure> {
-    let RuntimeMount::Bind(Bind { source, target, read_only, recursive_read_only, propagation, .. }) = mount else {
+fn mount(mount: &RuntimeMount, users: &UserNamespace) -> Result<Mount, Failure> {
+    let RuntimeMount::Bind(Bind { source, target, read_only, recursive_read_only, propagation, id_mapped }) = mount else {
         return Err(unsupported("image volumes are not supported with this container runtime"));
     };
     let Source::Path(source) = source else {
@@ -139,6 +147,8 @@ fn mount(mount: &RuntimeMount) -> Result<Mount, Failure> {
             Propagation::Slave => messages::propagation::HOST_TO_CONTAINER,
             Propagation::Shared => messages::propagation::BIDIRECTIONAL,
         },
+        uid_mappings: if *id_mapped { users.uids.clone() } else { Vec::new() },
+        gid_mappings: if *id_mapped { users.gids.clone() } else { Vec::new() },
         ..Mount::default()
     })
 }

@@ -27,7 +27,7 @@ impl Service {
         if request.verbose {
             info.insert("config".into(), format!("{{\"cgroupDriver\":\"cgroupfs\",\"version\":{:?}}}", self.version));
         }
-        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![runtime, network] }),
             info,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use net::HostPort;
 use net::dataplane::Protocol;
-use runtime::{ContainerState, NameSpace, NetNs, Sandbox, SandboxSpec};
+use runtime::{ContainerState, IdMapping, NameSpace, NetNs, Sandbox, SandboxSpec, UserNs};
 
 use super::records::{EndRecord, PodRecord};
 use super::{Pod, Service, disk_failed, find, new_id, now, sandbox_id, shown};
@@ -185,9 +185,6 @@ fn sandbox_spec(id: &str, config: &PodSandboxConfig) -> Result<SandboxSpec, Fail
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let spaces = security.namespace_options.unwrap_or_default();
-    if spaces.userns_options.as_ref().is_some_and(|options| options.mode == namespace::POD) {
-        return Err(Failure::new(Code::Unimplemented, "a user name space for the pod is not supported"));
-    }
     let parent = if linux.cgroup_parent.is_empty() { format!("cri/{id}") } else { absolute(&linux.cgroup_parent) };
     let mut spec = SandboxSpec::new(sandbox_id(id)?, parent);
     let on_host = spaces.network == namespace::NODE;
@@ -196,8 +193,21 @@ fn sandbox_spec(id: &str, config: &PodSandboxConfig) -> Result<SandboxSpec, Fail
     spec.uts = if on_host { NameSpace::Host } else { NameSpace::Pod };
     spec.ipc = if spaces.ipc == namespace::NODE { NameSpace::Host } else { NameSpace::Pod };
     spec.sysctls = linux.sysctls;
+    spec.user_ns = spaces.userns_options.as_ref().filter(|options| options.mode == namespace::POD).map(user_ns);
+    if spec.user_ns.is_some() && (on_host || spaces.pid == namespace::NODE || spec.ipc == NameSpace::Host) {
+        return Err(Failure::new(Code::InvalidArgument, "a user name space for the pod goes with no name space of the node"));
+    }
     spec.log_dir = Some(&config.log_directory).filter(|dir| !dir.is_empty()).map(Into::into);
     Ok(spec)
+}
+
+/// What a user name space maps.
+fn user_ns(options: &UserNamespace) -> UserNs {
+    let ranges = |list: &[IDMapping]| {
+        let range = |range: &IDMapping| IdMapping { container_id: range.container_id, host_id: range.host_id, size: range.length };
+        list.iter().map(range).collect()
+    };
+    UserNs { uids: ranges(&options.uids), gids: ranges(&options.gids) }
 }
 
 /// Groups that callers name lie below the visible root.

@@ -159,17 +159,20 @@ fn pid(spaces: Option<&NamespaceOption>) -> Result<PidMode, Failure> {
 }
 
 fn mounts(given: &Given) -> Result<Vec<RuntimeMount>, Failure> {
+    let of_pod = given.sandbox.linux.clone().unwrap_or_default().security_context.unwrap_or_default().namespace_options.unwrap_or_default();
+    let users = of_pod.userns_options.filter(|options| options.mode == namespace::POD).unwrap_or_default();
     let mut mounts = Vec::new();
     for mount in &given.config.mounts {
         mounts.push(match &mount.image {
             Some(wanted) => image_mount(given, mount, wanted)?,
-            None => bind(mount)?,
+            None => bind(mount, &users)?,
         });
     }
     for file in ["hosts", "hostname", "resolv.conf"] {
         let target = Path::new("/etc").join(file);
         if !given.config.mounts.iter().any(|mount| Path::new(&mount.container_path) == target) {
-            mounts.push(RuntimeMount::Bind(Bind::new(given.etc.join(file), target)));
+            let id_mapped = !users.uids.is_empty();
+            mounts.push(RuntimeMount::Bind(Bind { id_mapped, ..Bind::new(given.etc.join(file), target) }));
         }
     }
     Ok(mounts)
@@ -181,9 +184,11 @@ fn image_mount(given: &Given, mount: &Mount, wanted: &ImageSpec) -> Result<Runti
     Ok(RuntimeMount::Image(ImageMount { layers: layers(given.images, &image), target, sub_path: mount.image_sub_path.clone().into() }))
 }
 
-fn bind(mount: &Mount) -> Result<RuntimeMount, Failure> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Failure::new(Code::Unimplemented, "mounts with shifted owners are not supported"));
+/// Owners are shifted as the pod's users are, whether a caller asks for it or leaves it to the runtime; not otherwise.
+fn bind(mount: &Mount, users: &UserNamespace) -> Result<RuntimeMount, Failure> {
+    let given = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if given && (mount.uid_mappings != users.uids || mount.gid_mappings != users.gids) {
+        return Err(invalid("owners of mounts can be shifted only as the users of the pod are"));
     }
     if !Path::new(&mount.host_path).exists() {
         let failed = |error| invalid(format!("failed to mkdir {:?}: {error}", mount.host_path));
@@ -197,6 +202,7 @@ fn bind(mount: &Mount) -> Result<RuntimeMount, Failure> {
         propagation::BIDIRECTIONAL => Propagation::Shared,
         _ => Propagation::Private,
     };
+    bind.id_mapped = !users.uids.is_empty();
     Ok(RuntimeMount::Bind(bind))
 }
 

@@ -80,7 +80,11 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
         follow_uplink(transport.clone(), &supervisor);
     }
     keep_renewed("certificate client", wanted, joined.cert.clone(), &client, &supervisor, move || transport.reconnect());
-    keep_renewed("certificate serving", serving_wanted, serving.clone(), &client, &supervisor, || ());
+    if flags.node.node_ip.is_empty() {
+        keep_serving(&machine.name, &dir, serving_wanted, serving.clone(), &client, &supervisor);
+    } else {
+        keep_renewed("certificate serving", serving_wanted, serving.clone(), &client, &supervisor, || ());
+    }
     let metrics = client::metrics::Sources::default();
     crate::process::show(&metrics, "agent", Some(machine.runtime.cgroup_root()));
     let access = Access { node: client.clone(), proxy: client.clone(), serving, client_ca: facts.client_ca, metrics };
@@ -109,6 +113,35 @@ fn follow_uplink(transport: Arc<HttpTransport>, supervisor: &Supervisor) {
             loop {
                 addresses.changed().await?;
                 transport.reconnect();
+            }
+        })
+    });
+}
+
+/// The serving certificate names the node's address: a new one is asked for when that changes.
+fn keep_serving(name: &str, dir: &Path, wanted: Wanted, cert: Arc<HotCert>, client: &Client, supervisor: &Supervisor) {
+    let (name, dir, client) = (name.to_owned(), dir.to_owned(), client.clone());
+    supervisor.run("certificate serving", move || {
+        let (name, dir, mut wanted, cert, client) = (name.clone(), dir.clone(), wanted.clone(), cert.clone(), client.clone());
+        Box::pin(async move {
+            let (mut addresses, mut now) = net::AddressWatch::open()?;
+            loop {
+                // A machine without an address keeps its last one, as its node does.
+                if let Some(ip) = now.as_ref().and_then(super::primary) {
+                    wanted = Wanted::serving(&name, &[ip], &dir);
+                }
+                let kept = async {
+                    let issued = match wanted.load() {
+                        Some(issued) => issued,
+                        None => wanted.request(&client).await.context("get a serving certificate for the node's address")?,
+                    };
+                    cert.replace(issued)?;
+                    wanted.clone().keep_renewed(cert.clone(), client.clone(), || ()).await
+                };
+                tokio::select! {
+                    ended = kept => return ended,
+                    changed = addresses.changed() => now = changed?,
+                }
             }
         })
     });

@@ -157,12 +157,16 @@ pub fn node_ips(flags: &NodeFlags) -> Result<Vec<IpAddr>> {
     if !flags.node_ip.is_empty() {
         return Ok(flags.node_ip.clone());
     }
-    let found = net::addresses()?.map(|found| found.addresses).unwrap_or_default();
-    let first = found.iter().map(IpNet::addr).find(IpAddr::is_ipv4).or_else(|| found.first().map(IpNet::addr));
-    match first {
+    match net::addresses()?.as_ref().and_then(primary) {
         Some(ip) => Ok(vec![ip]),
         None => bail!("no network interface with an address was found; give one with --node-ip"),
     }
+}
+
+/// The address that stands for the machine: the first of version 4, else the first.
+pub(super) fn primary(found: &net::NodeAddresses) -> Option<IpAddr> {
+    let mut all = found.addresses.iter().map(IpNet::addr);
+    all.clone().find(IpAddr::is_ipv4).or_else(|| all.next())
 }
 
 fn containers_dir(pod_logs: &Path) -> PathBuf {
@@ -232,6 +236,7 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         cluster_domain: cluster.domain.clone(),
         resolv_conf: flags.resolv_conf.clone(),
         max_pods: flags.max_pods,
+        user_ids_per_pod: 65536,
         cpu_milli: quantity(&flags.node_cpu)?.map(Quantity::milli),
         memory_bytes: quantity(&flags.node_memory)?.map(Quantity::value),
         labels: flags
@@ -247,6 +252,10 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         cluster_ranges: vec![cluster.pods, cluster.services],
         pod_mtu: mtu.saturating_sub(50),
         eviction_hard: kubelet::eviction::parse(&flags.eviction_hard).context("--eviction-hard")?,
+        eviction: kubelet::eviction::Policy::default(),
+        shutdown: kubelet::shutdown::Config::new(Vec::new()),
+        swap: kubelet::swap::Config { behavior: kubelet::swap::Behavior::NoSwap, fail_on: false },
+        credential_providers: Vec::new(),
         image_gc: kubelet::ImageGc {
             high_percent: flags.image_gc_high_threshold,
             low_percent: flags.image_gc_low_threshold,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api::Quantity;
@@ -13,6 +14,9 @@ use clap::Parser;
 use client::metrics::Sources;
 use client::{Client, HttpTransport};
 use ipnet::IpNet;
+use kubelet::eviction::Policy;
+use kubelet::shutdown::Period;
+use kubelet::swap::{Behavior, Config as SwapConfig};
 use pki::{AuthInfo, HotCert, Kubeconfig, San};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{Access, reach};
 use super::component_config::{Fields, read};
 use super::endpoint::{Plain, pair, self_signed};
-use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, used};
+use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, switch, used};
 use crate::flags::NodeFlags;
 use crate::node::credentials::Wanted;
 use crate::node::{self, Cluster, Machine};
@@ -42,6 +46,9 @@ pub const FLAGS: &[Flag] = &[
     used("cluster-ranges", "Ranges of pods and services, which pods reach with their own address (a flag of ours)."),
     used("registries", "Mirrors and credentials of registries, in the form of k3s (a flag of ours)."),
     used("container-runtime-endpoint", "Socket of another container runtime; its own where absent."),
+    used("image-credential-provider-config", "Programs that know credentials for images, and for which they are asked."),
+    used("image-credential-provider-bin-dir", "Folder of these programs."),
+    switch("fail-swap-on", "Whether the node may not run where there is swap."),
     only("cloud-provider", &["", "external"]),
     only_switch("register-node", &["true"]),
     harmless("pod-infra-container-image"),
@@ -59,8 +66,6 @@ const HARMLESS: &[&str] = &[
     "/cgroupsPerQOS",
     "/enforceNodeAllocatable",
     "/cpuManagerReconcilePeriod",
-    "/evictionPressureTransitionPeriod",
-    "/failSwapOn",
     "/failCgroupV1",
     "/fileCheckFrequency",
     "/httpCheckFrequency",
@@ -68,7 +73,6 @@ const HARMLESS: &[&str] = &[
     "/kubeAPIQPS",
     "/kubeAPIBurst",
     "/logging",
-    "/memorySwap",
     "/nodeStatusReportFrequency",
     "/nodeStatusUpdateFrequency",
     "/rotateCertificates",
@@ -93,8 +97,6 @@ const HARMLESS: &[&str] = &[
     "/containerLogMaxWorkers",
     "/containerLogMonitorInterval",
     "/nodeLeaseDurationSeconds",
-    "/shutdownGracePeriod",
-    "/shutdownGracePeriodCriticalPods",
     "/volumePluginDir",
     "/makeIPTablesUtilChains",
     "/hairpinMode",
@@ -143,6 +145,11 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     let log_size = fields.text("/containerLogMaxSize").unwrap_or_else(|| "10Mi".into());
     let log_size = Quantity::parse(&log_size).with_context(|| format!("containerLogMaxSize {log_size:?} is no quantity"))?;
     let log_files = fields.text("/containerLogMaxFiles").unwrap_or_else(|| "5".into()).parse().context("containerLogMaxFiles")?;
+    let eviction = eviction(&mut fields)?;
+    let shutdown = shutdown(&mut fields)?;
+    let swap = swap(values, &mut fields)?;
+    let user_ids = fields.text("/userNamespaces/idsPerPod").map(|ids| ids.parse::<u32>()).transpose();
+    let user_ids = user_ids.context("userNamespaces.idsPerPod")?.filter(|ids| *ids > 0);
     fields.finish(HARMLESS)?;
 
     let name = node::node_name(&flags)?;
@@ -178,6 +185,11 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
         overlay_port: 8472,
     };
     let mut config = node::kubelet_config(&flags, &cluster, &machine)?;
+    config.credential_providers = credential_providers(values)?;
+    config.eviction = eviction;
+    config.shutdown = kubelet::shutdown::Config::new(shutdown);
+    config.swap = swap;
+    config.user_ids_per_pod = user_ids.unwrap_or(config.user_ids_per_pod);
     config.cluster_ranges = ranges;
     config.cluster_dns = dns;
     config.log_max_size = u64::try_from(log_size.value()).context("containerLogMaxSize")?;
@@ -215,6 +227,87 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     supervisor.run("admin", move || Box::pin(crate::admin::run(socket.clone(), state.clone())));
     tracing::info!(version = api::VERSION, node = name, server = access.server(), "knarr kubelet is running");
     std::future::pending().await
+}
+
+/// Programs that know credentials for images.
+fn credential_providers(values: &Values) -> Result<Vec<kubelet::credentials::Provider>> {
+    let (Some(file), Some(programs)) = (values.text("image-credential-provider-config"), values.text("image-credential-provider-bin-dir"))
+    else {
+        return Ok(Vec::new());
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("read credential provider config {file}"))?;
+    let config = codec::yaml::parse(text.as_bytes()).map_err(|error| anyhow::anyhow!("failed to decode {file}: {error}"))?;
+    kubelet::credentials::parse(&config, Path::new(programs)).with_context(|| format!("credential provider config {file}"))
+}
+
+/// What pods are evicted for beside the hard thresholds.
+fn eviction(fields: &mut Fields) -> Result<Policy> {
+    let map = |fields: &mut Fields, name: &str| -> Result<BTreeMap<String, String>> {
+        let value = fields.take(&format!("/{name}")).map(serde_json::from_value).transpose();
+        Ok(value.with_context(|| name.to_owned())?.unwrap_or_default())
+    };
+    let soft: Vec<String> = map(fields, "evictionSoft")?.iter().map(|(signal, amount)| format!("{signal}<{amount}")).collect();
+    let grace = map(fields, "evictionSoftGracePeriod")?;
+    let grace = grace.into_iter().map(|(signal, time)| Ok((signal, duration(&time).context("evictionSoftGracePeriod")?)));
+    let grace: BTreeMap<String, Duration> = grace.collect::<Result<_>>()?;
+    let transition = fields.text("/evictionPressureTransitionPeriod").map(|time| duration(&time)).transpose();
+    let transition = transition.context("evictionPressureTransitionPeriod")?.filter(|time| !time.is_zero());
+    let most = fields.text("/evictionMaxPodGracePeriod").map(|seconds| seconds.parse()).transpose();
+    Ok(Policy {
+        soft: Policy::soft(&soft.join(","), &grace).context("evictionSoft")?,
+        minimum_reclaim: Policy::reclaim(&map(fields, "evictionMinimumReclaim")?).context("evictionMinimumReclaim")?,
+        max_pod_grace: most.context("evictionMaxPodGracePeriod")?.unwrap_or(0),
+        transition: transition.unwrap_or_else(|| Policy::default().transition),
+    })
+}
+
+/// How long pods have when the machine goes down.
+fn shutdown(fields: &mut Fields) -> Result<Vec<Period>> {
+    let mut time = |name: &str| -> Result<Duration> {
+        let text = fields.text(&format!("/{name}"));
+        Ok(text.map(|text| duration(&text)).transpose().with_context(|| name.to_owned())?.unwrap_or_default())
+    };
+    let (all, critical) = (time("shutdownGracePeriod")?, time("shutdownGracePeriodCriticalPods")?);
+    let by_priority = fields.take("/shutdownGracePeriodByPodPriority").and_then(|list| list.as_array().cloned()).unwrap_or_default();
+    if critical > all {
+        bail!("invalid configuration: shutdownGracePeriodCriticalPods {critical:?} must be <= shutdownGracePeriod {all:?}");
+    }
+    for (name, time) in [("shutdownGracePeriod", all), ("shutdownGracePeriodCriticalPods", critical)] {
+        if !time.is_zero() && time < Duration::from_secs(1) {
+            bail!("invalid configuration: {name} {time:?} must be either zero or otherwise >= 1 sec");
+        }
+        if !time.is_zero() && !by_priority.is_empty() {
+            bail!("invalid configuration: cannot specify both shutdownGracePeriodByPodPriority and {name} at the same time");
+        }
+    }
+    if by_priority.is_empty() {
+        return Ok(kubelet::shutdown::two_periods(all, critical));
+    }
+    let period = |entry: &Value| {
+        let number = |field: &str| entry[field].as_i64().or_else(|| entry[field].is_null().then_some(0));
+        let priority = number("priority").and_then(|priority| i32::try_from(priority).ok());
+        Some(Period { priority: priority?, seconds: number("shutdownGracePeriodSeconds").filter(|seconds| *seconds >= 0)? })
+    };
+    by_priority.iter().map(|entry| period(entry).context("shutdownGracePeriodByPodPriority")).collect()
+}
+
+/// What is said about swap. The real kubelet refuses a machine that has some unless it is told otherwise.
+fn swap(values: &Values, fields: &mut Fields) -> Result<SwapConfig> {
+    let field = fields.text("/failSwapOn");
+    let fail_on = values.text("fail-swap-on").map(str::to_owned).or(field).is_none_or(|text| text != "false");
+    let behavior = match fields.text("/memorySwap/swapBehavior").as_deref() {
+        None | Some("NoSwap") => Behavior::NoSwap,
+        Some("LimitedSwap") => Behavior::LimitedSwap,
+        Some(other) => {
+            bail!("invalid configuration: memorySwap.swapBehavior {other:?} must be one of: \"\", \"LimitedSwap\" or \"NoSwap\"")
+        }
+    };
+    Ok(SwapConfig { behavior, fail_on })
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    let nanos = api::cron::go_duration(text).and_then(|nanos| u64::try_from(nanos).ok());
+    nanos.map(Duration::from_nanos).with_context(|| format!("time: invalid duration {text:?}"))
 }
 
 fn texts(value: Option<Value>) -> Vec<String> {

@@ -31,7 +31,7 @@ use crate::Kubelet;
 pub(crate) use evict::look;
 pub use evict::run;
 pub use pressure::{CONDITIONS, Condition, Pressure};
-pub use threshold::{Amount, DEFAULT_HARD, ParseError, Threshold, parse};
+pub use threshold::{Amount, DEFAULT_HARD, ParseError, Policy, Threshold, parse};
 
 /// Something that a node can run out of.
 pub struct Signal {

@@ -1,10 +1,11 @@
-//! What the node is short of, as its conditions show it: a shortage holds on for five minutes, so that the scheduler does not
+//! What the node is short of, as its conditions show it: a shortage holds on for a while, so that the scheduler does not
 //! send pods back at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
-/// How long a condition outlasts its reason, in milliseconds.
-const TRANSITION: i64 = 300_000;
+/// How long a condition outlasts its reason where nothing else is said.
+pub const TRANSITION: Duration = Duration::from_secs(300);
 
 /// A condition of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,14 +57,45 @@ impl Condition {
 }
 
 /// What the node is short of, or was lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pressure {
+    /// How long a condition outlasts its reason, in milliseconds.
+    transition: i64,
+    /// Since when each threshold has been met without a break.
+    since: HashMap<Key, Instant>,
+    /// The thresholds that pods were last evicted for.
+    acted: HashSet<Key>,
     /// When a threshold of the condition was last met, in milliseconds since the epoch.
     met: BTreeMap<Condition, i64>,
     holds: BTreeSet<Condition>,
 }
 
+/// A threshold: its signal, and whether it has a grace period.
+pub(super) type Key = (&'static str, bool);
+
 impl Pressure {
+    /// Short of nothing.
+    pub fn new(transition: Duration) -> Pressure {
+        let transition = i64::try_from(transition.as_millis()).unwrap_or(i64::MAX);
+        Pressure { transition, since: HashMap::new(), acted: HashSet::new(), met: BTreeMap::new(), holds: BTreeSet::new() }
+    }
+
+    /// Whether pods were evicted for a threshold when it was last looked at; more must be left then.
+    pub(super) fn was_acted_on(&self, key: &Key) -> bool {
+        self.acted.contains(key)
+    }
+
+    /// Notes the thresholds that are met now, with their grace periods; those that have outlasted theirs are what to act on.
+    pub(super) fn due(&mut self, met: &HashMap<Key, Duration>, now: Instant) -> HashSet<Key> {
+        self.since.retain(|key, _| met.contains_key(key));
+        for key in met.keys() {
+            self.since.entry(*key).or_insert(now);
+        }
+        let lasted = |key: &Key| self.since.get(key).map_or(Duration::ZERO, |since| now.saturating_duration_since(*since));
+        self.acted = met.iter().filter(|(key, grace)| lasted(key) >= **grace).map(|(key, _)| *key).collect();
+        self.acted.clone()
+    }
+
     /// The conditions that hold.
     pub fn conditions(&self) -> BTreeSet<Condition> {
         self.holds.clone()
@@ -74,7 +106,7 @@ impl Pressure {
     pub(super) fn note(&mut self, short: &BTreeSet<Condition>, now: i64) -> Vec<(Condition, bool)> {
         self.met.extend(short.iter().map(|condition| (*condition, now)));
         self.met.values_mut().for_each(|at| *at = (*at).min(now));
-        self.met.retain(|_, at| now - *at < TRANSITION);
+        self.met.retain(|_, at| now - *at < self.transition);
         let before = std::mem::replace(&mut self.holds, self.met.keys().copied().collect());
         before.symmetric_difference(&self.holds).map(|condition| (*condition, self.holds.contains(condition))).collect()
     }
@@ -86,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_shortage_holds_on_for_five_minutes() {
-        let mut pressure = Pressure::default();
+        let mut pressure = Pressure::new(TRANSITION);
         let (none, disk) = (BTreeSet::new(), BTreeSet::from([Condition::Disk]));
         assert_eq!(pressure.note(&none, 0), []);
         assert_eq!(pressure.note(&disk, 1_000), [(Condition::Disk, true)]);
@@ -98,8 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn a_soft_threshold_waits_and_begins_anew_after_a_break() {
+        let mut pressure = Pressure::new(TRANSITION);
+        let (soft, hard) = (("memory.available", true), ("nodefs.available", false));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let met = |keys: &[Key]| keys.iter().map(|key| (*key, if key.1 { Duration::from_secs(90) } else { Duration::ZERO })).collect();
+        assert_eq!(pressure.due(&met(&[soft, hard]), at(0)), [hard].into());
+        assert!(pressure.was_acted_on(&hard) && !pressure.was_acted_on(&soft));
+        assert!(pressure.due(&met(&[soft]), at(89)).is_empty() && !pressure.was_acted_on(&hard));
+        assert_eq!(pressure.due(&met(&[soft]), at(90)), [soft].into());
+        assert!(pressure.due(&met(&[]), at(91)).is_empty());
+        assert!(pressure.due(&met(&[soft]), at(92)).is_empty(), "it was not met for a moment");
+        assert_eq!(pressure.due(&met(&[soft]), at(182)), [soft].into());
+    }
+
+    #[test]
     fn a_clock_that_jumped_back_prolongs_nothing() {
-        let mut pressure = Pressure::default();
+        let mut pressure = Pressure::new(TRANSITION);
         pressure.note(&BTreeSet::from([Condition::Memory]), 10_000_000);
         assert_eq!(pressure.note(&BTreeSet::new(), 1_000), []);
         assert_eq!(pressure.note(&BTreeSet::new(), 301_000), [(Condition::Memory, false)]);

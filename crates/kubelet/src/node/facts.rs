@@ -5,7 +5,7 @@ use std::path::Path;
 
 use api::Quantity;
 use api::quantity::Format;
-use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::config::Config;
@@ -119,6 +119,7 @@ fn info(config: &Config) -> NodeSystemInfo {
         machine_id: machine_id.clone(),
         operating_system: "linux".to_owned(),
         os_image: pretty,
+        swap: Some(NodeSwapStatus { capacity: Some(crate::swap::of_machine().0).filter(|bytes| *bytes > 0) }),
         system_uuid: Some(read("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty()).unwrap_or(machine_id),
         ..NodeSystemInfo::default()
     }

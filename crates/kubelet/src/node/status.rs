@@ -36,11 +36,16 @@ pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
         node_info: Some(kubelet.node.info().clone()),
         volumes_in_use: Some(kubelet.csi.volumes_in_use()).filter(|used| !used.is_empty()),
         images: Some(images(kubelet).await),
-        runtime_handlers: Some(vec![NodeRuntimeHandler {
-            name: Some(String::new()),
-            features: Some(NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(true), user_namespaces: Some(false) }),
-        }]),
+        runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(handler_features(kubelet)) }]),
         ..NodeStatus::default()
+    }
+}
+
+fn handler_features(kubelet: &Kubelet) -> NodeRuntimeHandlerFeatures {
+    let other = kubelet.runtime.other().map(|other| other.features());
+    NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(other.as_ref().is_none_or(|features| features.recursive_read_only_mounts)),
+        user_namespaces: Some(other.as_ref().is_none_or(|features| features.user_namespaces)),
     }
 }
 
@@ -74,10 +79,17 @@ async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
 }
 
 fn conditions(kubelet: &Kubelet, old: Option<&Node>, now: &Time) -> Vec<NodeCondition> {
-    let ready = if kubelet.network_is_ready() {
-        ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned())
-    } else {
-        ("Ready", false, "KubeletNotReady", "container runtime network not ready: the node has no pod address range yet".to_owned())
+    let mut hindered = Vec::new();
+    if !kubelet.network_is_ready() {
+        hindered.push("container runtime network not ready: the node has no pod address range yet");
+    }
+    if kubelet.shutting_down.load(std::sync::atomic::Ordering::Acquire) {
+        hindered.push(crate::shutdown::NOT_READY);
+    }
+    let ready = match hindered[..] {
+        [] => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        [only] => ("Ready", false, "KubeletNotReady", only.to_owned()),
+        _ => ("Ready", false, "KubeletNotReady", format!("[{}]", hindered.join(", "))),
     };
     let short = kubelet.pressure.lock().conditions();
     let pressures = eviction::CONDITIONS.iter().map(|condition| {

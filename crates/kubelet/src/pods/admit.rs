@@ -1,6 +1,7 @@
 //! What a node refuses although the pod was bound to it: the pod then fails for good, with the reason in its status.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Toleration};
@@ -15,6 +16,9 @@ use crate::eviction::Condition;
 /// Why the pod cannot run here, beside those that were admitted before: reason and message.
 pub fn refuse(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
+    if kubelet.shutting_down.load(Ordering::Acquire) {
+        return Some(("NodeShutdown".into(), "Pod was rejected: Pod was rejected as the node is shutting down.".into()));
+    }
     pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| unfit(kubelet, pod, others))
 }
 

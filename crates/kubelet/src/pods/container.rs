@@ -46,6 +46,8 @@ pub struct Parts<'a> {
     pub class: Class,
     /// Memory of the node, in bytes.
     pub node_memory: i64,
+    /// Bytes of swap; none says nothing about it.
+    pub swap: Option<i64>,
     /// Running container that `targetContainerName` means.
     pub target: Option<ContainerId>,
 }
@@ -94,6 +96,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     spec.stdin_once = container.stdin_once == Some(true);
     spec.limits = limits::container(container.resources.as_ref());
     let critical = pod_spec.priority.unwrap_or(0) >= model::SYSTEM_CRITICAL;
+    spec.limits.swap_limit = parts.swap;
     spec.oom_score_adj = Some(limits::oom_score(parts.class, container.resources.as_ref(), parts.node_memory, critical));
     spec.log = Some(LogSpec {
         path: parts.log_dir.join(&container.name).join(format!("{}.log", parts.attempt)),
@@ -259,6 +262,13 @@ fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>
     let message = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     if !taken(message) {
         mounts.push(Mount::Bind(Bind::new(termination_file(parts.pod_dir, &container.name, parts.attempt), message)));
+    }
+    if pod.host_users == Some(false) {
+        for mount in &mut mounts {
+            if let Mount::Bind(bind) = mount {
+                bind.id_mapped = true;
+            }
+        }
     }
     Ok(mounts)
 }

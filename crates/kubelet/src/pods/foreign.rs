@@ -6,11 +6,11 @@ use std::sync::Arc;
 use cri::client::{Pod as ForeignPod, Remote};
 use cri::engine::Sandbox;
 use cri::messages::{
-    DNSConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping,
-    namespace, protocol,
+    DNSConfig, IDMapping, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    PortMapping, UserNamespace, namespace, protocol,
 };
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use runtime::SandboxId;
+use runtime::{IdMapping, SandboxId, UserNs};
 
 use super::files::{self, Resolver};
 use super::limits::Class;
@@ -34,6 +34,12 @@ pub async fn run(
     let mut config = config(kubelet, pod, class);
     if let Some(linux) = &mut config.linux {
         linux.sysctls = super::prepare::sysctls(spec)?;
+        if spec.host_users == Some(false) && !remote.features().user_namespaces {
+            return Err(failed("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into()));
+        }
+        let users = super::prepare::users(kubelet, model::uid(pod), spec)?;
+        linux.security_context.get_or_insert_default().namespace_options.get_or_insert_default().userns_options =
+            users.as_ref().map(user_namespace);
     }
     let made: ForeignPod = remote.run_pod(id, config).await.map_err(|failure| failed(failure.message))?;
     if spec.host_network == Some(true) {
@@ -90,6 +96,15 @@ fn security(spec: &PodSpec) -> LinuxSandboxSecurityContext {
         privileged: privileged.map(|security| security.privileged == Some(true)).any(|privileged| privileged),
         ..LinuxSandboxSecurityContext::default()
     }
+}
+
+/// The users of a pod in CRI's words.
+fn user_namespace(users: &UserNs) -> UserNamespace {
+    let ranges = |list: &[IdMapping]| {
+        let range = |range: &IdMapping| IDMapping { host_id: range.host_id, container_id: range.container_id, length: range.size };
+        list.iter().map(range).collect()
+    };
+    UserNamespace { mode: namespace::POD, uids: ranges(&users.uids), gids: ranges(&users.gids) }
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {

@@ -26,4 +26,5 @@ pub mod statics;
 pub mod status;
 pub mod stop;
 pub mod termination;
+pub mod user_ids;
 pub mod worker;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use cgroup::Group;
 use cri::engine::Engine;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use runtime::{NameSpace, NetNs, Runtime, Sandbox, SandboxId, SandboxSpec};
+use runtime::{NameSpace, NetNs, Runtime, Sandbox, SandboxId, SandboxSpec, UserNs};
 
 use super::files::{self, Resolver};
 use super::foreign;
@@ -83,11 +83,6 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
 async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {
     let uid = model::uid(pod);
     let host_network = spec.host_network == Some(true);
-    if spec.host_users == Some(false) {
-        // Running such a pod with the node's users would give it more than it asked for.
-        let text = "Failed to create pod sandbox: RuntimeClass handler \"\" does not support user namespaces";
-        return Err(Trouble::new("FailedCreatePodSandBox", text));
-    }
     let id = SandboxId::new(uid).map_err(|error| Trouble::new("FailedCreatePodSandBox", error.to_string()))?;
     let mut order = SandboxSpec::new(id, limits::pod_group(class, uid));
     order.hostname = if host_network { String::new() } else { host_name(pod, &kubelet.config, spec) };
@@ -96,6 +91,7 @@ async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &Po
     order.uts = if host_network { NameSpace::Host } else { NameSpace::Pod };
     order.log_dir = Some(kubelet.log_dir(pod));
     order.sysctls = sysctls(spec)?;
+    order.user_ns = users(kubelet, uid, spec)?;
     order.labels = BTreeMap::from([
         ("namespace".to_owned(), model::namespace(pod).to_owned()),
         ("name".to_owned(), model::name(pod).to_owned()),
@@ -103,6 +99,18 @@ async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &Po
     ]);
     let made = runtime.create_sandbox(order).await;
     made.map_err(|error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", chain(&error))))
+}
+
+/// The users of a pod that has its own.
+///
+/// # Errors
+/// No range of ids, as the reason of an event.
+pub fn users(kubelet: &Kubelet, uid: &str, spec: &PodSpec) -> Result<Option<UserNs>, Trouble> {
+    if spec.host_users != Some(false) {
+        return Ok(None);
+    }
+    let ids = kubelet.user_ids.of_pod(uid, &kubelet.pod_dir(uid));
+    ids.map(Some).map_err(|error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: user namespace: {error}")))
 }
 
 /// The host name that a pod is given.

@@ -81,8 +81,10 @@ pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) -> bool {
     if let Err(error) = remove_tree(&directory) {
         if error.kind() != std::io::ErrorKind::NotFound {
             tracing::warn!(directory = %directory.display(), %error, "pod directory stays");
+            return true;
         }
     }
+    kubelet.user_ids.release(uid);
     true
 }
 

@@ -114,6 +114,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         log_max_files: order.kubelet.config.log_max_files,
         class: order.class,
         node_memory: order.kubelet.node.memory_bytes(),
+        swap: order.kubelet.swap_of(&order.pod, order.class, order.member.spec.resources.as_ref()),
         target: order.target.clone(),
     };
     let mut spec = container::spec(&parts).map_err(config_error)?;

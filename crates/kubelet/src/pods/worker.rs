@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cgroup::Limits;
 use client::EventKind;
 use cri::engine::Sandbox;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use k8s_openapi::jiff::Timestamp;
 use runtime::{ContainerEventKind, ContainerState};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -370,7 +371,7 @@ impl Worker {
                 Resize::InPlace => {
                     self.resize_pod();
                     let resources = member.spec.resources.clone().unwrap_or_default();
-                    match sandbox.update_resources(&latest.id, limits::container(Some(&resources))).await {
+                    match sandbox.update_resources(&latest.id, self.container_limits(&resources)).await {
                         Ok(()) => {
                             self.observed.applied.insert(name.clone(), resources);
                         }
@@ -383,6 +384,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn container_limits(&self, resources: &ResourceRequirements) -> Limits {
+        let swap_limit = self.kubelet.swap_of(&self.pod, self.class, Some(resources));
+        Limits { swap_limit, ..limits::container(Some(resources)) }
     }
 
     /// The pod's group follows its containers: it may be refused while a container still holds more, and is set again.

@@ -174,7 +174,7 @@ const CHUNK: usize = 64 << 10;
 
 impl Reader {
     fn open(path: &Path, wish: &Wish) -> io::Result<Reader> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = open_log(path)?;
         if let Some(lines) = wish.tail {
             let start = tail(&mut file, lines)?;
             file.seek(SeekFrom::Start(start))?;
@@ -225,7 +225,7 @@ impl Reader {
         if now.ino() == self.file.metadata()?.ino() {
             return Ok(false);
         }
-        self.file = std::fs::File::open(&self.path)?;
+        self.file = open_log(&self.path)?;
         if let Some(watching) = &self.watching {
             watching.add(&self.path)?;
         }
@@ -247,6 +247,19 @@ impl Reader {
         }
         Bytes::from(out)
     }
+}
+
+/// Opens the log of an attempt, whose file, folder and pod's folder a pod may have exchanged that was given the folder of
+/// all logs: none of them may be a link, and what is no file could hold us up.
+fn open_log(path: &Path) -> io::Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let top = path.ancestors().nth(3).ok_or(io::ErrorKind::InvalidInput)?;
+    let below = path.strip_prefix(top).map_err(io::Error::other)?;
+    let top = rustix::fs::open(top, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::openat2(&top, below, flags, Mode::empty(), resolve)?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")) }
 }
 
 /// `<time> <stream> <F|P> <text>`.
@@ -364,6 +377,32 @@ impl Watching {
                     _ => return Ok(()),
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchanged_logs_lead_nowhere() {
+        let top = tempfile::tempdir().unwrap();
+        let secret = top.path().join("secret");
+        std::fs::create_dir_all(secret.join("main")).unwrap();
+        std::fs::write(secret.join("main/0.log"), "t stdout F secret\n").unwrap();
+        let logs = top.path().join("pods");
+        std::fs::create_dir_all(logs.join("pod/main")).unwrap();
+        std::fs::write(logs.join("pod/main/0.log"), "t stdout F own\n").unwrap();
+        assert!(open_log(&logs.join("pod/main/0.log")).is_ok());
+        let link = |target: &Path, at: &str| std::os::unix::fs::symlink(target, logs.join(at)).unwrap();
+        link(&secret.join("main/0.log"), "pod/main/1.log");
+        link(&secret.join("main"), "pod/linked");
+        link(&secret, "linked");
+        let fifo = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, logs.join("pod/main/2.log"), fifo.0, fifo.1, 0).unwrap();
+        for path in ["pod/main/1.log", "pod/linked/0.log", "linked/main/0.log", "pod/main/2.log"] {
+            assert!(open_log(&logs.join(path)).is_err(), "{path}");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::eviction;
 use crate::eviction::usage::{self, Space, Usage};
 use crate::pods::limits;
 use crate::pods::model;
+use crate::swap;
 
 struct Measured {
     pod: Arc<Pod>,
@@ -81,6 +82,7 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
                 let (cpu, memory) = consumption(stats, &now);
                 let start = status.started_at.and_then(|at| Timestamp::from_nanosecond(at.into()).ok()).map(|time| time.to_string());
                 let mut container = json!({"name": name, "startTime": start, "cpu": cpu, "memory": memory});
+                container["swap"] = swap::shown(stats.memory.swap, stats.memory.swap_limit, &now);
                 if let Some(files) = measured.files.as_ref().and_then(|files| files.containers.get(name)) {
                     container["rootfs"] = room(&own, files.root, &now);
                     container["logs"] = room(&own, files.logs, &now);
@@ -96,6 +98,8 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
             let (cpu, memory) = consumption(stats, &now);
             pod["cpu"] = cpu;
             pod["memory"] = memory;
+            let limits: Option<i64> = measured.containers.iter().map(|(_, _, stats)| stats.memory.swap_limit).sum();
+            pod["swap"] = swap::shown(stats.memory.swap, limits, &now);
             pod["process_stats"] = json!({"process_count": stats.pids});
         }
         if let Some(files) = &measured.files {
@@ -124,6 +128,8 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
         let (cpu, memory) = consumption(&stats, &now);
         shown["cpu"] = cpu;
         shown["memory"] = memory;
+        let (all, used) = swap::of_machine();
+        shown["swap"] = swap::shown(used.unsigned_abs(), Some(all), &now);
     }
     json!({"node": shown, "pods": pods})
 }

@@ -76,6 +76,33 @@ pub async fn a_node_that_is_short_takes_no_more_pods(world: World) {
     world.running("critical", json!({"priorityClassName": "system-node-critical"})).await;
 }
 
+pub async fn a_soft_threshold_waits_and_gives_time(world: World) {
+    small_disk(&world);
+    let wait = std::time::Duration::from_secs(12);
+    let policy = kubelet::eviction::Policy {
+        soft: kubelet::eviction::Policy::soft("nodefs.available<32Mi", &[("nodefs.available".to_owned(), wait)].into())
+            .expect("thresholds"),
+        max_pod_grace: 20,
+        ..kubelet::eviction::Policy::default()
+    };
+    world.start_as(|config| config.eviction = policy).await;
+    let mut slow = with_volume(None);
+    let script = "trap '/busybox sleep 1.5; exit 0' TERM; while true; do /busybox sleep 0.1; done";
+    slow["containers"][0]["command"] = json!(["/busybox", "sh", "-c", script]);
+    slow["containers"][0]["volumeMounts"].as_array_mut().expect("mounts").push(json!({"name": "tool", "mountPath": "/busybox"}));
+    slow["volumes"].as_array_mut().expect("volumes").push(json!({"name": "tool", "hostPath": {"path": "/bin/busybox", "type": "File"}}));
+    slow["terminationGracePeriodSeconds"] = 30.into();
+    let hog = world.running("hog", slow).await;
+    fill(&world, &hog, 36 << 20);
+    let began = std::time::Instant::now();
+    world.node("the node is short of disk", |node| condition(node, "DiskPressure")["status"] == "True").await;
+    world.pod("hog", "runs on meanwhile", |pod| pod["status"]["phase"] == "Running").await;
+    let evicted = world.pod("hog", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
+    assert!(began.elapsed() > wait, "{:?}", began.elapsed());
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    assert_eq!(evicted["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 0, "it had its time to stop");
+}
+
 /// A pod that fills so much memory, by a program of the machine.
 fn holder(megabytes: usize, request: &str) -> serde_json::Value {
     let script = format!("/busybox dd if=/dev/zero of=/filled/file bs=1000000 count={megabytes}; exec /busybox sleep 1000");

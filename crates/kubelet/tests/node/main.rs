@@ -8,6 +8,8 @@ mod csi;
 mod driver;
 mod eviction;
 mod follow;
+mod shutdown;
+mod users;
 mod world;
 
 use std::path::Path;
@@ -37,6 +39,9 @@ const TESTS: &[(&str, Test)] = tests![
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
     eviction::a_node_that_is_short_takes_no_more_pods,
     eviction::a_pod_beyond_its_request_goes_when_memory_runs_out,
+    eviction::a_soft_threshold_waits_and_gives_time,
+    shutdown::a_machine_that_goes_down_ends_its_pods_in_order,
+    users::pods_have_users_of_their_own,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,
 ];

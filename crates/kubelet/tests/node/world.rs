@@ -118,9 +118,15 @@ impl World {
 
     /// As `start`, with so much memory.
     pub async fn start_with(&self, eviction_hard: &str, memory_bytes: Option<i64>) {
+        let hard = kubelet::eviction::parse(eviction_hard).expect("thresholds");
+        self.start_as(|config| (config.eviction_hard, config.memory_bytes) = (hard, memory_bytes)).await;
+    }
+
+    /// Starts a node that nothing is evicted from, unless the change says otherwise.
+    pub async fn start_as(&self, change: impl FnOnce(&mut Config)) {
         let metrics = self.server.metric_sources();
-        let (config, deps) =
-            node(&self.folder, &self.pki, self.server.client(User::node(NODE)), metrics, eviction_hard, memory_bytes).await;
+        let (mut config, deps) = node(&self.folder, &self.pki, self.server.client(User::node(NODE)), metrics, "", None).await;
+        change(&mut config);
         let (ready, _) = watch::channel(false);
         tokio::spawn(async move { kubelet::run(config, deps, ready).await.expect("a node") });
         self.welcome().await;
@@ -266,6 +272,7 @@ async fn node(
         cluster_domain: "cluster.local".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         max_pods: 110,
+        user_ids_per_pod: 65536,
         cpu_milli: None,
         memory_bytes,
         labels: Vec::new(),
@@ -276,6 +283,10 @@ async fn node(
         cluster_ranges: Vec::new(),
         pod_mtu: 1450,
         eviction_hard: kubelet::eviction::parse(eviction_hard).expect("thresholds"),
+        eviction: kubelet::eviction::Policy::default(),
+        shutdown: kubelet::shutdown::Config::new(Vec::new()),
+        swap: kubelet::swap::Config { behavior: kubelet::swap::Behavior::NoSwap, fail_on: false },
+        credential_providers: Vec::new(),
         image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
         version: "v1.36.0".into(),
     };
