@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use reconcile::{Context, Controller, Metrics};
 use tokio::task::JoinSet;
 
+mod attach_detach;
 mod autoscale_plan;
 mod bootstrap_signer;
 mod certificate_approval;
@@ -63,6 +64,7 @@ mod token_cleaner;
 mod token_secrets;
 mod ttl;
 mod ttl_after_finished;
+mod vac_protection;
 mod volume_match;
 
 /// Configuration of the controllers.

@@ -5,6 +5,7 @@ use crate::{Config, Entry};
 /// Every controller that has a file.
 pub(crate) fn all(config: &Config) -> Vec<Entry> {
     vec![
+        crate::attach_detach::controller(config),
         crate::bootstrap_signer::controller(config),
         crate::certificate_approval::controller(config),
         crate::certificate_cleaner::controller(config),
@@ -41,6 +42,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::token_secrets::controller(config),
         crate::ttl::controller(config),
         crate::ttl_after_finished::controller(config),
+        crate::vac_protection::controller(config),
     ]
 }
 

@@ -363,3 +363,110 @@ async fn secrets_get_tokens_of_their_account() {
     world.admin.delete(&accounts, "default", "robot", &DeleteOptions::default()).await.unwrap();
     world.until_list("both secrets are gone", &secrets, "default", |all| all.is_empty()).await;
 }
+
+const ATTACHMENTS: ResourceId = ResourceId::new("storage.k8s.io", "v1", "volumeattachments");
+const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
+const CLASSES: ResourceId = ResourceId::new("storage.k8s.io", "v1", "volumeattributesclasses");
+const CLAIMS: ResourceId = ResourceId::new("", "v1", "persistentvolumeclaims");
+
+/// A volume of a driver, its claim, and a pod on the node that uses it.
+async fn pod_with_volume(world: &World, name: &str, node: &str) {
+    let modes = json!(["ReadWriteOnce"]);
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {
+            "accessModes": modes, "resources": {"requests": {"storage": "1Mi"}}, "volumeName": format!("pv-{name}"), "storageClassName": "",
+        },
+    });
+    world.create("/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("pv-{name}")},
+        "spec": {"accessModes": modes, "capacity": {"storage": "1Mi"}, "csi": {"driver": "folders.example.com", "volumeHandle": name}},
+    });
+    world.create("/api/v1/persistentvolumes", volume).await;
+    world.until("the claim is bound", &CLAIMS, "default", name, |claim| claim["status"]["phase"] == "Bound").await;
+    let spec = json!({
+        "nodeName": node, "containers": [{"name": "c", "image": "one"}], "terminationGracePeriodSeconds": 0,
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    world.create("/api/v1/namespaces/default/pods", pod).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_attached_and_detached_when_the_node_has_let_go() {
+    let world = World::start().await;
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}]);
+    for node in ["n1", "n2"] {
+        world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})).await;
+        world.merge(&NODES, "", node, "status", json!({"status": {"conditions": ready}})).await;
+    }
+    let foreign = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "of-somebody-else"},
+        "spec": {"attacher": "other", "nodeName": "n1", "source": {"persistentVolumeName": "none"}},
+    });
+    world.create("/apis/storage.k8s.io/v1/volumeattachments", foreign).await;
+    for (name, lets_go) in [("calm", true), ("lost", false)] {
+        pod_with_volume(&world, name, "n1").await;
+        let source = format!("pv-{name}");
+        let ours = |one: &Value| one["spec"]["source"]["persistentVolumeName"] == *source;
+        let all = world.until_list("it is to be attached", &ATTACHMENTS, "", |all| all.iter().any(ours)).await;
+        let attachment = all.into_iter().find(ours).expect("the attachment");
+        assert_eq!((&attachment["spec"]["attacher"], &attachment["spec"]["nodeName"]), (&json!("folders.example.com"), &json!("n1")));
+        let own = attachment["metadata"]["name"].as_str().expect("a name").to_owned();
+        world.merge(&ATTACHMENTS, "", &own, "status", json!({"status": {"attached": true}})).await;
+        let volume = format!("kubernetes.io/csi/folders.example.com^{name}");
+        let shows = |node: &Value| node["status"]["volumesAttached"].as_array().into_iter().flatten().any(|one| one["name"] == *volume);
+        world.until("the node may use it", &NODES, "", "n1", shows).await;
+        world.merge(&NODES, "", "n1", "status", json!({"status": {"volumesInUse": [volume]}})).await;
+        // Another node has to wait for a volume that only one may have.
+        let spec = json!({
+            "nodeName": "n2", "containers": [{"name": "c", "image": "one"}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
+        });
+        let second = format!("{name}-second");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": second}, "spec": spec});
+        world.create("/api/v1/namespaces/default/pods", pod).await;
+        let events = ResourceId::new("", "v1", "events");
+        let told = |event: &Value| event["reason"] == "FailedAttachVolume" && event["involvedObject"]["name"] == *second;
+        world.until_list("the second pod hears why it waits", &events, "default", |all| all.iter().any(told)).await;
+        let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        world.admin.delete(&PODS, "default", &second, &now).await.unwrap();
+        world.admin.delete(&PODS, "default", name, &now).await.unwrap();
+        world.until_list("the pod is gone", &PODS, "default", |all| all.is_empty()).await;
+        let kept = world.until("the attachment stays", &ATTACHMENTS, "", &own, |_| true).await;
+        assert!(kept["metadata"]["deletionTimestamp"].is_null());
+        if lets_go {
+            world.merge(&NODES, "", "n1", "status", json!({"status": {"volumesInUse": null}})).await;
+        } else {
+            let taint = json!([{"key": "node.kubernetes.io/out-of-service", "value": "off", "effect": "NoExecute"}]);
+            world.merge(&NODES, "", "n1", "", json!({"spec": {"taints": taint}})).await;
+        }
+        let only_foreign = |all: &[Value]| all.len() == 1 && all[0]["metadata"]["name"] == "of-somebody-else";
+        world.until_list("it is detached", &ATTACHMENTS, "", only_foreign).await;
+        world.until("the node does not show it", &NODES, "", "n1", |node| !shows(node)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_of_volume_attributes_stay_as_long_as_claims_name_them() {
+    let world = World::start().await;
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "fast"}, "driverName": "folders.example.com",
+        "parameters": {"iops": "9"},
+    });
+    let made = world.create("/apis/storage.k8s.io/v1/volumeattributesclasses", class).await;
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/vac-protection"]));
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "one"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}, "volumeAttributesClassName": "fast",
+            "storageClassName": "none",
+        },
+    });
+    world.create("/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
+    world.admin.delete(&CLASSES, "", "fast", &DeleteOptions::default()).await.unwrap();
+    world.until("the class waits", &CLASSES, "", "fast", |class| !class["metadata"]["deletionTimestamp"].is_null()).await;
+    world.admin.delete(&CLAIMS, "default", "one", &DeleteOptions::default()).await.unwrap();
+    world.until_list("the class is gone", &CLASSES, "", |all| all.is_empty()).await;
+}

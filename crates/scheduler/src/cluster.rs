@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::drivers::Drivers;
 use crate::nodes::{NodeChange, NodeIndex, Nodes};
 use crate::read;
 use crate::resources::Resources;
@@ -67,6 +68,8 @@ pub struct Cluster {
     pub topology: Topology,
     /// Claims, volumes and classes.
     pub volumes: Volumes,
+    /// What volume drivers say.
+    pub drivers: Drivers,
     /// Pods for which victims are leaving a node.
     nominated: Vec<PodIndex>,
     shapes: Shapes,

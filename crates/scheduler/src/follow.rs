@@ -26,6 +26,12 @@ pub enum Kind {
     Volume,
     /// Classes of volumes.
     Class,
+    /// Drivers of volumes.
+    Driver,
+    /// What drivers say of nodes.
+    DriverNode,
+    /// Room that drivers have.
+    Room,
 }
 
 /// A change of an object: the version before and the version after.
@@ -56,6 +62,7 @@ impl Follower<'_> {
             Kind::Pod => self.pod(old, new),
             Kind::Node => self.node(old, new),
             Kind::Claim | Kind::Volume | Kind::Class => self.volumes(change.kind, old, new),
+            Kind::Driver | Kind::DriverNode | Kind::Room => self.drivers(change.kind, old, new),
             Kind::Namespace => {
                 let Some(entry) = new.or(old) else { return };
                 if self.cluster.put_namespace(&entry.header.name, new.map(|entry| &entry.header.labels)) {
@@ -85,6 +92,32 @@ impl Follower<'_> {
             (_, Some(_)) => {
                 if let Some(view) = read::view(entry) {
                     cluster.volumes.put_class(&mut cluster.symbols, name, &view);
+                }
+            }
+        }
+        self.queue.happened(Happenings::VOLUMES);
+    }
+
+    fn drivers(&mut self, kind: Kind, old: Option<&Entry>, new: Option<&Entry>) {
+        let Some(entry) = new.or(old) else { return };
+        let (drivers, name) = (&mut self.cluster.drivers, &*entry.header.name);
+        match (kind, new) {
+            (Kind::Driver, None) => drivers.remove_driver(name),
+            (Kind::DriverNode, None) => drivers.remove_node(name),
+            (_, None) => drivers.remove_room(&entry.key.rest),
+            (Kind::Driver, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    drivers.put_driver(name, &view);
+                }
+            }
+            (Kind::DriverNode, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    drivers.put_node(name, view);
+                }
+            }
+            (_, Some(_)) => {
+                if let Some(view) = read::view(entry) {
+                    drivers.put_room(&entry.key.rest, view);
                 }
             }
         }

@@ -10,6 +10,7 @@
 
 pub mod cluster;
 pub mod decide;
+pub mod drivers;
 pub mod follow;
 mod metrics;
 pub mod node_terms;

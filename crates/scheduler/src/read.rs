@@ -154,7 +154,9 @@ views! {
     /// A volume.
     Persistent { spec: PersistentSpec, status: ClaimStatus }
     /// What a volume is.
-    PersistentSpec { storage_class_name: Text, access_modes: Vec<Text>, volume_mode: Text, capacity: Amounts, node_affinity: VolumeAffinity, claim_ref: Option<ClaimRef> }
+    PersistentSpec { storage_class_name: Text, access_modes: Vec<Text>, volume_mode: Text, capacity: Amounts, node_affinity: VolumeAffinity, claim_ref: Option<ClaimRef>, csi: Option<CsiSource> }
+    /// The driver of a volume.
+    CsiSource { driver: Text, volume_handle: Text }
     /// Where a volume can be reached.
     VolumeAffinity { required: Option<NodeSelector> }
     /// Whose a volume is.
@@ -165,6 +167,21 @@ views! {
     TopologyTerm { match_label_expressions: Vec<LabelValues> }
     /// A label with values.
     LabelValues { key: Text, values: Vec<Text> }
+
+    /// What drivers say of a node.
+    CsiNode { spec: CsiNodeSpec }
+    /// The drivers.
+    CsiNodeSpec { drivers: Vec<CsiNodeDriver> }
+    /// A driver on a node.
+    CsiNodeDriver { name: Text, allocatable: CsiNodeRoom }
+    /// How many volumes it takes there.
+    CsiNodeRoom { count: Option<i32> }
+    /// A driver.
+    CsiDriver { spec: CsiDriverSpec }
+    /// Whether it says how much room it has.
+    CsiDriverSpec { storage_capacity: bool }
+    /// Room for volumes of a class.
+    Capacity { storage_class_name: Text, node_topology: Option<Selector>, capacity: Option<Amount>, maximum_volume_size: Option<Amount> }
 
     /// A disruption budget.
     Budget { spec: BudgetSpec, status: BudgetStatus }

@@ -9,7 +9,7 @@ use cache::{Cache, Caches};
 use client::{EventKind, Recorder};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use store::Entry;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -58,6 +58,9 @@ pub async fn run(config: Config, deps: Deps) -> anyhow::Result<()> {
         (Kind::Node, caches.of::<Node>()),
         (Kind::Namespace, caches.of::<Namespace>()),
         (Kind::Class, caches.of::<StorageClass>()),
+        (Kind::Driver, caches.of::<CSIDriver>()),
+        (Kind::DriverNode, caches.of::<CSINode>()),
+        (Kind::Room, caches.of::<CSIStorageCapacity>()),
         (Kind::Volume, caches.of::<PersistentVolume>()),
         (Kind::Claim, caches.of::<PersistentVolumeClaim>()),
         (Kind::Pod, caches.of::<Pod>()),

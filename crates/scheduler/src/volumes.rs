@@ -58,6 +58,8 @@ pub struct Volume {
     /// `namespace/name` of the claim that has it, empty for none.
     claim: Text,
     available: bool,
+    /// Driver and handle.
+    driver: Option<(Text, Text)>,
     /// Whether `claim` is not in the API yet.
     assumed: bool,
 }
@@ -175,6 +177,7 @@ impl Volumes {
             size: view.spec.capacity.get("storage").map_or(Quantity::ZERO, |amount| amount.0),
             labels: labels.clone(),
             nodes: view.spec.node_affinity.required.as_ref().map(|selector| Terms::compile(symbols, selector)),
+            driver: view.spec.csi.map(|source| (source.driver, source.volume_handle)),
             assumed: assumed.is_some(),
             claim: shown.or(assumed).unwrap_or_default(),
             available: matches!(&*view.status.phase, "" | "Available" | "Pending"),
@@ -207,6 +210,26 @@ impl Volumes {
     /// A claim by `namespace/name`.
     pub fn claim(&self, key: &str) -> Option<&Claim> {
         self.claims.get(key)
+    }
+
+    /// Driver and volume that a claim leads to. A volume that is still to be made counts as one of its own.
+    pub fn attached_by<'a>(&'a self, key: &str) -> Option<(&'a str, std::borrow::Cow<'a, str>)> {
+        match self.standing(key) {
+            Standing::Bound(volume) => volume.driver.as_ref().map(|(driver, handle)| (&**driver, (&**handle).into())),
+            Standing::Waits(_, class) if &*class.provisioner != NO_PROVISIONER => {
+                Some((&*class.provisioner, format!("claim {key}").into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What has to be made for steps: provisioner, class and size. What somebody already makes has its place.
+    pub fn to_be_made<'a>(&'a self, namespace: &'a str, steps: &'a [Step]) -> impl Iterator<Item = (&'a str, &'a str, Quantity)> {
+        steps.iter().filter_map(move |step| {
+            let Step::Provision { claim } = step else { return None };
+            let claim = self.claims.get(format!("{namespace}/{claim}").as_str()).filter(|claim| claim.selected_node.is_empty())?;
+            Some((&*self.classes.get(&claim.class)?.provisioner, &*claim.class, claim.size))
+        })
     }
 
     /// How a claim stands.

@@ -230,3 +230,36 @@ fn volumes() {
     );
     check(&format!("{once}node a\npod p claim=x"), "p -> a");
 }
+
+#[test]
+fn drivers_of_volumes() {
+    let bound = |n: u32| {
+        format!(
+            "volume v{n} {{\"spec\": {{\"csi\": {{\"driver\": \"d\", \"volumeHandle\": \"h{n}\"}}}}}}\nclaim c{n} {{\"spec\": {{\"volumeName\": \"v{n}\"}}, \"status\": {{\"phase\": \"Bound\"}}}}\n"
+        )
+    };
+    let world = format!("node a\n{}{}pod old claim=c1 on=a\n", bound(1), bound(2));
+    let limit = |count: u32| {
+        format!("driver-node a {{\"spec\": {{\"drivers\": [{{\"name\": \"d\", \"allocatable\": {{\"count\": {count}}}}}]}}}}\n")
+    };
+    check(
+        &format!("{world}{}pod p claim=c2", limit(1)),
+        "p: 0/1 nodes are available: 1 node(s) exceed max volume count. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
+    );
+    // A volume that is there already takes no second place, and who says no number takes any.
+    check(&format!("{world}{}pod p claim=c1", limit(1)), "p -> a");
+    check(&format!("{world}{}pod p claim=c2", limit(2)), "p -> a");
+    check(&format!("{world}pod p claim=c2"), "p -> a");
+    let world = "node a zone=one\nnode b zone=two\nclass late {\"provisioner\": \"d\", \"volumeBindingMode\": \"WaitForFirstConsumer\"}\nclaim x {\"spec\": {\"storageClassName\": \"late\", \"resources\": {\"requests\": {\"storage\": \"2Gi\"}}}}\n";
+    let counts = "driver d {\"spec\": {\"storageCapacity\": true}}\n";
+    let room = |size: &str| {
+        format!(
+            "room r {{\"storageClassName\": \"late\", \"nodeTopology\": {{\"matchLabels\": {{\"zone\": \"two\"}}}}, \"capacity\": \"{size}\"}}\n"
+        )
+    };
+    check(&format!("{world}{counts}{}pod p claim=x", room("3Gi")), "p -> b");
+    check(
+        &format!("{world}{counts}{}pod p claim=x", room("1Gi")),
+        "p: 0/2 nodes are available: 2 node(s) did not have enough free storage. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+    );
+}

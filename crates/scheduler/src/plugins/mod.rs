@@ -8,6 +8,7 @@ pub mod node_ports;
 pub mod node_resources_balanced;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
+pub mod node_volume_limits;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
 pub mod volume_binding;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Plugin> {
         node_resources_balanced::plugin(),
         node_resources_fit::plugin(),
         node_unschedulable::plugin(),
+        node_volume_limits::plugin(),
         pod_topology_spread::plugin(),
         taint_toleration::plugin(),
         volume_binding::plugin(),

@@ -11,6 +11,7 @@ use crate::volumes::{Standing, Volume};
 
 const NOT_REACHED: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
 const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 
 /// The plugin.
@@ -45,7 +46,16 @@ fn filter<'a>(cluster: &'a Cluster, shape: &'a Shape) -> Filtering<'a> {
         if !bound.iter().all(|volume| volume.reaches(&cluster.nodes, &cluster.symbols, node)) {
             return Verdict::hopeless(NOT_REACHED);
         }
-        let planned = !waits || cluster.volumes.plan(&cluster.nodes, &cluster.symbols, &shape.key.namespace, &shape.claims, node).is_some();
-        Verdict::fits_or_hopeless(planned, NO_VOLUME)
+        if !waits {
+            return Verdict::Fits;
+        }
+        let namespace = &shape.key.namespace;
+        let Some(steps) = cluster.volumes.plan(&cluster.nodes, &cluster.symbols, namespace, &shape.claims, node) else {
+            return Verdict::hopeless(NO_VOLUME);
+        };
+        let mut made = cluster.volumes.to_be_made(namespace, &steps);
+        let room = made
+            .all(|(provisioner, class, size)| cluster.drivers.has_room(&cluster.nodes, &cluster.symbols, node, provisioner, class, size));
+        Verdict::fits_or_hopeless(room, NO_ROOM)
     }))
 }

@@ -41,6 +41,9 @@ impl World {
             Kind::Claim => "/registry/persistentvolumeclaims/",
             Kind::Volume => "/registry/persistentvolumes/",
             Kind::Class => "/registry/storageclasses/",
+            Kind::Driver => "/registry/csidrivers/",
+            Kind::DriverNode => "/registry/csinodes/",
+            Kind::Room => "/registry/csistoragecapacities/",
         };
         let meta = &object["metadata"];
         let name = meta["name"].as_str().unwrap();
@@ -73,6 +76,9 @@ impl World {
             "claim" => Kind::Claim,
             "volume" => Kind::Volume,
             "class" => Kind::Class,
+            "driver" => Kind::Driver,
+            "driver-node" => Kind::DriverNode,
+            "room" => Kind::Room,
             other => panic!("{other} is no kind"),
         };
         let mut object = json!({"metadata": {"name": words[1], "uid": words[1], "labels": labels(&words[2..])}});

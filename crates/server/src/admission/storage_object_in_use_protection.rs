@@ -29,6 +29,8 @@ impl Plugin for StorageObjectInUseProtection {
             "kubernetes.io/pvc-protection"
         } else if admission.is("", "persistentvolumes") {
             "kubernetes.io/pv-protection"
+        } else if admission.is("storage.k8s.io", "volumeattributesclasses") {
+            "kubernetes.io/vac-protection"
         } else {
             return Ok(());
         };
