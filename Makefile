@@ -8,7 +8,7 @@ down:        ## Stops it and leaves the machine as it was.
 build:
 	@dev/packages.sh build
 	cargo build --workspace
-release:     ## One static program: target/x86_64-unknown-linux-gnu/release/knarr.
+release:     ## One static program: target/x86_64-unknown-linux-gnu/dist/knarr.
 	@dev/release.sh
 test:        ## Everything that one machine can test.
 	@dev/test.sh

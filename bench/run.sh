@@ -5,7 +5,7 @@
 # Usage: run.sh [ROW...]     ROUNDS=3  SIDES="go knarr"  and the counts below
 # Rows: size | start idle create create1 get patch apply list fanout pod pods | podlist podmem | schedule repel | endpoint
 # (a bar: each group has a cluster of its own; all but the first and the last two pod rows need no node)
-# Writes bench/out/raw.tsv (round, side, row, measure, value) and bench/out/table.md. A row that fails says why, the others
+# Writes raw.tsv (round, side, row, measure, value) and table.md in bench/out, or where OUT says. A row that fails says why, the others
 # go on, and the exit code is 1; logs of a side that failed are in bench/out/failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ export CREATES=${CREATES:-2000} GETS=${GETS:-4000} PATCHES=${PATCHES:-1500} PODS
 export OBJECTS=${OBJECTS:-10000} NODES=${NODES:-1000} SCHEDULE=${SCHEDULE:-2000} REPEL=${REPEL:-500} SERVICES=${SERVICES:-10000} FLIPS=${FLIPS:-15}
 ROUNDS=${ROUNDS:-3} SIDES=${SIDES:-go knarr} LONGEST=${LONGEST:-240}
 export KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} KIT_IMAGES=${KIT_IMAGES:-$HOME/.cache/kube-kit/images}
-out=bench/out; rm -rf "$out/failed"; mkdir -p "$out"; : >"$out/raw.tsv"
+out=${OUT:-bench/out}; rm -rf "$out/failed"; mkdir -p "$out"; : >"$out/raw.tsv"
 [ "$(id -u)" = 0 ] || { echo "make bench needs root, as nodes do" >&2; exit 1; }
 dev/packages.sh build node bench || exit 1
 programs="etcd kube-apiserver kube-controller-manager kube-scheduler containerd containerd-shim-runc-v2 runc kubelet kube-proxy kubectl"
@@ -25,8 +25,9 @@ case $SIDES in *go*)
   for program in $programs; do [ -x "$KIT_BIN/$program" ] || { echo "$program is missing: run 'make kit' first" >&2; exit 1; }; done
 esac
 if [ -z "${KNARR:-}" ]; then
-  cargo build --release --package knarr || exit 1
-  KNARR=$PWD/target/release/knarr
+  # What is shipped is what is measured.
+  KNARR=$PWD/target/$(uname -m)-unknown-linux-gnu/dist/knarr
+  [ -x "$KNARR" ] || dev/release.sh || exit 1
 fi
 [ -n "${LOAD:-}" ] || { cargo build --release --package load || exit 1; LOAD=$PWD/target/release/load; }
 side='' up='' job='' others='' failures=0 round=0 row=''

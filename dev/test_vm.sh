@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 dev/packages.sh build node vm
 knarr=${KNARR:-}
-if [ -z "$knarr" ]; then dev/release.sh; knarr=target/$(uname -m)-unknown-linux-gnu/release/knarr; fi
+if [ -z "$knarr" ]; then QUICK=1 dev/release.sh; knarr=target/$(uname -m)-unknown-linux-gnu/dist/knarr; fi
 out=target/vm root=target/vm/root; rm -rf "$root"; mkdir -p "$out" "$root"/{bin,etc,proc,sys,dev,tmp,run,var/lib,var/log,lib/modules}
 
 # The kernel of the distribution, unpacked and not installed.
