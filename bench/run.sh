@@ -3,18 +3,20 @@
 # with TLS, RBAC and durable writes. Server CPU is counted over all processes of the side's control plane, for clients share
 # the cores. Needs root and `make kit`. Both sides run in network name spaces of their own.
 # Usage: run.sh [ROW...]     ROUNDS=3  SIDES="go knarr"  and the counts below
-# Rows: size | start idle create create1 get patch apply list fanout pod pods | podlist podmem | schedule repel | endpoint
-# (a bar: each group has a cluster of its own; all but the first and the last two pod rows need no node)
+# Rows: size | start idle create create1 get patch apply list fanout pod pods | podlist podmem | definitions | restored | schedule repel | endpoint
+# (a bar: each group has a cluster of its own; only the first and the last have a node)
 # Writes raw.tsv (round, side, row, measure, value) and table.md in bench/out, or where OUT says. A row that fails says why, the others
 # go on, and the exit code is 1; logs of a side that failed are in bench/out/failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . dev/world.sh
-every="size start idle create create1 get patch apply list fanout pod pods podlist podmem schedule repel endpoint"
+every="size start idle create create1 get patch apply list fanout pod pods podlist podmem definitions restored schedule repel endpoint"
 rows=" ${*:-$every} "
 for row in $rows; do [[ " $every " == *" $row "* ]] || { echo "there is no row $row; rows: $every" >&2; exit 1; }; done
 export CREATES=${CREATES:-2000} GETS=${GETS:-4000} PATCHES=${PATCHES:-1500} PODS=${PODS:-50} IDLE=${IDLE:-30}
 export OBJECTS=${OBJECTS:-10000} NODES=${NODES:-1000} SCHEDULE=${SCHEDULE:-2000} REPEL=${REPEL:-500} SERVICES=${SERVICES:-10000} FLIPS=${FLIPS:-15}
+export DEFINITIONS=${DEFINITIONS:-1000} MAPS=${MAPS:-100000}
+FORGET=${FORGET:-330} # seconds until neither side remembers old versions
 ROUNDS=${ROUNDS:-3} SIDES=${SIDES:-go knarr} LONGEST=${LONGEST:-240}
 export KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} KIT_IMAGES=${KIT_IMAGES:-$HOME/.cache/kube-kit/images}
 out=${OUT:-bench/out}; rm -rf "$out/failed"; mkdir -p "$out"; : >"$out/raw.tsv"
@@ -105,6 +107,7 @@ export REF_KUBELET_QPS=1000 PROXY_MODE=nftables REF_BIN=$KIT_BIN REF_IMAGES=paus
 
 side_up() { # go|knarr with-node|without-node [range of pod addresses]
   local nodes=$2 range=${3:-} begin wait=ready dir
+  flags=()
   dir=$(mktemp -d /tmp/knarr-bench.XXXXXX)
   export REF_DIR=$dir/ref
   up=$1
@@ -119,7 +122,6 @@ side_up() { # go|knarr with-node|without-node [range of pod addresses]
     [ "$nodes" != with-node ] || NO_IMAGES=1 inside bench/reference.sh up-node || { failed "the node did not start"; return 1; }
   else
     config=$WORLD/kubeconfig
-    local flags=()
     [ "$nodes" = with-node ] || flags+=(--disable node)
     [ -z "$range" ] || flags+=(--cluster-cidr "$range")
     begin=$EPOCHREALTIME
@@ -273,6 +275,32 @@ objects() {
   note us_cpu_per_op "$(jq -r --argjson cpu $((after - before)) '$cpu / .done' <<<"$answer")"
 }
 
+# Definitions that nobody uses: what each costs once they are served and the history of their making is forgotten.
+definitions() {
+  row=definitions
+  local first last
+  settle 60; first=$(pss all)
+  load definitions "$DEFINITIONS" 8 || return 0
+  settle 120
+  note kib_each_new "$(per "$(pss all) - $first" "$DEFINITIONS")"
+  pause "$FORGET"; settle 60; last=$(pss all)
+  note kib_each "$(per "$last - $first" "$DEFINITIONS")"
+}
+
+# From the start of what was killed until one of its many objects and a page of them are read consistently.
+restored() {
+  row=restored
+  local begin pid
+  LONGEST=900 load maps "$MAPS" 32 || return 0
+  settle 60
+  for pid in $(processes api); do kill -9 "$pid"; done
+  for pid in $(processes api); do while [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status"; do sleep 0.01; done; done
+  begin=$EPOCHREALTIME
+  if [ "$side" = go ]; then inside bench/reference.sh up-again; else world_server "${flags[@]}"; fi
+  load restored "$MAPS" 1 || return 0
+  note seconds "$(per "$EPOCHREALTIME - $begin" 1)"
+}
+
 # What the scheduler tells afterwards in events and conditions is part of its work, hence the pause before the CPU is read.
 # A heartbeat of all nodes comes before: half a heartbeat a pod, or two, is not what a pod costs.
 bind() { # row count
@@ -355,6 +383,8 @@ for round in $(seq "$ROUNDS"); do
     # shellcheck disable=SC2046
     group node with-node node_rows "" start idle create create1 get patch apply list fanout pod pods
     group objects without-node objects "" podlist podmem
+    group definitions without-node definitions "" definitions
+    group restored without-node restored "" restored
     # A thousand nodes need more than a /16.
     group fleet without-node fleet 10.128.0.0/10 schedule repel
     # Filling a cluster with services takes the Go side long, and the changes of one round are many enough.

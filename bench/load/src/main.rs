@@ -7,6 +7,7 @@ mod api;
 mod fleet;
 mod lists;
 mod pods;
+mod scale;
 mod services;
 
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, row, count, clients] = arguments.as_slice() else {
         bail!(
-            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf nodes beats schedule repel services flip listen"
+            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf definitions maps restored nodes beats schedule repel services flip listen"
         );
     };
     let load = Load { kubeconfig: kubeconfig.into(), count: count.parse().context("COUNT")?, clients: clients.parse().context("CLIENTS")? };
@@ -34,6 +35,9 @@ async fn main() -> Result<()> {
         "fill" => lists::fill(&load).await?,
         "lists" => lists::lists(&load, "application/json").await?,
         "lists-protobuf" => lists::lists(&load, "application/vnd.kubernetes.protobuf").await?,
+        "definitions" => scale::definitions(&load).await?,
+        "maps" => scale::maps(&load).await?,
+        "restored" => scale::restored(&load).await?,
         "nodes" => fleet::nodes(&load).await?,
         "beats" => fleet::beats(&load).await?,
         "schedule" => fleet::schedule(&load, false).await?,
