@@ -7,7 +7,8 @@
 mod table;
 mod zero;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -142,14 +143,45 @@ pub enum TypeRef {
     Builtin(u32),
     /// A type of a custom resource.
     Own(Arc<Type>),
+    /// A type that is made when somebody first asks for it.
+    Late(Arc<Late>),
+}
+
+/// Makes a type.
+pub type Make = Arc<dyn Fn() -> Type + Send + Sync>;
+
+/// A type that does not exist before it is used: of a thousand custom resources, a cluster may use ten.
+pub struct Late {
+    make: Make,
+    made: OnceLock<Type>,
+}
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Late").field("made", &self.made.get().is_some()).finish_non_exhaustive()
+    }
 }
 
 impl TypeRef {
+    /// A type that is made at its first use.
+    pub fn late(make: Make) -> TypeRef {
+        TypeRef::Late(Arc::new(Late { make, made: OnceLock::new() }))
+    }
+
+    /// The same type for a reader who passes by: what is made for it goes with this reference.
+    pub fn passing(&self) -> TypeRef {
+        match self {
+            TypeRef::Late(late) if late.made.get().is_none() => TypeRef::late(late.make.clone()),
+            other => other.clone(),
+        }
+    }
+
     /// The type itself.
     pub fn get(&self) -> &Type {
         match self {
             TypeRef::Builtin(index) => table::builtin().at(*index),
             TypeRef::Own(own) => own,
+            TypeRef::Late(late) => late.made.get_or_init(|| (late.make)()),
         }
     }
 }
@@ -172,7 +204,7 @@ pub struct Structural {
     pub embedded_resource: bool,
     /// Number or string.
     pub int_or_string: bool,
-    /// The raw schema of this node, with value validations (bounds, pattern, allOf, ...) as given.
+    /// The raw schema with value validations (bounds, pattern, allOf, ...) as given; at the root only, whole.
     pub schema: Value,
 }
 

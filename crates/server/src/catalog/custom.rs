@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use api::kinds::Kind as Behaviour;
 use api::resources::{Column, SubresourceDef};
-use api::{Object, ResourceDef, Scope};
+use api::{Object, ResourceDef, Scope, TypeRef};
+use bytes::Bytes;
 use serde_json::Value;
 use store::Kind;
 
@@ -18,8 +19,8 @@ pub struct CustomVersion {
     pub definition: String,
     /// UID of the definition.
     pub definition_uid: String,
-    /// The schema as given, null for none.
-    pub schema: Value,
+    /// Whether the definition gives a schema for this version.
+    pub has_schema: bool,
     /// Whether reading may change an object because the schema has defaults.
     pub has_defaults: bool,
     /// Whether any node of the schema has validation rules.
@@ -53,7 +54,7 @@ pub struct ScalePaths {
 static NEXT_FORM: AtomicU32 = AtomicU32::new(10_000);
 
 /// All versions that a stored definition serves; none unless it is established.
-pub fn compile(bytes: &[u8], server: &Late) -> Vec<Arc<Served>> {
+pub fn compile(bytes: &Bytes, server: &Late) -> Vec<Arc<Served>> {
     let Some(object) = codec::json::parse(bytes).ok().and_then(Object::from_value) else { return Vec::new() };
     if !condition(&object, "Established") {
         return Vec::new();
@@ -64,7 +65,7 @@ pub fn compile(bytes: &[u8], server: &Late) -> Vec<Arc<Served>> {
     let storage_version = storage.and_then(|version| version["name"].as_str()).unwrap_or("").to_owned();
     let mut served: Vec<&Value> = versions.into_iter().flatten().filter(|version| version["served"] == true).collect();
     served.sort_by(|left, right| version_order(right["name"].as_str().unwrap_or(""), left["name"].as_str().unwrap_or("")));
-    served.into_iter().map(|version| Arc::new(one(&object, version, &storage_version, &converter))).collect()
+    served.into_iter().map(|version| Arc::new(one(bytes, &object, version, &storage_version, &converter))).collect()
 }
 
 /// Whether a condition of an object is true.
@@ -73,7 +74,7 @@ pub fn condition(object: &Object, kind: &str) -> bool {
     conditions.into_iter().flatten().any(|condition| condition["type"] == kind && condition["status"] == "True")
 }
 
-fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<Converter>) -> Served {
+fn one(bytes: &Bytes, object: &Object, version: &Value, storage_version: &str, converter: &Arc<Converter>) -> Served {
     let group = object.text_at(&["spec", "group"]);
     let names = object.at(&["status", "acceptedNames"]).filter(|names| names["plural"].is_string());
     let names = names.or_else(|| object.at(&["spec", "names"])).cloned().unwrap_or_default();
@@ -86,7 +87,7 @@ fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<
     let name = version["name"].as_str().unwrap_or("");
     let namespaced = object.text_at(&["spec", "scope"]) == "Namespaced";
     let preserve_unknown = object.at(&["spec", "preserveUnknownFields"]).is_some_and(|flag| *flag == true);
-    let schema = version["schema"]["openAPIV3Schema"].clone();
+    let schema = &version["schema"]["openAPIV3Schema"];
     let list_kind = if text("listKind").is_empty() { format!("{kind}List") } else { text("listKind").to_owned() };
     let def = ResourceDef {
         group: group.into(),
@@ -100,7 +101,7 @@ fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<
         scope: if namespaced { Scope::Namespaced } else { Scope::Cluster },
         verbs: ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"].map(Box::from).to_vec(),
         subresources: subresources(version, group, name, kind),
-        schema: structural::root(&schema, preserve_unknown, kind),
+        schema: late(bytes, name, preserve_unknown, kind),
         columns: columns(version),
         custom: true,
     };
@@ -112,9 +113,9 @@ fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<
     let custom = CustomVersion {
         definition: object.name().to_owned(),
         definition_uid: object.uid().to_owned(),
-        has_defaults: structural::has_defaults(&schema),
-        has_rules: schema.to_string().contains("\"x-kubernetes-validations\""),
-        schema,
+        has_defaults: structural::has_defaults(schema),
+        has_rules: has_rules(schema),
+        has_schema: !schema.is_null(),
         preserve_unknown,
         scale: scale(version),
         selectable: selectable.filter_map(|field| field["jsonPath"].as_str()).map(str::to_owned).collect(),
@@ -131,6 +132,25 @@ fn one(object: &Object, version: &Value, storage_version: &str, converter: &Arc<
         custom: Some(custom),
         form: NEXT_FORM.fetch_add(1, Ordering::Relaxed),
         def: Arc::new(def),
+    }
+}
+
+/// The type of a version. Until somebody has to do with its objects, the stored definition is all that there is of it.
+fn late(bytes: &Bytes, version: &str, preserve_unknown: bool, kind: &str) -> TypeRef {
+    let (bytes, version, kind) = (bytes.clone(), version.to_owned(), kind.to_owned());
+    TypeRef::late(Arc::new(move || {
+        let definition = codec::json::parse(&bytes).unwrap_or_default();
+        let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+        let schema = versions.filter(|one| one["name"] == version.as_str()).map(|one| one["schema"]["openAPIV3Schema"].clone()).next();
+        structural::root(schema.unwrap_or_default(), preserve_unknown, &kind)
+    }))
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
     }
 }
 

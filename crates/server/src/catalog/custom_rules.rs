@@ -12,7 +12,7 @@ const MAX_DEPTH: usize = 128;
 /// Validates an object.
 pub fn validate(served: &Served, object: &Object, old: Option<&Object>, causes: &mut Causes) {
     let Some(custom) = &served.custom else { return };
-    if custom.schema.is_null() {
+    if !custom.has_schema {
         return;
     }
     let mut value = Value::Object(object.0.clone());
@@ -21,13 +21,10 @@ pub fn validate(served: &Served, object: &Object, old: Option<&Object>, causes: 
             map.remove(field);
         }
     }
-    let mut schema = custom.schema.clone();
-    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-        required.retain(|name| !matches!(name.as_str(), Some("apiVersion" | "kind" | "metadata")));
-    }
-    check(&schema, &value, "", causes, 0);
+    let schema = served.raw_schema();
+    check(schema, &value, "", causes, 0);
     if causes.is_empty() && custom.has_rules {
-        expressions(&custom.schema, object, old, causes);
+        expressions(schema, object, old, causes);
     }
 }
 
@@ -126,7 +123,9 @@ fn type_name(value: &Value) -> &'static str {
 
 fn object(schema: &Value, map: &Map<String, Value>, path: &str, causes: &mut Causes, depth: usize) {
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !map.contains_key(name) {
+        // Of the whole object, others have looked at these.
+        let looked_at = depth == 0 && matches!(name, "apiVersion" | "kind" | "metadata");
+        if !map.contains_key(name) && !looked_at {
             causes.required(&join(path, name), "");
         }
     }

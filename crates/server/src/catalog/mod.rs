@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use api::kinds::Kind as Behaviour;
 use api::{ResourceDef, TypeRef};
 use parking_lot::Mutex;
+use serde_json::Value;
 use store::{Kind, Store};
 
 use crate::conversion::Late;
@@ -72,6 +73,11 @@ impl Served {
     /// The type of the kind.
     pub fn schema(&self) -> &TypeRef {
         &self.def.schema
+    }
+
+    /// The schema of a custom resource as its definition gives it; one that allows everything where it gives none.
+    pub fn raw_schema(&self) -> &Value {
+        self.def.schema.structural.as_deref().map_or(&Value::Null, |structural| &structural.schema)
     }
 
     /// Whether a client may ask for a subresource.

@@ -8,11 +8,14 @@ use api::{Field, Form, Scalar, Shape, Type, TypeRef};
 use serde_json::{Value, json};
 
 /// The type of a whole custom resource: its schema plus `apiVersion`, `kind` and `metadata`.
-pub fn root(schema: &Value, preserve_unknown: bool, kind: &str) -> TypeRef {
-    let schema = if schema.is_null() { json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}) } else { schema.clone() };
+pub fn root(schema: Value, preserve_unknown: bool, kind: &str) -> Type {
+    let schema = if schema.is_null() { json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}) } else { schema };
     let mut root = object_type(&schema, preserve_unknown, true);
     root.name = kind.into();
-    TypeRef::Own(Arc::new(root))
+    if let Some(structural) = &mut root.structural {
+        structural.schema = schema;
+    }
+    root
 }
 
 /// Whether any node of a schema has a default.
@@ -57,7 +60,7 @@ fn structural(schema: &Value, preserve_unknown: bool) -> Structural {
         preserve_unknown,
         embedded_resource: schema["x-kubernetes-embedded-resource"] == true,
         int_or_string: schema["x-kubernetes-int-or-string"] == true,
-        schema: schema.clone(),
+        schema: Value::Null,
     }
 }
 

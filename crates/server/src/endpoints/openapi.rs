@@ -94,13 +94,21 @@ async fn document(server: &Arc<Server>, key: &str) -> Result<Document, Status> {
         }
     }
     let wanted = key.to_owned();
+    // Types of custom resources that were made for the document alone go with it.
+    let passing = |def: Arc<ResourceDef>| match &def.schema {
+        api::TypeRef::Late(_) => Arc::new(ResourceDef { schema: def.schema.passing(), ..(*def).clone() }),
+        _ => def,
+    };
     let make = move || match wanted.as_str() {
         "v2.json" | "v2.pb" => {
-            let all: Vec<Arc<ResourceDef>> = resources.into_values().flatten().collect();
+            let all: Vec<Arc<ResourceDef>> = resources.into_values().flatten().map(passing).collect();
             let value = codec::openapi::v2(&all);
             Some(if wanted == "v2.pb" { codec::openapi::v2_protobuf(&value) } else { failure::line(&value) })
         }
-        path => resources.get(path).map(|list| failure::line(&codec::openapi::v3(list))),
+        path => {
+            let list: Vec<Arc<ResourceDef>> = resources.get(path)?.iter().cloned().map(passing).collect();
+            Some(failure::line(&codec::openapi::v3(&list)))
+        }
     };
     let bytes = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
     let bytes = Bytes::from(bytes.ok_or_else(failure::no_such_resource)?);

@@ -38,8 +38,8 @@ pub fn read(served: &Served, entry: &Entry) -> Result<Object, Status> {
             None => convert(served, &object, &served.api_version)?,
         };
     }
-    if let Some(custom) = served.custom.as_ref().filter(|custom| custom.has_defaults) {
-        crate::catalog::defaulting::default(&mut object.0, &custom.schema);
+    if served.custom.as_ref().is_some_and(|custom| custom.has_defaults) {
+        crate::catalog::defaulting::default(&mut object.0, served.raw_schema());
     }
     Ok(object)
 }
