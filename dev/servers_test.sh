@@ -33,6 +33,7 @@ ready() { [ "$(k "$1" get --raw /readyz)" = ok ]; }
 remove() {
   local side
   for side in a b etcd; do [ ! -f "$W/$side/pid" ] || kill -9 "$(pid $side)" 2>/dev/null; done
+  for side in one two; do [ ! -f "$W/parts/$side" ] || kill -9 "$(cat "$W/parts/$side")" 2>/dev/null; done
   ip netns del "$ID" 2>/dev/null; rm -rf "$W"
 }
 trap remove EXIT
@@ -62,6 +63,9 @@ placed() { # side count
   [ "$(k "$1" get pods -l app=web -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | grep -c '^node-')" = "$2" ] && [ "$(k "$1" get pods -l app=web -o name | wc -l)" = "$2" ]
 }
 alive() { [ "$(k "$1" get pods -l app=web -o json | jq '[.items[] | select(.metadata.deletionTimestamp == null)] | length')" = "$2" ]; }
+holder() { k "$1" get lease -n kube-system "$2" -o jsonpath='{.spec.holderIdentity}'; }
+held() { [ -n "$(holder "$1" "$2")" ]; }
+taken() { held "$1" "$2" && [ "$(holder "$1" "$2")" != "$3" ]; }
 # Which server holds a lease, by what it says itself last.
 leader() { local side; for side in a b; do if grep -q "this server leads.*$1" "$W/log-$side"; then echo "$side"; return; fi; done; return 1; }
 
@@ -165,20 +169,44 @@ it_comes_back_and_the_other_may_go_in_order() {
   start "$first"
   eventually 60 ready "$first"; eventually 20 endpoints "$first" "${IP[a]} ${IP[b]}"
   placed "$first" 7
-  local leaving; leaving=$(pid "$other")
+  local leaving gone; leaving=$(pid "$other")
+  [ "$(leader kube-controller-manager)" = "$other" ]
+  local before; before=$(holder "$first" kube-controller-manager)
   kill "$leaving"
   local end=$((SECONDS + 15)); while runs "$leaving"; do [ $SECONDS -lt $end ]; sleep 0.1; done
   # Who goes in order says so: nobody waits for the end of its lease to know where the servers are.
   endpoints "$first" "${IP[$first]}"
+  gone=$EPOCHREALTIME
   k "$first" scale deployment web --replicas=3
-  eventually 40 alive "$first" 3
+  # The lease was given up, so that the other need not wait for its end.
+  eventually 6 alive "$first" 3
+  awk "BEGIN { printf \"taken over after %.1f s\\n\", $EPOCHREALTIME - $gone }"
+  [ "$(holder "$first" kube-controller-manager)" != "$before" ]
+}
+components_of_their_own_give_up_their_leases() {
+  local first; first=$(cat "$W/killed")
+  local name dir=$W/parts; mkdir -p "$dir"
+  # Their leases have other names than those of the server that is still there.
+  for name in one two; do
+    nsenter --net="/run/netns/$ID" setsid "$KNARR" kube-scheduler --kubeconfig "$W/$first/kubeconfig" --leader-elect-resource-name parts --secure-port 0 >>"$W/log-part-$name" 2>&1 </dev/null &
+    echo $! >"$dir/$name"
+    [ $name = two ] || eventually 20 held "$first" parts
+  done
+  local before; before=$(holder "$first" parts)
+  kill "$(cat "$dir/one")"
+  eventually 5 taken "$first" parts "$before"
+  local pid; pid=$(cat "$dir/one"); local end=$((SECONDS + 5)); while runs "$pid"; do [ $SECONDS -lt $end ]; sleep 0.1; done
+  pid=$(cat "$dir/two"); kill "$pid"
+  end=$((SECONDS + 5)); while runs "$pid"; do [ $SECONDS -lt $end ]; sleep 0.1; done
+  # Nobody is left: the lease says so.
+  [ "$(k "$first" get lease -n kube-system parts -o jsonpath='{.spec.holderIdentity}/{.spec.leaseDurationSeconds}')" = /1 ]
 }
 
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 ok=0 bad=0
 for name in two_servers_begin_at_once_and_are_one_cluster another_token_is_refused each_sees_at_once_what_was_written_through_the_other addresses_and_ports_are_given_out_once \
-  another_takes_over_from_a_leader_that_is_killed it_comes_back_and_the_other_may_go_in_order; do
+  another_takes_over_from_a_leader_that_is_killed it_comes_back_and_the_other_may_go_in_order components_of_their_own_give_up_their_leases; do
   [[ $name == *"${FOCUS:-}"* ]] || continue
   begin=$EPOCHREALTIME
   (set -e; $name) >"$W/output" 2>&1

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::ServerFlags;
+use crate::leading::Leaders;
 use crate::node::{self, Access, Cluster, Machine};
 use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
@@ -63,7 +64,8 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     bundled::node_network(&admin_client).await.context("let nodes read services")?;
     let token_file = data.join("token");
     join::prepare(&admin_client, &cluster, &pki, flags.token.as_deref(), &token_file).await?;
-    start_control_plane(&flags, &cluster, &server, &pki, &supervisor)?;
+    let leaders = Leaders::default();
+    start_control_plane(&flags, &cluster, &server, &pki, &leaders, &supervisor)?;
     start_approver(&cluster, &server, advertise, &ips, &supervisor);
     let ready = match &machine {
         Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
@@ -97,6 +99,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     if serving.is_finished() {
         server.stop();
     } else {
+        leaders.give_up().await;
         // What runs is finished, for as long as the API server waits for it.
         server.shut_down(Duration::ZERO).await;
         drop(serving.await);
@@ -276,6 +279,7 @@ fn start_control_plane(
     cluster: &Cluster,
     server: &Arc<Server>,
     pki: &Arc<ClusterPki>,
+    leaders: &Leaders,
     supervisor: &Supervisor,
 ) -> Result<()> {
     let is_only = flags.datastore_endpoint.is_empty();
@@ -294,26 +298,28 @@ fn start_control_plane(
             node_monitor_grace: Duration::from_secs(50),
             local_path_dir: (!flags.disabled("local-storage")).then(|| flags.node.data_dir.join("storage")),
         };
-        let server = server.clone();
+        let (server, leaders) = (server.clone(), leaders.clone());
         supervisor.run("controllers", move || {
+            let leaders = leaders.clone();
             let as_account = server.clone();
             let client_as: Arc<dyn Fn(&str) -> Client + Send + Sync> =
                 Arc::new(move |name: &str| as_account.client(User::service_account("kube-system", name)));
             let client = server.client(User::new("system:kube-controller-manager", &[]));
             let work =
                 controllers::run(config.clone(), controllers::Deps { client: client.clone(), client_as, metrics: server.metric_sources() });
-            Box::pin(async move { leading::alone(is_only, "kube-controller-manager", &client, work).await })
+            Box::pin(async move { leading::alone(is_only, "kube-controller-manager", &client, &leaders, work).await })
         });
     }
     if !flags.disabled("scheduler") {
-        let server = server.clone();
+        let (server, leaders) = (server.clone(), leaders.clone());
         supervisor.run("scheduler", move || {
+            let leaders = leaders.clone();
             let client = server.client(User::new("system:kube-scheduler", &[]));
             let work = scheduler::run(
                 scheduler::Config { name: "default-scheduler".into() },
                 scheduler::Deps { client: client.clone(), metrics: server.metric_sources() },
             );
-            Box::pin(async move { leading::alone(is_only, "kube-scheduler", &client, work).await })
+            Box::pin(async move { leading::alone(is_only, "kube-scheduler", &client, &leaders, work).await })
         });
     }
     Ok(())

@@ -10,6 +10,9 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
+/// Longest time that giving up a lease may take: who ends must not be held up by a server that is gone.
+const RELEASE: Duration = Duration::from_secs(2);
+
 /// Which lease, and who asks for it.
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
@@ -27,15 +30,65 @@ pub struct LeaseConfig {
     pub retry: Duration,
 }
 
-/// Waits until we lead, then runs `work` and renews until the lease is lost or `work` ends.
-pub async fn lead<T>(client: &Client, config: &LeaseConfig, work: impl Future<Output = T>) -> Option<T> {
+/// How leading came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Led<T> {
+    /// The work ended by itself.
+    Done(T),
+    /// The lease could not be renewed in time.
+    Lost,
+    /// We were told to stop, before or while we led.
+    Stopped,
+}
+
+/// Waits until we lead, then runs `work` and renews until the lease is lost, `work` ends or `stop` does.
+///
+/// # Guarantees
+///
+/// * Who is told to stop ends the work first and then gives up the lease, so that nobody waits for its end.
+pub async fn lead<T>(client: &Client, config: &LeaseConfig, stop: impl Future<Output = ()>, work: impl Future<Output = T>) -> Led<T> {
     let mut seen: Option<(Option<MicroTime>, Instant)> = None;
-    while !try_hold(client, config, &mut seen).await {
-        tokio::time::sleep(config.retry).await;
-    }
+    let wait = async {
+        while !try_hold(client, config, &mut seen).await {
+            tokio::time::sleep(config.retry).await;
+        }
+    };
+    tokio::pin!(stop);
     tokio::select! {
-        result = work => Some(result),
-        () = renew(client, config) => None,
+        () = wait => {}
+        () = &mut stop => {
+            // The last try may have succeeded unheard.
+            release(client, config).await;
+            return Led::Stopped;
+        }
+    }
+    let led = tokio::select! {
+        result = work => Led::Done(result),
+        () = renew(client, config) => Led::Lost,
+        () = stop => Led::Stopped,
+    };
+    if matches!(led, Led::Stopped) {
+        release(client, config).await;
+    }
+    led
+}
+
+/// Gives up the lease if it is ours: nobody holds it, for one second.
+async fn release(client: &Client, config: &LeaseConfig) {
+    let release = async {
+        let Some(mut lease) = client.find::<Lease>(&config.namespace, &config.name).await? else { return Ok(()) };
+        let old = lease.spec.take().unwrap_or_default();
+        if old.holder_identity.as_deref() != Some(&config.identity) {
+            return Ok(());
+        }
+        let fresh = spec(config, &MicroTime(Timestamp::now()), old.lease_transitions.unwrap_or(0));
+        lease.spec = Some(LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..fresh });
+        client.update(&lease).await.map(drop)
+    };
+    match tokio::time::timeout(RELEASE, release).await {
+        Ok(Ok(())) => {}
+        Ok(Err(status)) => tracing::warn!(lease = config.name, %status, "the lease was not given up"),
+        Err(_) => tracing::warn!(lease = config.name, "the lease was not given up in time"),
     }
 }
 

@@ -16,7 +16,7 @@ mod tracked;
 pub use context::Context;
 pub use controller::{Controller, Next, Watch};
 pub use key::ObjectKey;
-pub use lease::{LeaseConfig, lead};
+pub use lease::{LeaseConfig, Led, lead};
 pub use metrics::Metrics;
 pub use queue::Queue;
 pub use run::run;

@@ -9,6 +9,7 @@ use client::Client;
 use client::metrics::Sources;
 use controllers::Signer;
 use pki::{Authority, PrivateKey, TokenAuthority};
+use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, reach};
 use super::endpoint::Endpoint;
@@ -97,11 +98,11 @@ const OLD: [(&str, &str); 29] = [
     ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
 ];
 
-/// Runs until it fails.
+/// Runs until it fails or is told to stop.
 ///
 /// # Errors
 /// Files that cannot be used, a port that is taken, a lost lease.
-pub async fn run(values: &Values) -> Result<()> {
+pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
     let access = Access::open(Path::new(values.needed("kubeconfig")?))?;
     let client = access.client()?;
     let metrics = Sources::default();
@@ -110,7 +111,9 @@ pub async fn run(values: &Values) -> Result<()> {
     if let Some(endpoint) = Endpoint::open(values, 10257, "kube-controller-manager", &client, metrics.clone()).await? {
         tokio::spawn(endpoint.serve());
     }
-    reach(&client).await;
+    if stop.run_until_cancelled(reach(&client)).await.is_none() {
+        return Ok(());
+    }
     // Everything that fails is found here: a controller's client is then made without a way to fail.
     access.account(&client, "default")?;
     let (base, own_accounts) = (client.clone(), values.is("use-service-account-credentials", false));
@@ -119,7 +122,7 @@ pub async fn run(values: &Values) -> Result<()> {
         false => base.clone(),
     });
     let work = controllers::run(config, controllers::Deps { client: client.clone(), client_as, metrics });
-    super::while_leading(values, "kube-controller-manager", &client, work).await
+    super::while_leading(values, "kube-controller-manager", &client, &stop, work).await
 }
 
 fn config(values: &Values) -> Result<controllers::Config> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use client::Client;
-use reconcile::{LeaseConfig, lead};
+use reconcile::{LeaseConfig, Led, lead};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -130,8 +130,8 @@ fn start(twin: Twin, values: Values) -> Result<()> {
                 Twin::ApiServer => apiserver::run(&values, stop.clone()).await,
                 Twin::Kubelet => kubelet::run(&values, levels).await,
                 Twin::Proxy => proxy::run(&values).await,
-                Twin::ControllerManager => controller_manager::run(&values).await,
-                Twin::Scheduler => scheduler::run(&values).await,
+                Twin::ControllerManager => controller_manager::run(&values, stop.clone()).await,
+                Twin::Scheduler => scheduler::run(&values, stop.clone()).await,
                 Twin::CoreDns => coredns::run(&values).await,
             }
         };
@@ -141,8 +141,8 @@ fn start(twin: Twin, values: Values) -> Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // The API server finishes what it has begun, unless it is told a second time.
-        if twin != Twin::ApiServer {
+        // The API server finishes what it has begun and who leads gives up its lease, unless told a second time.
+        if !matches!(twin, Twin::ApiServer | Twin::ControllerManager | Twin::Scheduler) {
             return Ok(());
         }
         stop.cancel();
@@ -154,10 +154,16 @@ fn start(twin: Twin, values: Values) -> Result<()> {
     })
 }
 
-/// Does the work, while holding the lease unless the flags say otherwise.
-async fn while_leading(values: &Values, name: &str, client: &Client, work: impl Future<Output = Result<()>>) -> Result<()> {
+/// Does the work until it is told to stop, while holding the lease unless the flags say otherwise.
+async fn while_leading(
+    values: &Values,
+    name: &str,
+    client: &Client,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
     if !values.is("leader-elect", true) {
-        return work.await;
+        return stop.run_until_cancelled(work).await.unwrap_or(Ok(()));
     }
     let config = LeaseConfig {
         namespace: values.text("leader-elect-resource-namespace").unwrap_or("kube-system").to_owned(),
@@ -170,8 +176,9 @@ async fn while_leading(values: &Values, name: &str, client: &Client, work: impl 
     if config.duration <= config.renew || config.renew <= config.retry {
         bail!("leaderElection: the lease duration must be longer than the renew deadline, and that longer than the retry period");
     }
-    match lead(client, &config, work).await {
-        Some(ended) => ended,
-        None => bail!("leaderelection lost"),
+    match lead(client, &config, stop.cancelled(), work).await {
+        Led::Done(ended) => ended,
+        Led::Lost => bail!("leaderelection lost"),
+        Led::Stopped => Ok(()),
     }
 }
