@@ -35,6 +35,11 @@ impl Drop for World {
 impl World {
     /// A fresh cluster.
     pub async fn start() -> World {
+        World::start_through(|client| client).await
+    }
+
+    /// A fresh cluster whose controllers reach the API server through something.
+    pub async fn start_through(through: fn(Client) -> Client) -> World {
         pki::install_provider();
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(ClusterPki::load_or_create(&dir.path().join("pki")).unwrap());
@@ -81,8 +86,8 @@ impl World {
         };
         let accounts = server.clone();
         let deps = controllers::Deps {
-            client: server.client(User::new("system:kube-controller-manager", &[])),
-            client_as: Arc::new(move |name: &str| accounts.client(User::service_account("kube-system", name))),
+            client: through(server.client(User::new("system:kube-controller-manager", &[]))),
+            client_as: Arc::new(move |name: &str| through(accounts.client(User::service_account("kube-system", name)))),
             metrics: server.metric_sources(),
         };
         tasks.spawn(async move { controllers::run(config, deps).await.unwrap() });
