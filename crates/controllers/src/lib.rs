@@ -65,6 +65,7 @@ mod token_secrets;
 mod ttl;
 mod ttl_after_finished;
 mod vac_protection;
+mod validating_admission_policy_status;
 mod volume_match;
 
 /// Configuration of the controllers.

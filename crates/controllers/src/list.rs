@@ -43,6 +43,7 @@ pub(crate) fn all(config: &Config) -> Vec<Entry> {
         crate::ttl::controller(config),
         crate::ttl_after_finished::controller(config),
         crate::vac_protection::controller(config),
+        crate::validating_admission_policy_status::controller(config),
     ]
 }
 

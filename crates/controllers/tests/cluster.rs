@@ -470,3 +470,48 @@ async fn classes_of_volume_attributes_stay_as_long_as_claims_name_them() {
     world.admin.delete(&CLAIMS, "default", "one", &DeleteOptions::default()).await.unwrap();
     world.until_list("the class is gone", &CLASSES, "", |all| all.is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_that_do_not_fit_are_told() {
+    let world = World::start().await;
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "tabs.stable.example.com"},
+        "spec": {"group": "stable.example.com", "scope": "Namespaced", "names": {"plural": "tabs", "kind": "Tab"}, "versions": [{
+            "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"replicas": {"type": "string"}}}}}}}]},
+    });
+    world.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let definitions = ResourceId::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let established = |one: &Value| {
+        one["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+    };
+    world.until("it is served", &definitions, "", "tabs.stable.example.com", established).await;
+    let policies = ResourceId::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "checked"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments", "replicasets"]},
+                {"apiGroups": ["stable.example.com"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["tabs"]},
+            ]},
+            "validations": [{"expression": "object.spec.replicas > '1'"}, {"expression": "object.metadata.name != 'x'"}],
+        },
+    });
+    world.create("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", policy).await;
+    let seen =
+        |one: &Value| one["status"]["observedGeneration"] == one["metadata"]["generation"] && one["status"]["observedGeneration"] == 1;
+    let checked = world.until("the policy was looked at", &policies, "", "checked", seen).await;
+    let warnings = checked["status"]["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[0].expression");
+    let text = warnings[0]["warning"].as_str().unwrap();
+    let kinds: Vec<&str> = text.lines().filter_map(|line| line.split_once(": ERROR: ").map(|(kind, _)| kind)).collect();
+    assert_eq!(kinds, ["apps/v1, Kind=Deployment", "apps/v1, Kind=ReplicaSet"], "{text}");
+    world.merge(&policies, "", "checked", "", json!({"spec": {"validations": [{"expression": "has(object.spec)"}]}})).await;
+    let well = |one: &Value| one["status"]["observedGeneration"] == 2 && one["status"]["typeChecking"]["expressionWarnings"].is_null();
+    world.until("nothing is doubtful any more", &policies, "", "checked", well).await;
+}
