@@ -106,3 +106,24 @@ async fn a_scrape_is_the_text_format_and_has_the_usual_names() {
         last = (series, *count);
     }
 }
+
+#[tokio::test]
+async fn parts_of_health_are_counted() {
+    let under_test = UnderTest::start().await;
+    let admin = under_test.server.in_process(User::new("admin", &["system:masters"]));
+    for path in ["/livez", "/readyz?verbose", "/readyz?exclude=log", "/readyz/ping"] {
+        admin.call(Request::get(path).body(bytes::Bytes::new()).unwrap()).await.unwrap();
+    }
+    let reply = admin.call(Request::get("/metrics/slis").body(bytes::Bytes::new()).unwrap()).await.unwrap();
+    let samples = parse(std::str::from_utf8(reply.body()).unwrap());
+    let count = |name: &str, kind: &str| {
+        let found = samples.iter().find(|(metric, labels, _)| {
+            metric == "kubernetes_healthchecks_total" && labels["name"] == name && labels["type"] == kind && labels["status"] == "success"
+        });
+        found.map_or(0.0, |(.., value)| *value)
+    };
+    // A part that is asked for alone, or left out, is not counted.
+    assert_eq!((count("ping", "livez"), count("ping", "readyz"), count("log", "readyz"), count("shutdown", "livez")), (1.0, 2.0, 1.0, 0.0));
+    let etcd = samples.iter().find(|(metric, labels, _)| metric == "kubernetes_healthcheck" && labels["name"] == "etcd").unwrap();
+    assert_eq!(etcd.2, 1.0);
+}

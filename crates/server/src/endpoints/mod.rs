@@ -38,6 +38,7 @@ pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &All
         [".well-known", "openid-configuration"] => Ok(identity::configuration(server)),
         ["cacerts"] => Ok(identity::authorities(server)),
         ["metrics"] => Ok(metrics(server)),
+        ["metrics", "slis"] => Ok(indicators(server)),
         ["debug", "api_priority_and_fairness", what] => {
             let text = server.fairness.dump(what).ok_or_else(failure::no_such_resource)?;
             Ok(reply(StatusCode::OK, "text/plain; charset=utf-8", text))
@@ -57,6 +58,12 @@ fn metrics(server: &Server) -> Reply {
     crate::metrics::objects(&server.catalog(), &*server.store, &mut text);
     crate::metrics::store(&*server.store, &mut text);
     server.metric_sources.render(&mut text);
+    reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
+}
+
+fn indicators(server: &Server) -> Reply {
+    let mut text = String::new();
+    server.asked.render(&mut text);
     reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
 }
 
