@@ -17,6 +17,7 @@ use store::Kind;
 use crate::dial::{self, Tls};
 use crate::server::Server;
 use crate::subresources::endpoint;
+use crate::trace;
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
@@ -54,7 +55,7 @@ pub async fn post(server: &Arc<Server>, client: &Value, timeout: Duration, agent
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
     let driver = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri(path)
         .header(
@@ -66,6 +67,7 @@ pub async fn post(server: &Arc<Server>, client: &Value, timeout: Duration, agent
         .header(http::header::USER_AGENT, agent)
         .body(Full::new(body))
         .map_err(|error| error.to_string())?;
+    trace::carry(request.headers_mut());
     let result = async {
         let response = sender.send_request(request).await.map_err(|error| fail(error.to_string()))?;
         let code = response.status();

@@ -46,6 +46,7 @@ mod selection;
 mod server;
 mod steps;
 mod subresources;
+mod trace;
 mod transport;
 mod user;
 mod verbs;

@@ -25,6 +25,7 @@ use crate::server::Server;
 use crate::steps::admit::{Admitted, admit, is_long_running};
 use crate::steps::encode::{self, Forms, Media};
 use crate::steps::{authorize, identify};
+use crate::trace;
 use crate::user::User;
 use crate::{aggregate, reviews, subresources, verbs};
 
@@ -49,7 +50,8 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let timeout = server.config.request_timeout;
     let mut schema = None;
     // In a place of its own: whoever waits for the answer would otherwise hold all that the largest request needs, and move it.
-    let work = audit::within(trail.clone(), Box::pin(handle(server, call, query, classified, &mut schema)));
+    let carried = trace::of(&call.parts.headers);
+    let work = trace::within(carried, audit::within(trail.clone(), Box::pin(handle(server, call, query, classified, &mut schema))));
     let result = if long {
         work.await
     } else {

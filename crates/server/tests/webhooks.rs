@@ -42,8 +42,9 @@ async fn webhooks() -> (SocketAddr, String) {
                 let stream = acceptor.accept(stream).await.unwrap();
                 let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
                     let path = request.uri().path().to_owned();
+                    let trace = request.headers().get("traceparent").map(|value| value.to_str().unwrap().to_owned());
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(answer(&path, &body).await)))
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(answer(&path, trace, &body).await)))
                 });
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
             });
@@ -52,12 +53,16 @@ async fn webhooks() -> (SocketAddr, String) {
     (address, authority.cert_pem().to_owned())
 }
 
-async fn answer(path: &str, body: &[u8]) -> Bytes {
+async fn answer(path: &str, trace: Option<String>, body: &[u8]) -> Bytes {
     let review: Value = serde_json::from_slice(body).unwrap();
     let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
     match path {
         "/mutate" => {
-            let patch = json!([{"op": "add", "path": "/metadata/labels", "value": {"hooked": "yes"}}]);
+            let mut labels = json!({"hooked": "yes"});
+            if let Some(trace) = trace {
+                labels["trace"] = trace.into();
+            }
+            let patch = json!([{"op": "add", "path": "/metadata/labels", "value": labels}]);
             response["patch"] = STANDARD.encode(patch.to_string()).into();
             response["patchType"] = "JSONPatch".into();
             response["warnings"] = json!(["beware"]);
@@ -105,6 +110,21 @@ async fn hooks_change_and_refuse() {
     assert_eq!((code, body["message"].as_str()), (403, Some(text)));
     let (code, _) = test.call(Method::GET, &format!("{MAPS}/b"), "application/json", "").await;
     assert_eq!(code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_are_called_in_the_trace_of_the_request() {
+    let test = UnderTest::start().await;
+    let hooks = webhooks().await;
+    configure(&test, "MutatingWebhookConfiguration", &hooks, "/mutate", json!({})).await;
+    let admin = test.server.in_process(server::User::new("admin", &["system:masters"]));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = http::Request::post(MAPS).header("content-type", "application/json").header("traceparent", trace);
+    let reply = client::Transport::call(&*admin, request.body(Bytes::from(map("traced"))).unwrap()).await.unwrap();
+    let made: Value = serde_json::from_slice(reply.body()).unwrap();
+    assert_eq!(made["metadata"]["labels"], json!({"hooked": "yes", "trace": trace}));
+    let (_, made) = test.call(Method::POST, MAPS, "application/json", map("untraced")).await;
+    assert_eq!(made["metadata"]["labels"], json!({"hooked": "yes"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
