@@ -14,6 +14,7 @@ for image in pause busybox; do [ -f "$KIT_IMAGES/$image.tar" ] || missing="$miss
 image=$(tar xOf "$KIT_IMAGES/busybox.tar" manifest.json | jq -r '.[0].RepoTags[0]')
 export PATH=$KIT_BIN:$PATH
 W=$(mktemp -d /tmp/knarr-twins.XXXXXX) ID=knt$$
+export REF_SANS=,IP:192.0.2.20,IP:192.0.2.21
 export REF_DIR=$W/ref REF_PORT=6443 REF_BIN=$KIT_BIN REF_CGROUP=$ID-go KIT_IMAGES
 mkdir -p "$W/log"; P=$REF_DIR/pki
 inside() { nsenter --net="/run/netns/$ID" "$@"; }
@@ -73,7 +74,7 @@ etcd() {
 apiserver() { # program... -- store flags...
   local program=()
   while [ "$1" != -- ]; do program+=("$1"); shift; done; shift
-  start apiserver "${program[@]}" "$@" --secure-port=6443 --bind-address=0.0.0.0 --advertise-address=192.0.2.20 --tls-cert-file="$P/apiserver.crt" --tls-private-key-file="$P/apiserver.key" --client-ca-file="$P/ca.crt" \
+  start "${API_NAME:-apiserver}" "${program[@]}" "$@" --secure-port=6443 --bind-address="${API_BIND:-0.0.0.0}" --advertise-address="${API_ADDRESS:-192.0.2.20}" --tls-cert-file="$P/apiserver.crt" --tls-private-key-file="$P/apiserver.key" --client-ca-file="$P/ca.crt" \
     --service-account-key-file="$P/sa.pub" --service-account-signing-key-file="$P/sa.key" --service-account-issuer=https://kubernetes.default.svc.cluster.local --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC \
     --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth=true --allow-privileged=true --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-client-certificate="$P/kubeletclient.crt" --kubelet-client-key="$P/kubeletclient.key" \
     --requestheader-client-ca-file="$P/ca.crt" --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- \
@@ -177,6 +178,38 @@ Y
 }
 web_answers() { [ "$(inside curl -s --max-time 2 "http://$(k -n "$1" get service web -o jsonpath='{.spec.clusterIP}')/")" = hello ]; }
 held_by() { k -n kube-system get lease "$1" -o jsonpath='{.spec.holderIdentity}'; }
+
+# Two API servers of ours on one etcd, each with its own address.
+several_api_servers_are_one_cluster() {
+  local number version watch
+  ip -n "$ID" addr add 192.0.2.21/24 dev up0
+  etcd
+  API_BIND=127.0.0.1 apiserver "$KNARR" kube-apiserver -- --etcd-servers=http://127.0.0.1:2379
+  API_NAME=second API_BIND=192.0.2.21 API_ADDRESS=192.0.2.21 apiserver "$KNARR" kube-apiserver -- --etcd-servers=http://127.0.0.1:2379
+  eventually 90 k2 get --raw /readyz
+  eventually 30 servers k '192.0.2.20 192.0.2.21'; eventually 30 servers k2 '192.0.2.20 192.0.2.21'
+  [ "$(inside etcdctl get --prefix --keys-only /registry/masterleases/ | grep -c .)" = 2 ]
+  # What one writes the other reads in the next call, and changes on its version; a watch tells all of it in order.
+  k create namespace shared; k2 -n shared get configmaps --watch -o name >"$W/watched" & watch=$!
+  for number in $(seq 10); do
+    k -n shared create configmap "one-$number" --from-literal=a=1
+    version=$(k2 -n shared get configmap "one-$number" -o jsonpath='{.metadata.resourceVersion}')
+    k2 -n shared patch configmap "one-$number" --type=merge -p "{\"metadata\":{\"resourceVersion\":\"$version\"},\"data\":{\"a\":\"2\"}}"
+    [ "$(k -n shared get configmap "one-$number" -o jsonpath='{.data.a}')" = 2 ]
+  done
+  eventually 20 watched_all; kill "$watch"
+  # Who is known and what is allowed is the same at both.
+  [ "$(k2 auth whoami -o jsonpath='{.status.userInfo.username}')" = admin ]
+  # One that ends is no endpoint any more, at once or when its lease is over.
+  stop apiserver
+  eventually 40 servers k2 192.0.2.21
+  [ "$(k2 -n shared get configmaps -o name | grep -c /one-)" = 10 ]
+  stop second etcd; rm -rf "$W/etcd"; ip -n "$ID" addr del 192.0.2.21/24 dev up0
+}
+k2() { inside kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" --server https://192.0.2.21:6443 "$@"; }
+servers() { [ "$("$1" get endpoints kubernetes -o jsonpath='{.subsets[*].addresses[*].ip}' 2>/dev/null)" = "$2" ] && [ "$("$1" get endpointslice kubernetes -o jsonpath='{.endpoints[*].addresses[0]}')" = "$2" ]; }
+# Each map was made and changed.
+watched_all() { [ "$(grep -o 'one-[0-9]*' "$W/watched" | uniq -c | tr -s ' \n' ' ')" = " $(seq -f '2 one-%g' 10 | tr '\n' ' ')" ]; }
 
 ours_work_on_the_go_api_server() {
   etcd; apiserver "$KIT_BIN/kube-apiserver" -- --etcd-servers=http://127.0.0.1:2379
@@ -310,7 +343,7 @@ lines_are_refused_in_the_real_ones_words() {
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 ok=0 bad=0
-for name in lines_are_refused_in_the_real_ones_words ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server \
+for name in lines_are_refused_in_the_real_ones_words several_api_servers_are_one_cluster ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server \
   the_go_kubelet_works_on_our_runtime our_kubelet_works_on_containerd; do
   [[ $name == *"${FOCUS:-}"* ]] || continue
   begin=$EPOCHREALTIME
