@@ -7,8 +7,13 @@
 //! * Damage that a crash cannot explain is refused with its place, never skipped.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use bytes::Bytes;
 
 use super::Reading;
 use super::dir::Dir;
@@ -19,10 +24,13 @@ use super::record::{self, Batch, Logged};
 use super::snapshot;
 use crate::key::Kinds;
 use crate::mvcc::HistoryLimits;
-use crate::{Entry, Event, EventKind, Metrics, Mvcc, OpenError, Revision};
+use crate::{Entry, Event, EventKind, Header, Key, Metrics, Mvcc, OpenError, Revision};
 
 /// The state of an empty store. Not 0, which stands for "any" in the API.
 const EMPTY: Revision = Revision(1);
+
+/// Batches that are read before those in front of them are taken in. One has a few MiB at most.
+const AHEAD: usize = 8;
 
 /// What a data directory stands for.
 pub(super) struct Recovered {
@@ -121,7 +129,22 @@ impl OpenLog {
     }
 
     /// Takes the changes into `mvcc`. Returns where the last whole batch ends.
+    ///
+    /// Reading and stamping go on while the batches before are taken in: each is about half of the work.
     fn replay(&self, path: &Path, mvcc: &Arc<Mvcc>, reading: &Reading) -> Result<u64, OpenError> {
+        let expected = mvcc.revision().next();
+        thread::scope(|scope| {
+            let (send, stamped) = sync_channel(AHEAD);
+            let reader = scope.spawn(move || self.read_ahead(path, expected, reading, &send));
+            for batch in stamped {
+                apply(batch, mvcc, reading, path)?;
+            }
+            reader.join().expect("reading does not panic")
+        })
+    }
+
+    /// Reads and stamps all batches, the first of which begins at `expected`. Returns where the last whole one ends.
+    fn read_ahead(&self, path: &Path, mut expected: Revision, reading: &Reading, send: &SyncSender<Stamped>) -> Result<u64, OpenError> {
         let io = |source| io_error("read", path, source);
         let mut frames = FrameReader::new(&*self.file, self.header.salt).map_err(io)?;
         let mut kinds = Kinds::default();
@@ -132,11 +155,16 @@ impl OpenLog {
                     let Some(batch) = record::read_batch(&payload, &mut kinds) else {
                         return Err(damaged(path, at, "a record makes no sense".into()));
                     };
-                    if batch.first != mvcc.revision().next() {
-                        let (first, reached) = (batch.first, mvcc.revision());
+                    if batch.first != expected {
+                        let (first, reached) = (batch.first, Revision(expected.0 - 1));
                         return Err(damaged(path, at, format!("revision {first} follows on revision {reached}")));
                     }
-                    apply(batch, mvcc, reading, &|what| damaged(path, at, what))?;
+                    let stamped = Stamped::new(batch, at, reading)?;
+                    expected = Revision(expected.0 + stamped.changes.len() as u64);
+                    // Whoever takes them in has met an error of its own.
+                    if send.send(stamped).is_err() {
+                        return Ok(at);
+                    }
                     continue;
                 }
                 Found::End => "nothing is written here",
@@ -151,13 +179,44 @@ impl OpenLog {
     }
 }
 
-fn apply(batch: Batch, mvcc: &Arc<Mvcc>, reading: &Reading, damaged: &dyn Fn(String) -> OpenError) -> Result<(), OpenError> {
+/// A batch whose new versions are ready to be taken in.
+struct Stamped {
+    /// Where it stands in the file.
+    at: u64,
+    time: u64,
+    first: Revision,
+    changes: Vec<StampedChange>,
+}
+
+enum StampedChange {
+    Put { key: Key, expires: Option<NonZeroU64>, bytes: Bytes, header: Header },
+    Delete { key: Key },
+}
+
+impl Stamped {
+    fn new(batch: Batch, at: u64, reading: &Reading) -> Result<Stamped, OpenError> {
+        let mut revision = batch.first;
+        let mut changes = Vec::with_capacity(batch.changes.len());
+        for change in batch.changes {
+            changes.push(match change {
+                Logged::Put { key, expires, stored } => {
+                    let (bytes, header) = reading.stamp(&key, &stored, revision)?;
+                    StampedChange::Put { key, expires, bytes, header }
+                }
+                Logged::Delete { key } => StampedChange::Delete { key },
+            });
+            revision = revision.next();
+        }
+        Ok(Stamped { at, time: batch.time, first: batch.first, changes })
+    }
+}
+
+fn apply(batch: Stamped, mvcc: &Arc<Mvcc>, reading: &Reading, path: &Path) -> Result<(), OpenError> {
     let mut revision = batch.first;
     // One by one, for a change may build on the one before it in the same batch.
     for change in batch.changes {
         let event = match change {
-            Logged::Put { key, expires, stored } => {
-                let (bytes, header) = reading.stamp(&key, &stored, revision)?;
+            StampedChange::Put { key, expires, bytes, header } => {
                 let previous = mvcc.get(&key).value;
                 let created = previous.as_ref().map_or(revision, |previous| previous.created);
                 let key = previous.as_ref().map_or(key, |previous| previous.key.clone());
@@ -165,9 +224,10 @@ fn apply(batch: Batch, mvcc: &Arc<Mvcc>, reading: &Reading, damaged: &dyn Fn(Str
                 entry.expires = expires;
                 Event { revision, kind: EventKind::Put, entry: Arc::new(entry), previous, time: batch.time }
             }
-            Logged::Delete { key } => {
+            StampedChange::Delete { key } => {
                 let Some(last) = mvcc.get(&key).value else {
-                    return Err(damaged(format!("{key} is deleted at revision {revision} but was not there")));
+                    let what = format!("{key} is deleted at revision {revision} but was not there");
+                    return Err(damaged(path, batch.at, what));
                 };
                 // The value in memory is not sealed; it is stamped as it is.
                 let stamped = (reading.stamp)(&key, last.bytes.clone(), revision);
