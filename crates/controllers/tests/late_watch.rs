@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use api::Status;
 use bytes::Bytes;
-use client::{Change, Client, ListWatch, ResourceId, Selection, Transport};
+use client::{Change, Client, ListWatch, PatchKind, ResourceId, Selection, Transport};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use http::{Method, Request, Response};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -142,18 +143,40 @@ async fn all_is_told(world: &World, marker: &str) {
     world.until("the marker is there", &SETS, "default", marker, settled(1)).await;
 }
 
+/// The node that all pods are bound to, and its heartbeat: pods of a node that is not there or not heard of would be taken away.
+async fn keep_node(world: &World) {
+    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})).await;
+    let nodes = ResourceId::new("", "v1", "nodes");
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": "it is there"}]}});
+    world.merge(&nodes, "", "node", "status", ready).await;
+    let admin = world.admin.clone();
+    tokio::spawn(async move {
+        let leases = ResourceId::new("coordination.k8s.io", "v1", "leases");
+        loop {
+            let now = Timestamp::now().to_string();
+            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node", "namespace": "kube-node-lease"},
+                "spec": {"holderIdentity": "node", "leaseDurationSeconds": 40, "renewTime": now}});
+            let apply = PatchKind::Apply { manager: "test".into(), force: true };
+            admin.patch(&leases, "kube-node-lease", "node", "", &apply, &lease).await.ok();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_pod_too_many_is_made() {
     let mut world = World::start_through(|client| Client::new(Arc::new(Late(client)))).await;
     let auditor = Auditor::start(&world.admin).await;
     world.run_pods();
     let sets = "/apis/apps/v1/namespaces/default/replicasets";
-    world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})).await;
+    keep_node(&world).await;
     world.create(sets, workload("apps/v1", "ReplicaSet", "set", json!({"replicas": 5}))).await;
     world.create("/apis/apps/v1/namespaces/default/deployments", workload("apps/v1", "Deployment", "web", json!({"replicas": 4}))).await;
     let stateful = workload("apps/v1", "StatefulSet", "db", json!({"replicas": 3, "serviceName": "db", "podManagementPolicy": "Parallel"}));
     world.create("/apis/apps/v1/namespaces/default/statefulsets", stateful).await;
-    world.create("/apis/apps/v1/namespaces/default/daemonsets", workload("apps/v1", "DaemonSet", "agent", json!({}))).await;
+    let mut agent = workload("apps/v1", "DaemonSet", "agent", json!({}));
+    agent["spec"]["template"]["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    world.create("/apis/apps/v1/namespaces/default/daemonsets", agent).await;
     let ending = |ends: &str, spec: Value| {
         let mut job = json!({"template": {"metadata": {"labels": {"app": "none"}, "annotations": {"ends": ends}},
             "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});

@@ -34,6 +34,7 @@ impl Drop for World {
 
 impl World {
     /// A fresh cluster.
+    #[allow(dead_code, reason = "not every test uses all of it")]
     pub async fn start() -> World {
         World::start_through(|client| client).await
     }
