@@ -48,6 +48,11 @@ impl Causes {
         self.push("FieldValueInvalid", field, with_detail(&format!("Invalid value: {}", shown(value)), detail));
     }
 
+    /// The same of a value that is text already.
+    pub fn invalid_text(&mut self, field: &str, text: &str, detail: &str) {
+        self.push("FieldValueInvalid", field, with_detail(&format!("Invalid value: {text}"), detail));
+    }
+
     /// `Unsupported value: <value>: supported values: "a", "b"`; the values are sorted.
     pub fn not_supported(&mut self, field: &str, value: &Value, supported: &[&str]) {
         let mut sorted = supported.to_vec();

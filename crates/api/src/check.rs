@@ -26,6 +26,8 @@ pub trait Check {
     fn bad_without_value(&mut self, path: &Path, detail: &str);
     /// `Invalid value` of any JSON value.
     fn bad(&mut self, path: &Path, value: impl Into<Value>, detail: &str);
+    /// `Invalid value` of a struct, shown as the real server has it inside; `name` is that of the struct.
+    fn bad_struct(&mut self, path: &Path, name: &str, value: &Value, detail: &str);
     /// `Required value`.
     fn needed(&mut self, path: &Path, detail: &str);
     /// `Forbidden`.
@@ -63,6 +65,10 @@ impl Check for Causes {
 
     fn bad(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
         self.invalid(&path.text(), &value.into(), detail);
+    }
+
+    fn bad_struct(&mut self, path: &Path, name: &str, value: &Value, detail: &str) {
+        self.invalid_text(&path.text(), &crate::shown::internal(name, value), detail);
     }
 
     fn needed(&mut self, path: &Path, detail: &str) {

@@ -24,6 +24,7 @@ pub mod read;
 pub mod resources;
 mod rules;
 pub mod schema;
+pub mod shown;
 pub mod status;
 pub mod time;
 pub mod types;

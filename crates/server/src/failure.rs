@@ -5,7 +5,7 @@ use http::{HeaderValue, StatusCode};
 use store::{CommitError, ReadError};
 
 use crate::request::{Reply, reply, warn};
-use crate::steps::encode::Media;
+use crate::steps::encode::{self, Media, Negotiated};
 
 /// A store that cannot be read.
 pub fn read(error: ReadError) -> Status {
@@ -86,9 +86,10 @@ pub fn unauthorized() -> Status {
 pub fn answer(status: &Status, media: Media) -> Reply {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let value = status.to_value();
-    let mut answer = match media {
-        Media::Yaml => reply(code, "application/yaml", codec::yaml::encode(&value)),
-        Media::Json | Media::Protobuf => reply(code, "application/json", line(&value)),
+    let negotiated = Negotiated { media, ..Negotiated::JSON };
+    let mut answer = match encode::value_bytes(&negotiated, &value) {
+        Ok(bytes) => reply(code, media.content_type(), bytes),
+        Err(_) => reply(code, "application/json", line(&value)),
     };
     status.warnings.iter().for_each(|text| warn(&mut answer, text));
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {

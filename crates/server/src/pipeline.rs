@@ -20,7 +20,7 @@ use crate::fairness::Schema;
 use crate::gzip;
 use crate::metrics;
 use crate::query::Query;
-use crate::request::{Call, Caller, Reply, Request, header, warn};
+use crate::request::{Call, Caller, Reply, Request, header, warn_first};
 use crate::server::Server;
 use crate::steps::admit::{Admitted, admit, is_long_running};
 use crate::steps::encode::{self, Forms, Media};
@@ -35,7 +35,7 @@ const MAX_URI: usize = 16 << 10;
 /// Answers a request. Failures are answers, too.
 pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     let started = Instant::now();
-    let media = failure_media(header(&call.parts, "accept"));
+    let media = failure_media(&call);
     let query = Query::parse(call.parts.uri.query());
     let mut classified = attributes::classify(&call.parts.method, call.parts.uri.path(), query.flag("watch"));
     name_from_selector(&mut classified, &query);
@@ -75,8 +75,12 @@ pub async fn answer(server: &Arc<Server>, call: Call) -> Reply {
     reply
 }
 
-fn failure_media(accept: &str) -> Media {
-    if accept.trim_start().starts_with("application/yaml") { Media::Yaml } else { Media::Json }
+/// How a failure is told: as the first clause that asks for objects as they are wants it. Components in the process read JSON.
+fn failure_media(call: &Call) -> Media {
+    if matches!(call.caller, Caller::InProcess(_)) {
+        return Media::Json;
+    }
+    encode::failure_media(header(&call.parts, "accept"))
 }
 
 /// A list or watch that a field selector narrows to one name is authorized for that name.
@@ -107,7 +111,14 @@ async fn handle(
     }
     let caller = identify::identify(server, &mut call).await;
     metrics::count(&server.metrics.authentications, caller.is_ok());
-    let caller = caller?;
+    let caller = match caller {
+        Err(status) if status.code != 401 && !matches!(call.caller, Caller::InProcess(_)) => {
+            let mut refused = failure::answer(&status, failure_media(&call));
+            failure::no_sniffing(&mut refused);
+            return Ok(refused);
+        }
+        other => other?,
+    };
     let seat = match admit(server, &caller, &classified, &query, schema).await {
         Admitted::Seated(seat) => seat,
         Admitted::Refused(refused) => {
@@ -120,7 +131,7 @@ async fn handle(
         Ok(allowed) => allowed,
         Err(status) if matches!(call.caller, Caller::InProcess(_)) => return Err(status),
         Err(status) => {
-            let mut refused = failure::answer(&status, failure_media(header(&call.parts, "accept")));
+            let mut refused = failure::answer(&status, failure_media(&call));
             failure::no_sniffing(&mut refused);
             return Ok(refused);
         }
@@ -175,20 +186,20 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     let Call { parts, body, caller } = call;
     let peer = caller.peer();
     let request = Request { server: server.clone(), served: served.clone(), allowed, query, parts, body, negotiated, peer };
-    if let Some(review) = reviews::find(&request) {
-        return review.serve(server, request).await;
-    }
-    if let Some(subresource) = subresources::find(&request) {
-        return subresource.serve(server, request).await;
-    }
-    let mut result = verbs::serve(server, request).await;
+    let mut result = if let Some(review) = reviews::find(&request) {
+        review.serve(server, request).await
+    } else if let Some(subresource) = subresources::find(&request) {
+        subresource.serve(server, request).await
+    } else {
+        verbs::serve(server, request).await
+    };
     if let Some(text) = deprecation(&served) {
         match &mut result {
-            // Writes of the kind have told of it already.
-            Ok(reply) if !reply.headers().contains_key(http::header::WARNING) => warn(reply, text),
-            Ok(_) => {}
-            Err(status) if status.warnings.is_empty() => status.warnings.push(text.to_owned()),
-            Err(_) => {}
+            Ok(reply) => warn_first(reply, text),
+            Err(status) => {
+                status.warnings.retain(|warning| warning != text);
+                status.warnings.insert(0, text.to_owned());
+            }
         }
     }
     result
@@ -197,7 +208,7 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
 /// `timeout` has to be a time, though no request lasts longer for it.
 fn timeout_of(query: &Query) -> Result<(), Status> {
     let text = query.text("timeout");
-    if text.is_empty() || crate::durations::parse(text).is_some() {
+    if text.is_empty() || crate::durations::parse(text.strip_prefix(['-', '+']).unwrap_or(text)).is_some() {
         return Ok(());
     }
     let why = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
@@ -206,8 +217,12 @@ fn timeout_of(query: &Query) -> Result<(), Status> {
 
 /// What everybody who uses an old kind is told.
 fn deprecation(served: &Served) -> Option<&'static str> {
-    let old = served.custom.is_none() && served.def.group.is_empty() && &*served.def.plural == "endpoints";
-    old.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    match &*served.def.plural {
+        _ if served.custom.is_some() || !served.def.group.is_empty() => None,
+        "endpoints" => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        "componentstatuses" => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 /// Whether a request must see what was committed before it came, also by other servers: all but reads that take any state,
@@ -248,7 +263,7 @@ fn forms(served: &Served, attributes: &Attributes) -> Forms {
     let stored = served.def.has_verb("get") || served.def.has_verb("list");
     Forms {
         protobuf: served.custom.is_none(),
-        shapes: stored && matches!(attributes.subresource.as_str(), "" | "status"),
+        shapes: stored && matches!(attributes.subresource.as_str(), "" | "status" | "scale"),
         streams: stored && attributes.name.is_empty(),
     }
 }

@@ -94,6 +94,17 @@ pub fn reply(code: StatusCode, content_type: &'static str, body: impl Into<Bytes
     reply
 }
 
+/// Adds a `Warning` header in front of those that are there.
+pub fn warn_first(reply: &mut Reply, text: &str) {
+    let later: Vec<HeaderValue> = reply.headers().get_all(http::header::WARNING).iter().cloned().collect();
+    reply.headers_mut().remove(http::header::WARNING);
+    warn(reply, text);
+    let first = reply.headers().get(http::header::WARNING).cloned();
+    for one in later.into_iter().filter(|one| Some(one) != first.as_ref()) {
+        reply.headers_mut().append(http::header::WARNING, one);
+    }
+}
+
 /// Adds a `Warning` header.
 pub fn warn(reply: &mut Reply, text: &str) {
     let clean: String = text.chars().filter(|char| !char.is_control()).collect();

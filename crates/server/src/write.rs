@@ -149,7 +149,11 @@ impl Managed for KindOf<'_> {
 
     fn reset(&self, subresource: &str) -> Vec<Vec<&'static str>> {
         let served = self.served;
+        let name = if served.custom.is_some() { "" } else { &*served.def.kind };
         match subresource {
+            "" if name == "CertificateSigningRequest" => vec![vec!["spec"], vec!["status"]],
+            "status" if name == "CertificateSigningRequest" => vec![vec!["spec"], vec!["status", "conditions"]],
+            "status" if name == "Deployment" => vec![vec!["spec"], vec!["metadata", "labels"]],
             "" if served.has_status() => vec![vec!["status"]],
             "status" if served.custom.is_some() => vec![vec!["spec"], vec!["metadata"]],
             "status" => vec![vec!["spec"]],

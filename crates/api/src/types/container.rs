@@ -249,14 +249,14 @@ fn validate_mounts(container: &Map<String, Value>, volumes: &[&Map<String, Value
             }
             Some(_) => {}
         }
-        if used("volumeMounts", name) {
-            causes.bad(&at.field("name"), name, "must not already exist in volumeMounts");
-        }
         let place = device.text("devicePath");
         causes.need_text(device, "devicePath", &at);
         if seen.contains(&place) {
             causes.bad(&at.field("devicePath"), place, "must be unique");
         }
         seen.push(place);
+        if used("volumeMounts", name) {
+            causes.bad(&at.field("name"), name, "must not already exist in volumeMounts");
+        }
     }
 }

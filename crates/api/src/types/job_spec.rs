@@ -21,6 +21,9 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     ] {
         check::non_negative_field(spec, field, path, causes);
     }
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        causes.needed(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    }
     let manager = spec.text("managedBy");
     if !manager.is_empty() {
         match manager.split_once('/') {
@@ -43,7 +46,7 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         );
     }
     if !indexed {
-        for field in ["backoffLimitPerIndex", "successPolicy", "maxFailedIndexes"] {
+        for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if let Some(value) = spec.some(field) {
                 causes.bad(&path.field(field), value.clone(), "requires indexed completion mode");
             }
@@ -51,9 +54,22 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     } else if let Some(failed) = spec.int("maxFailedIndexes").filter(|failed| *failed > spec.int("completions").unwrap_or(0)) {
         causes.bad(&path.field("maxFailedIndexes"), failed, "must be less than or equal to completions");
     }
-    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
-        causes.needed(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    if let Some(policy) = spec.object("podFailurePolicy") {
+        validate_failure_policy(policy, indexed, &path.field("podFailurePolicy"), causes);
     }
+    match spec.some("successPolicy") {
+        Some(policy) if !indexed => {
+            causes.bad_struct(&path.field("successPolicy"), "batch.SuccessPolicy", policy, "requires indexed completion mode")
+        }
+        Some(_) => validate_success_policy(spec.map("successPolicy"), &path.field("successPolicy"), causes),
+        None => {}
+    }
+    let replacements: &[&str] = if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    causes.one_of(spec, "podReplacementPolicy", path, replacements);
+    validate_template(spec, path, causes);
+}
+
+fn validate_template(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let template = path.field("template");
     pod_template::validate(spec.map("template"), &template, causes);
     let restart = spec.map("template").map("spec").text("restartPolicy");
@@ -61,20 +77,12 @@ pub fn validate(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let at = at.field("restartPolicy");
     match restart {
         "Always" => causes.needed(&at, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if spec.has("podFailurePolicy") => {
+            causes.bad(&at, restart, "only \"Never\" is supported when podFailurePolicy is specified")
+        }
         "OnFailure" | "Never" | "" => {}
         other => causes.unsupported(&at, other, &["OnFailure", "Never"]),
     }
-    if let Some(policy) = spec.object("podFailurePolicy") {
-        if !matches!(restart, "Never" | "Always") {
-            causes.bad(&at, restart, "only \"Never\" is supported when podFailurePolicy is specified");
-        }
-        validate_failure_policy(policy, indexed, &path.field("podFailurePolicy"), causes);
-    }
-    if let Some(policy) = spec.object("successPolicy").filter(|_| indexed) {
-        validate_success_policy(policy, &path.field("successPolicy"), causes);
-    }
-    let replacements: &[&str] = if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    causes.one_of(spec, "podReplacementPolicy", path, replacements);
 }
 
 fn validate_failure_policy(policy: &Map<String, Value>, indexed: bool, path: &Path, causes: &mut Causes) {

@@ -110,7 +110,7 @@ pub fn validate_annotations(annotations: &Map<String, Value>, path: &Path, cause
 }
 
 fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) {
-    let mut controller: Option<&str> = None;
+    let mut controller: Option<String> = None;
     for owner in meta.maps("ownerReferences") {
         let api_version = owner.text("apiVersion");
         if api_version.rsplit('/').next().unwrap_or("").is_empty() {
@@ -127,14 +127,19 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
             causes.invalid(&path.text(), &Value::Object(owner.clone()), &text);
         }
         if owner.flag("controller") {
-            if let Some(first) = controller {
+            if let Some(first) = &controller {
                 let text = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                    owner.text("name")
+                    format_args!("{}/{}", owner.text("kind"), owner.text("name"))
                 );
-                causes.invalid(&path.text(), meta.some("ownerReferences").unwrap_or(&Value::Null), &text);
+                let all: Vec<String> = meta
+                    .list("ownerReferences")
+                    .iter()
+                    .map(|one| crate::shown::internal("meta.OwnerReference", one))
+                    .collect();
+                causes.invalid_text(&path.text(), &format!("[{}]", all.join(",")), &text);
             }
-            controller = Some(owner.text("name"));
+            controller = Some(format!("{}/{}", owner.text("kind"), owner.text("name")));
         }
     }
 }

@@ -168,6 +168,11 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
     for (index, one) in spec.maps("ephemeralContainers").enumerate() {
         let at = list.index(index);
         container::validate(one, around, &mut seen, &at, causes);
+        let target = one.text("targetContainerName");
+        let known = ["containers", "initContainers"].iter().any(|field| spec.maps(field).any(|one| one.text("name") == target));
+        if !target.is_empty() && !known {
+            causes.not_found(&at.field("targetContainerName").text(), &target.into());
+        }
         for field in
             ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy", "restartPolicyRules", "resizePolicy"]
         {
@@ -183,11 +188,6 @@ fn validate_containers(spec: &Map<String, Value>, around: &Surroundings, path: &
             for field in ["subPath", "subPathExpr"].into_iter().filter(|field| !mount.text(field).is_empty()) {
                 causes.refused(&mounts.index(index).field(field), "cannot be set for an Ephemeral Container");
             }
-        }
-        let target = one.text("targetContainerName");
-        let known = ["containers", "initContainers"].iter().any(|field| spec.maps(field).any(|one| one.text("name") == target));
-        if !target.is_empty() && !known {
-            causes.not_found(&at.field("targetContainerName").text(), &target.into());
         }
     }
 }

@@ -65,7 +65,7 @@ fn validate_subject(subject: &Map<String, Value>, namespaced: bool, path: &Path,
 /// The role of a binding never changes: whoever may bind one may not slip in another.
 pub fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     if new.get("roleRef") != old.get("roleRef") {
-        causes.bad(&ROLE, new.get("roleRef").cloned().unwrap_or(Value::Null), "cannot change roleRef");
+        causes.bad_struct(&ROLE, "rbac.RoleRef", new.get("roleRef").unwrap_or(&Value::Null), "cannot change roleRef");
     }
 }
 

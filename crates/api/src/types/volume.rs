@@ -133,6 +133,9 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
         "scaleIO" => &["gateway", "system"],
         _ => &[],
     };
+    if matches!(kind, "rbd" | "cephfs") && source.list("monitors").is_empty() {
+        causes.needed(&path.field("monitors"), "");
+    }
     for field in needed {
         causes.need_text(source, field, path);
     }
@@ -150,13 +153,13 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
             causes.refused(&path.field("sizeLimit"), "SizeLimit field must be a valid resource quantity");
         }
         "iscsi" => {
-            let lun = source.int("lun").unwrap_or(0);
-            if !(0..=255).contains(&lun) {
-                causes.bad(&path.field("lun"), lun, "must be between 0 and 255, inclusive");
-            }
             let iqn = source.text("iqn");
             if !iqn.is_empty() && !["iqn.", "eui.", "naa."].iter().any(|start| iqn.starts_with(start)) {
                 causes.bad(&path.field("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
+            }
+            let lun = source.int("lun").unwrap_or(0);
+            if !(0..=255).contains(&lun) {
+                causes.bad(&path.field("lun"), lun, "must be between 0 and 255, inclusive");
             }
         }
         "secret" | "configMap" => {
@@ -180,7 +183,6 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
                 causes.bad(&path.field("partition"), partition, "must be between 1 and 255, inclusive");
             }
         }
-        "rbd" | "cephfs" if source.list("monitors").is_empty() => causes.needed(&path.field("monitors"), ""),
         "fc" => {
             let (names, ids) = (source.list("targetWWNs").len(), source.list("wwids").len());
             if (names == 0) == (ids == 0) {

@@ -33,7 +33,7 @@ pub fn impersonate(server: &Server, caller: User, parts: &mut Parts) -> Result<U
         }
     }
     if user.name.is_empty() {
-        return Err(Status::bad_request("requested [groups, extra or uid] without impersonating a user"));
+        return Err(Status::bad_request(format!("requested {} without impersonating a user name", shown(&user))));
     }
     check(server, &caller, &user)?;
     if user.groups.is_empty() {
@@ -53,6 +53,15 @@ pub fn impersonate(server: &Server, caller: User, parts: &mut Parts) -> Result<U
         parts.headers.remove(name);
     }
     Ok(user)
+}
+
+/// Who was asked for, in the notation of the real server.
+fn shown(user: &User) -> String {
+    let list = |texts: &[String]| format!("[]string{{{}}}", texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "));
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&user.groups) };
+    let extra: Vec<String> = user.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+    let extra = if extra.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", extra.join(", ")) };
+    format!("&user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string{extra}}}", user.uid)
 }
 
 fn check(server: &Server, caller: &User, wanted: &User) -> Result<(), Status> {

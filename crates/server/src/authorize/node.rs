@@ -176,7 +176,7 @@ fn by_graph(server: &Server, node: &str, kind: &'static str, asked: &Attributes,
     if server.nodes.read().uses(node, kind, &asked.namespace, &asked.name) {
         return Verdict::yes("");
     }
-    Verdict::no(format!("no relationship found between node {node:?} and this object"))
+    Verdict::no(format!("no relationship found between node '{node}' and this object"))
 }
 
 /// A volume is bound to a claim that a pod of the node uses.
@@ -186,7 +186,7 @@ fn volume(server: &Server, node: &str, name: &str) -> Verdict {
     if is_claimed(server, node, &volume) {
         return Verdict::yes("");
     }
-    Verdict::no(format!("no relationship found between node {node:?} and this object"))
+    Verdict::no(format!("no relationship found between node '{node}' and this object"))
 }
 
 /// Whether a pod of the node uses the claim that has the volume.

@@ -139,7 +139,7 @@ impl Rbac {
             match self.roles.get(&binding.role) {
                 Some(rules) => {
                     if rules.iter().any(|rule| rule.covers(asked)) {
-                        return Verdict::yes(binding.explanation());
+                        return Verdict::yes(binding.explanation(user));
                     }
                 }
                 None => {
@@ -229,13 +229,25 @@ fn role_key(namespace: &str, name: &str) -> Box<str> {
 }
 
 impl Binding {
-    fn explanation(&self) -> String {
+    fn explanation(&self, user: &User) -> String {
         let (kind, place) = if self.cluster {
             ("ClusterRoleBinding", self.name.to_string())
         } else {
             ("RoleBinding", format!("{}/{}", self.name, self.namespace))
         };
-        format!("RBAC: allowed by {kind} {place:?} of {} {:?}", self.role_kind, self.role_name)
+        let meant = |subject: &&Subject| match subject {
+            Subject::User(name) => **name == *user.name,
+            Subject::Group(name) => user.in_group(name),
+        };
+        let to = match self.subjects.iter().find(meant) {
+            Some(Subject::Group(name)) => format!("Group {name:?}"),
+            Some(Subject::User(name)) => match name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
+                Some((namespace, account)) => format!("ServiceAccount {:?}", format!("{account}/{namespace}")),
+                None => format!("User {name:?}"),
+            },
+            None => String::new(),
+        };
+        format!("RBAC: allowed by {kind} {place:?} of {} {:?} to {to}", self.role_kind, self.role_name)
     }
 }
 

@@ -118,7 +118,8 @@ fn asked(request: &Request, review: &Object, whose: Whose) -> Result<Attributes,
             "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         };
         if resource.is_object() {
-            causes.invalid("spec.nonResourceAttributes", path, detail);
+            let shown = api::shown::internal("authorization.NonResourceAttributes", path);
+            causes.invalid_text("spec.nonResourceAttributes", &shown, detail);
         } else {
             causes.invalid("spec.resourceAttributes", &Value::Null, detail);
         }
@@ -132,7 +133,7 @@ fn asked(request: &Request, review: &Object, whose: Whose) -> Result<Attributes,
         causes.invalid("spec.resourceAttributes.namespace", &resource["namespace"], "must match metadata.namespace");
     }
     if !causes.is_empty() {
-        return Err(Status::invalid("authorization.k8s.io", &request.served.def.kind, review.name(), &causes));
+        return Err(Status::invalid("authorization.k8s.io", "", review.name(), &causes));
     }
     Ok(if resource.is_object() { resource_attributes(resource) } else { path_attributes(path) })
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Review;
 use crate::attributes::Verb;
 use crate::failure;
-use crate::request::{Reply, Request, warn};
+use crate::request::{Reply, Request};
 use crate::server::Server;
 use crate::steps::encode::{self, Shape};
 
@@ -33,10 +33,10 @@ impl Review for ComponentStatuses {
 
     async fn serve(&self, _server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
         let objects: Vec<Object> = NAMES.iter().filter_map(|name| Object::from_value(status(name))).collect();
-        let mut reply = match request.allowed.verb() {
+        let reply = match request.allowed.verb() {
             Verb::Get => {
                 let name = &request.allowed.attributes().name;
-                let object = objects.iter().find(|object| object.name() == name).ok_or_else(|| request.served.not_found(name))?;
+                let object = objects.iter().find(|object| object.name() == name).ok_or_else(|| Status::not_found("", "componentstatus", name))?;
                 encode::object_reply(&request, StatusCode::OK, object)?
             }
             Verb::List => {
@@ -55,7 +55,6 @@ impl Review for ComponentStatuses {
             }
             _ => return Err(failure::method_not_allowed()),
         };
-        warn(&mut reply, "v1 ComponentStatus is deprecated in v1.19+");
         Ok(reply)
     }
 }

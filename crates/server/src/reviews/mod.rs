@@ -41,7 +41,7 @@ pub fn find(request: &Request) -> Option<&'static dyn Review> {
     list::all().iter().map(|review| &**review).find(|review| review.resource() == (&*request.served.def.group, &*request.served.def.plural))
 }
 
-/// Decodes the posted object, lets `answer` fill its status, and sends it back.
+/// Decodes the posted object, notes who wrote which fields, lets `answer` fill its status, and sends it back.
 ///
 /// # Errors
 /// 400, and what `answer` refuses with.
@@ -55,6 +55,7 @@ pub async fn answered(
     let served = &request.served;
     let expected = Expected { schema: served.schema(), api_version: &served.api_version, kind: &served.def.kind };
     let mut object = decode::decode(&write, body, request.header("content-type"), expected).await?.into_object();
+    write.manage(None, &mut object);
     answer(&request, &mut object)?;
     codec::normalize(&mut object, served.schema());
     let mut reply = encode::object_reply(&request, StatusCode::CREATED, &object)?;

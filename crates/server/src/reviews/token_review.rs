@@ -48,7 +48,7 @@ impl Review for TokenReview {
                     status["audiences"] = json!(found.unwrap_or(accepted));
                     status
                 }
-                Found::Nothing => json!({"authenticated": false, "user": {}}),
+                Found::Nothing => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
                 Found::Refused(why) => json!({"authenticated": false, "user": {}, "error": format!("[invalid bearer token, {why}]")}),
             };
             review.0.insert("status".into(), status);

@@ -101,8 +101,6 @@ pub fn create(write: &Write<'_>, mutated: Mutated) -> Prepared {
         (served.kind.prepare_create)(&mut object);
     }
     if is_certificate_request(served) {
-        // The requestor is no field of a writer; the real server tracks these objects from their first change on.
-        object.metadata_mut().remove("managedFields");
         let user = write.user();
         let extra = serde_json::to_value(&user.extra).ok().and_then(|extra| extra.as_object().cloned()).unwrap_or_default();
         certificate_signing_request::set_requestor(&mut object, &user.name, &user.uid, &user.groups, extra);

@@ -36,9 +36,11 @@ pub async fn create(write: &Write<'_>, prepared: Prepared) -> Result<Valid, Stat
         custom_rules::validate(write.served, &object, None, &mut causes);
     } else {
         expressions::check(&object, &mut causes);
-        write.warn_all((write.served.kind.warnings)(&object));
     }
     refuse(write, &object, &causes)?;
+    if write.served.custom.is_none() {
+        write.warn_all((write.served.kind.warnings)(&object));
+    }
     admit(write, object, None).await
 }
 
@@ -57,9 +59,11 @@ pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Arc<Object>) ->
         custom_rules::validate(write.served, &object, Some(old), &mut causes);
     } else if write.subresource().is_empty() {
         expressions::check(&object, &mut causes);
-        write.warn_all((write.served.kind.warnings)(&object));
     }
     refuse(write, &object, &causes)?;
+    if write.served.custom.is_none() && write.subresource().is_empty() {
+        write.warn_all((write.served.kind.warnings)(&object));
+    }
     admit(write, object, Some(old)).await
 }
 

@@ -90,7 +90,27 @@ impl Subresource for Scale {
 }
 
 fn answer(request: &Request, scale: &Object) -> Result<Reply, Status> {
-    reply_with(request, StatusCode::OK, scale)
+    let meta = || json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": scale.get("metadata")});
+    match request.negotiated.shape {
+        encode::Shape::Object => reply_with(request, StatusCode::OK, scale),
+        encode::Shape::Metadata => encode::value_reply(&request.negotiated, StatusCode::OK, &meta()),
+        encode::Shape::Table => {
+            let column = |name: &str, kind: &str| json!({"name": name, "type": kind, "format": "", "description": "", "priority": 0});
+            let number = |part: &str| scale.at(&[part, "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+            let row = match encode::include(&request.query) {
+                codec::table::IncludeObject::None => Value::Null,
+                codec::table::IncludeObject::Object => Value::Object(scale.0.clone()),
+                codec::table::IncludeObject::Metadata => meta(),
+            };
+            let cells = json!([scale.name(), number("spec"), number("status"), api::print::age(scale, &encode::clock())]);
+            let table = json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": scale.resource_version()},
+                "columnDefinitions": [column("Name", "string"), column("Desired", "integer"), column("Available", "integer"), column("Age", "string")],
+                "rows": [{"cells": cells, "object": row}],
+            });
+            encode::value_reply(&request.negotiated, StatusCode::OK, &table)
+        }
+    }
 }
 
 fn patch(current: &Object, sort: Sort, bytes: &[u8]) -> Result<Object, Status> {
@@ -142,39 +162,61 @@ fn replicas_path(served: &Served) -> Vec<String> {
     own.unwrap_or_else(|| vec!["spec".into(), "replicas".into()]).into_iter().map(|step| format!("f:{step}")).collect()
 }
 
-/// Who scales owns the number; what others owned of it without this subresource is nobody's. Entries have no times.
+/// Who scales owns the number. Entries of updates that hold it without this subresource give it to an entry of its own, which has no time;
+/// of two entries of the same writer the later one counts.
 fn own_replicas(write: &Write<'_>, object: &mut Object, applies: bool, changes: bool) -> Result<(), Status> {
     let path = replicas_path(write.served);
     let by = write.managed_by();
-    let operation = if applies { "Apply" } else { "Update" };
-    let mut entries = object.metadata().and_then(|meta| meta.get("managedFields")).and_then(Value::as_array).cloned().unwrap_or_default();
-    let is_mine = |entry: &Value| entry["manager"] == by.manager && entry["operation"] == operation && entry["subresource"] == "scale";
+    let mine = [by.manager, if applies { "Apply" } else { "Update" }, "scale"].map(Value::from);
+    let all = object.metadata().and_then(|meta| meta.get("managedFields")).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut entries: Vec<Value> = Vec::new();
+    for entry in all {
+        entries.retain(|earlier| writer(earlier) != writer(&entry));
+        entries.push(entry);
+    }
+    let owners: Vec<[Value; 3]> = entries.iter().filter(|entry| owns(&entry["fieldsV1"], &path)).map(writer).collect();
     if applies && changes && !write.options.force {
-        let others = entries.iter().filter(|entry| !is_mine(entry) && owns(&entry["fieldsV1"], &path));
+        let others = owners.iter().filter(|owner| **owner != mine);
         let conflicts: Vec<String> = others
-            .map(|entry| {
-                let part = entry["subresource"].as_str().map(|part| format!(" with subresource {part:?}")).unwrap_or_default();
-                format!("conflict with {:?}{part} using autoscaling/v1", entry["manager"].as_str().unwrap_or(""))
+            .map(|[manager, _, subresource]| {
+                let part = subresource.as_str().map(|part| format!(" with subresource {part:?}")).unwrap_or_default();
+                format!("conflict with {:?}{part} using autoscaling/v1", manager.as_str().unwrap_or(""))
             })
             .collect();
         if !conflicts.is_empty() {
             return Err(scale_conflict(&conflicts));
         }
     }
-    for entry in &mut entries {
-        if (changes && !is_mine(entry)) || entry["subresource"] != "scale" {
-            disown(&mut entry["fieldsV1"], &path);
+    let mut holders = if changes { Vec::new() } else { owners };
+    if (changes || applies) && !holders.contains(&mine) {
+        holders.push(mine);
+    }
+    for entry in entries.iter_mut().filter(|entry| owns(&entry["fieldsV1"], &path)) {
+        let own = writer(entry);
+        match holders.iter().position(|holder| *holder == own).filter(|_| entry["operation"] == "Apply") {
+            Some(at) => drop(holders.remove(at)),
+            None => disown(&mut entry["fieldsV1"], &path),
         }
     }
     entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|fields| !fields.is_empty()));
-    if (changes || applies) && !entries.iter().any(is_mine) {
+    for [manager, operation, subresource] in holders {
         let fields = path.iter().rev().fold(json!({}), |inner, step| json!({ step.as_str(): inner }));
-        entries.push(json!({
-            "manager": by.manager, "operation": operation, "apiVersion": write.served.api_version, "fieldsType": "FieldsV1", "fieldsV1": fields, "subresource": "scale",
-        }));
+        let mut entry = json!({
+            "manager": manager, "operation": operation, "apiVersion": write.served.api_version, "fieldsType": "FieldsV1", "fieldsV1": fields,
+        });
+        if !subresource.is_null() {
+            entry["subresource"] = subresource;
+        }
+        entries.push(entry);
     }
+    entries.sort_by_key(|entry| (entry["operation"] != "Apply", !entry["time"].is_null()));
     object.set_meta("managedFields", entries);
     Ok(())
+}
+
+/// Whose entry it is: manager, operation and subresource.
+fn writer(entry: &Value) -> [Value; 3] {
+    ["manager", "operation", "subresource"].map(|part| entry[part].clone())
 }
 
 fn owns(fields: &Value, path: &[String]) -> bool {

@@ -29,6 +29,9 @@ const USUAL: i64 = 3600;
 const WARN_AFTER: i64 = 3607;
 const YEAR: i64 = 365 * 24 * 3600;
 
+/// Of the request for a token.
+const API_VERSION: &str = "authentication.k8s.io/v1";
+
 /// The subresource.
 pub fn subresource() -> Box<dyn Subresource> {
     Box::new(ServiceAccountToken)
@@ -48,7 +51,8 @@ impl Subresource for ServiceAccountToken {
         }
         let body = request.take_body();
         let write = Write::new(server, &request, "CreateOptions")?;
-        let asked = decoded(&write, body, request.header("content-type")).await?;
+        let mut asked = decoded(&write, body, request.header("content-type")).await?;
+        manage(&write, &mut asked);
         let attributes = request.allowed.attributes();
         let key = commit::key(&request.served, &attributes.namespace, &attributes.name);
         let account = server.store.mvcc().get(&key).value.ok_or_else(|| request.served.not_found(&attributes.name))?;
@@ -68,7 +72,7 @@ fn mint(server: &Server, asked: &mut Object, account: &Entry) -> Result<(), Stat
         causes.invalid("spec.expirationSeconds", &Value::from(seconds), "may not specify a duration larger than 2^32 seconds");
     }
     if !causes.is_empty() {
-        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", &header.name, &causes));
+        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &causes));
     }
     let mut wanted: Vec<String> = asked
         .at(&["spec", "audiences"])
@@ -99,6 +103,7 @@ fn mint(server: &Server, asked: &mut Object, account: &Entry) -> Result<(), Stat
     let shown = if extended { jiff::Timestamp::now().as_second() + WARN_AFTER } else { expiry.as_second() };
     asked.set_meta("name", header.name.to_string());
     asked.set_meta("namespace", header.namespace.to_string());
+    asked.set_meta("uid", header.uid.to_string());
     asked.set_meta("creationTimestamp", now());
     let spec = asked.map_at_mut(&["spec"]);
     spec.insert("audiences".into(), wanted.into());
@@ -107,6 +112,24 @@ fn mint(server: &Server, asked: &mut Object, account: &Entry) -> Result<(), Stat
     status.insert("token".into(), token.into());
     status.insert("expirationTimestamp".into(), crate::steps::options::timestamp(shown).into());
     Ok(())
+}
+
+/// Notes who wrote which fields of the request, which is of another kind than the account.
+fn manage(write: &Write<'_>, asked: &mut Object) {
+    struct Requests;
+    impl patch::Managed for Requests {
+        fn schema(&self, api_version: &str) -> Option<api::TypeRef> {
+            (api_version == API_VERSION).then(|| api::schema::builtin_kind("authentication.k8s.io", "v1", "TokenRequest")).flatten()
+        }
+        fn convert(&self, object: &Object, _api_version: &str) -> Option<Object> {
+            Some(object.clone())
+        }
+        fn reset(&self, _subresource: &str) -> Vec<Vec<&'static str>> {
+            Vec::new()
+        }
+    }
+    let by = patch::ManagedBy { api_version: API_VERSION, ..write.managed_by() };
+    patch::managed::update(None, asked, &by, &Requests);
 }
 
 #[derive(Default)]
@@ -128,7 +151,9 @@ fn bound(server: &Server, asked: &Object, namespace: &str) -> Result<Bound, Stat
         "Secret" => ("/registry/secrets/", "secrets", format!("{namespace}/{name}")),
         "Node" => ("/registry/minions/", "nodes", name.to_owned()),
         other => {
-            return Err(Status::bad_request(format!("cannot bind token for serviceaccount {namespace:?} to object of type {other:?}")));
+            let api_version = text("apiVersion");
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            return Err(Status::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={other}")));
         }
     };
     let entry = find(server, prefix, &rest).ok_or_else(|| Status::not_found("", plural, name))?;

@@ -132,7 +132,7 @@ fn path(query: &Query, subresource: &str, pod: &Object) -> Result<String, Status
             Ok(with_query(format!("/portForward/{namespace}/{name}"), &pairs))
         }
         "log" => {
-            check_log_options(query)?;
+            check_log_options(query, name)?;
             let container = container(query, pod)?;
             for field in ["follow", "previous", "timestamps"] {
                 if query.flag(field) {
@@ -155,15 +155,12 @@ fn path(query: &Query, subresource: &str, pod: &Object) -> Result<String, Status
             }
             let verb = if subresource == "exec" { "exec" } else { "attach" };
             pairs.extend(query.all("command").map(|word| ("command".to_owned(), word.to_owned())));
-            if subresource == "exec" && query.get("command").is_none() {
-                return Err(Status::bad_request("you must specify at least 1 command for the container"));
-            }
             Ok(with_query(format!("/{verb}/{namespace}/{name}/{container}"), &pairs))
         }
     }
 }
 
-fn check_log_options(query: &Query) -> Result<(), Status> {
+fn check_log_options(query: &Query, pod: &str) -> Result<(), Status> {
     let mut causes = api::Causes::default();
     for (field, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
         if let Some(value) = query.number(field)?.filter(|value| *value < least) {
@@ -171,7 +168,7 @@ fn check_log_options(query: &Query) -> Result<(), Status> {
             causes.invalid(field, &Value::from(value), detail);
         }
     }
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", "", &causes)) }
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", pod, &causes)) }
 }
 
 fn with_query(path: String, pairs: &[(String, String)]) -> String {

@@ -69,6 +69,8 @@ async fn create_instead(server: &Arc<Server>, request: &Request, mut object: Obj
     let allowed = request.allowed.also_create(server)?;
     let options = crate::steps::options::WriteOptions::read(request, "UpdateOptions")?;
     let write = Write::with_options(server, &allowed, &request.served, options);
+    // Nothing that is there is meant by it.
+    object.metadata_mut().remove("resourceVersion");
     if object.name().is_empty() {
         object.set_meta("name", request.allowed.attributes().name.clone());
     }

@@ -21,6 +21,7 @@ pub const fn kind() -> Kind {
         prepare_status_update: keep_spec_and_labels,
         validate,
         validate_update,
+        validate_status_update: |new, old, causes| validate_status(new.map("status"), old.map("status"), causes),
         columns: Some(columns),
         warnings: pod_template::named_warnings,
         generation: Generation::SpecAndAnnotations,
@@ -71,6 +72,34 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
 }
 
+fn validate_status(status: &Map<String, Value>, before: &Map<String, Value>, causes: &mut Causes) {
+    const STATUS: Path<'static> = Path::root("status");
+    let number = |field: &str| status.int(field).unwrap_or(0);
+    for field in [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
+    ] {
+        check::non_negative_field(status, field, &STATUS, causes);
+    }
+    for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
+        if number(field) > number("replicas") {
+            causes.bad(&STATUS.field(field), number(field), "cannot be greater than status.replicas");
+        }
+    }
+    if number("availableReplicas") > number("readyReplicas") {
+        causes.bad(&STATUS.field("availableReplicas"), number("availableReplicas"), "cannot be greater than readyReplicas");
+    }
+    if before.int("collisionCount").is_some_and(|count| status.int("collisionCount").is_none_or(|new| new < count)) {
+        causes.bad(&STATUS.field("collisionCount"), number("collisionCount"), "cannot be decremented");
+    }
+}
+
 fn validate_strategy(strategy: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let at = path.field("rollingUpdate");
     match (strategy.text("type"), strategy.object("rollingUpdate")) {
@@ -88,7 +117,11 @@ fn validate_strategy(strategy: &Map<String, Value>, path: &Path, causes: &mut Ca
             }
             check::at_most_hundred_percent(unavailable, &at.field("maxUnavailable"), causes);
         }
-        _ => causes.unsupported_value(path, &Value::Object(strategy.clone()), &["Recreate", "RollingUpdate"]),
+        _ => {
+            let shown = crate::shown::internal("apps.DeploymentStrategy", &Value::Object(strategy.clone()));
+            let message = format!("Unsupported value: {shown}: supported values: \"Recreate\", \"RollingUpdate\"");
+            causes.0.push(crate::Cause { reason: "FieldValueNotSupported", field: path.text(), message });
+        }
     }
 }
 

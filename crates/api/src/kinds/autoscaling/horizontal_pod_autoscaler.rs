@@ -128,6 +128,9 @@ fn validate_metric(metric: &Map<String, Value>, path: &Path, causes: &mut Causes
     if !expected.is_empty() && !present.contains(&expected) {
         causes.needed(&path.field(expected), "must populate information for the given metric source");
     }
+    if expected.is_empty() {
+        causes.unsupported(&path.field("type"), kind, &TYPES);
+    }
     if present.len() != 1 {
         for other in present.into_iter().filter(|field| *field != expected) {
             causes.refused(&path.field(other), "must populate the given metric source only");

@@ -80,11 +80,22 @@ fn prepare_create(job: &mut Object) {
 }
 
 fn validate(job: &Object, causes: &mut Causes) {
-    validate_selector(job, causes);
-    job_spec::validate(job.map("spec"), &SPEC, causes);
+    validate_generated(job, causes);
+    validate_spec(job, causes);
 }
 
-fn validate_selector(job: &Object, causes: &mut Causes) {
+fn validate_spec(job: &Object, causes: &mut Causes) {
+    let spec = job.map("spec");
+    job_spec::validate(spec, &SPEC, causes);
+    match spec.object("selector") {
+        None => causes.needed(&SPEC.field("selector"), ""),
+        Some(selector) => check::label_selector(selector, &SPEC.field("selector"), causes),
+    }
+    pod_template::validate_match(spec, &SPEC, causes);
+}
+
+/// What the server fills in is there and means this Job alone.
+fn validate_generated(job: &Object, causes: &mut Causes) {
     let spec = job.map("spec");
     let labels = spec.map("template").map("metadata").map("labels");
     if !spec.flag("manualSelector") && !job.uid().is_empty() {
@@ -106,16 +117,11 @@ fn validate_selector(job: &Object, causes: &mut Causes) {
     if !spec.flag("manualSelector") && !job.uid().is_empty() && !generated {
         causes.bad(&SPEC.field("selector"), spec.get("selector").cloned().unwrap_or(Value::Null), "`selector` not auto-generated");
     }
-    match spec.object("selector") {
-        None => causes.needed(&SPEC.field("selector"), ""),
-        Some(selector) => check::label_selector(selector, &SPEC.field("selector"), causes),
-    }
-    pod_template::validate_match(spec, &SPEC, causes);
 }
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let (spec, before) = (new.map("spec"), old.map("spec"));
-    validate(new, causes);
+    validate_spec(new, causes);
     if spec.text("completionMode") != "Indexed" {
         check::immutable_field(spec, before, "completions", &SPEC, causes);
     } else if spec.get("completions") != before.get("completions") {
@@ -150,7 +156,12 @@ fn validate_template_update(old: &Object, spec: &Map<String, Value>, before: &Ma
     if bare(spec) != bare(before) {
         let template = SPEC.field("template");
         let at = if waiting { template.field("spec") } else { template };
-        causes.bad(&at, spec.get("template").cloned().unwrap_or(Value::Null), check::IMMUTABLE);
+        let template = spec.get("template").unwrap_or(&Value::Null);
+        if waiting {
+            causes.bad_struct(&at, "core.PodSpec", &template["spec"], check::IMMUTABLE);
+        } else {
+            causes.bad_struct(&at, "core.PodTemplateSpec", template, check::IMMUTABLE);
+        }
     }
 }
 

@@ -35,8 +35,8 @@ fn validate(endpoints: &Object, causes: &mut Causes) {
             for (index, address) in subset.maps(field).enumerate() {
                 let at = list.index(index);
                 if address.text("ip").parse::<std::net::IpAddr>().is_err() {
-                    causes.bad(&at.field("ip"), address.text("ip"), "must be a valid IP address");
                     check::ip(address.text("ip"), &at.field("ip"), causes);
+                    causes.bad(&at.field("ip"), address.text("ip"), "must be a valid IP address");
                 }
                 if !address.text("hostname").is_empty() {
                     causes.each(&at.field("hostname"), address.text("hostname"), names::label_errors(address.text("hostname")));

@@ -41,22 +41,42 @@ const SELECTABLE: &[Selectable] = &[
 ];
 
 fn validate(event: &Object, causes: &mut Causes) {
-    // Events with a time of their own are of the newer form and must say who reports what.
-    if !event.text("eventTime").is_empty() {
-        for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
-            if event.text(field).is_empty() {
+    validate_as_ever(event, event.map("involvedObject").text("namespace"), "reportingComponent", event.text("message"), causes);
+}
+
+/// What holds for events in either form. Those with a time of their own are of the newer form and must say who reports what.
+pub fn validate_as_ever(event: &Object, involved: &str, reporter: &str, message: &str, causes: &mut Causes) {
+    let (own, newer) = (event.namespace(), !event.text("eventTime").is_empty());
+    let fits = match involved {
+        "" => matches!(own, "" | "default") || (newer && own == "kube-system"),
+        other => newer || own == other,
+    };
+    if !fits {
+        causes.invalid(&Path::root("involvedObject").field("namespace").text(), &involved.into(), "does not match event.namespace");
+    }
+    if newer {
+        let mut needed = |field: &str, limit: Option<usize>| {
+            let text = event.text(field);
+            if text.is_empty() {
                 causes.required(field, "");
             }
+            match limit {
+                Some(limit) if text.len() > limit => causes.invalid(field, &"".into(), &format!("can have at most {limit} characters")),
+                Some(_) => {}
+                None => {
+                    for error in crate::names::qualified_name_errors(text) {
+                        causes.invalid(field, &text.into(), &error);
+                    }
+                }
+            }
+        };
+        needed(reporter, None);
+        needed("reportingInstance", Some(128));
+        needed("action", Some(128));
+        needed("reason", Some(128));
+        if message.len() > 1024 {
+            causes.invalid("message", &"".into(), "can have at most 1024 characters");
         }
-        for error in crate::names::qualified_name_errors(event.text("reportingComponent")) {
-            causes.invalid("reportingComponent", &event.text("reportingComponent").into(), &error);
-        }
-    }
-    let involved = event.map("involvedObject");
-    let namespace = involved.text("namespace");
-    let expected = if namespace.is_empty() { "default" } else { namespace };
-    if event.namespace() != expected && !(namespace.is_empty() && event.namespace() == "kube-system") {
-        causes.invalid(&Path::root("involvedObject").field("namespace").text(), &namespace.into(), "does not match event.namespace");
     }
 }
 

@@ -345,7 +345,9 @@ fn validate_port_uses(spec: &Map<String, Value>, path: &Path, causes: &mut Cause
         }
         let key = (port.text("protocol"), port.int("port").unwrap_or(0));
         if ports.contains(&key) {
-            causes.twice(&at, json!({"port": key.1, "protocol": key.0}));
+            let shown = crate::shown::internal("core.ServicePort", &json!({"port": key.1, "protocol": key.0}));
+            let message = format!("Duplicate value: {shown}");
+            causes.0.push(crate::Cause { reason: "FieldValueDuplicate", field: at.text(), message });
         }
         ports.push(key);
     }

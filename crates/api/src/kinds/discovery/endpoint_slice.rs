@@ -30,6 +30,7 @@ pub const fn kind() -> Kind {
 
 fn validate(slice: &Object, causes: &mut Causes) {
     causes.need_one_of(&slice.0, "addressType", &TOP, &["FQDN", "IPv4", "IPv6"]);
+    validate_ports(slice, causes);
     let (kind, list) = (slice.text("addressType"), TOP.field("endpoints"));
     if slice.list("endpoints").len() > 1000 {
         causes.too_many(&list.text(), slice.list("endpoints").len(), 1000);
@@ -59,15 +60,18 @@ fn validate(slice: &Object, causes: &mut Causes) {
                 _ => causes.each(&at, address, names::subdomain_errors(address)),
             }
         }
-        let hostname = endpoint.text("hostname");
-        if endpoint.has("hostname") {
-            causes.each(&at.field("hostname"), hostname, names::label_errors(hostname));
-        }
         let node = endpoint.text("nodeName");
         if endpoint.has("nodeName") {
             causes.each(&at.field("nodeName"), node, names::subdomain_errors(node));
         }
+        let hostname = endpoint.text("hostname");
+        if endpoint.has("hostname") {
+            causes.each(&at.field("hostname"), hostname, names::label_errors(hostname));
+        }
     }
+}
+
+fn validate_ports(slice: &Object, causes: &mut Causes) {
     let list = TOP.field("ports");
     let mut seen: Vec<&str> = Vec::new();
     for (index, port) in slice.maps("ports").enumerate() {

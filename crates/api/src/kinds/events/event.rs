@@ -1,14 +1,16 @@
 //! Events of `events.k8s.io`: another shape of the events of the core group, which is the one that is stored.
 
 use crate::causes::Causes;
+use crate::check;
 use crate::kind::{Kind, Selectable};
-use crate::kinds::core::event::columns;
+use crate::kinds::core::event::{columns, validate_as_ever};
 use crate::object::Object;
+use crate::path::Path;
 use crate::read::Read;
 
 /// The kind.
 pub const fn kind() -> Kind {
-    Kind { validate, selectable: SELECTABLE, columns: Some(columns), ..Kind::plain("events.k8s.io", "Event") }
+    Kind { validate, validate_update, selectable: SELECTABLE, columns: Some(columns), ..Kind::plain("events.k8s.io", "Event") }
 }
 
 /// Field labels of this group with those of the stored form.
@@ -39,25 +41,39 @@ const SELECTABLE: &[Selectable] = &[
 ];
 
 fn validate(event: &Object, causes: &mut Causes) {
-    let namespace = event.map("regarding").text("namespace");
-    if event.namespace() != if namespace.is_empty() { "default" } else { namespace }
-        && !(namespace.is_empty() && event.namespace() == "kube-system")
-    {
-        causes.invalid("involvedObject.namespace", &namespace.into(), "does not match event.namespace");
-    }
+    as_ever(event, causes);
     if event.text("eventTime").is_empty() {
         causes.required("eventTime", "");
-    } else {
-        for field in ["reportingController", "reportingInstance", "action", "reason"] {
-            if event.text(field).is_empty() {
-                causes.required(field, "");
-            }
-        }
     }
     if !matches!(event.text("type"), "Normal" | "Warning") {
         causes.invalid("type", &"".into(), &format!("has invalid value: {}", event.text("type")));
     }
-    if event.text("note").len() > 1024 {
-        causes.invalid("message", &"".into(), "can have at most 1024 characters");
+}
+
+fn as_ever(event: &Object, causes: &mut Causes) {
+    let involved = event.map("regarding").text("namespace");
+    validate_as_ever(event, involved, "reportingController", event.text("note"), causes);
+}
+
+/// Only what counts repetitions may change; names are those of the stored form.
+fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
+    as_ever(new, causes);
+    for (field, stored) in [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("deprecatedSource", "source"),
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        check::immutable(new.get(field), old.get(field), &Path::root(stored), causes);
     }
 }
