@@ -88,7 +88,9 @@ fn add_members(name: &str, value: &Value, members: &mut Vec<(String, Shown)>) {
     let map = value.as_object().unwrap_or(&empty);
     for member in structs().get(name).into_iter().flatten() {
         match member {
-            Member::Embedded("meta.ObjectMeta") => add_members("meta.ObjectMeta", &map.get("metadata").cloned().unwrap_or_default(), members),
+            Member::Embedded("meta.ObjectMeta") => {
+                add_members("meta.ObjectMeta", &map.get("metadata").cloned().unwrap_or_default(), members)
+            }
             Member::Embedded(other) => add_members(other, value, members),
             Member::Own(own, kind, omitted) => {
                 let found = map.iter().find(|(key, _)| key.eq_ignore_ascii_case(own)).map_or(&Value::Null, |(_, value)| value);
@@ -199,7 +201,11 @@ mod tests {
     fn structs_in_their_own_words() {
         for (name, value, expected) in [
             ("core.Taint", json!({"key": "a", "effect": "NoSchedule"}), r#"{"Key":"a","Value":"","Effect":"NoSchedule","TimeAdded":null}"#),
-            ("rbac.RoleRef", json!({"apiGroup": "g", "kind": "Role", "name": "<n>"}), r#"{"APIGroup":"g","Kind":"Role","Name":"\u003cn\u003e"}"#),
+            (
+                "rbac.RoleRef",
+                json!({"apiGroup": "g", "kind": "Role", "name": "<n>"}),
+                r#"{"APIGroup":"g","Kind":"Role","Name":"\u003cn\u003e"}"#,
+            ),
             (
                 "apps.DeploymentStrategy",
                 json!({"type": "X", "rollingUpdate": {"maxSurge": "a", "maxUnavailable": 1}}),

@@ -24,7 +24,9 @@ pub fn apply(document: &Value, patch: &Value) -> Result<Value, PatchError> {
             Value::Bool(_) => "bool",
             Value::Array(_) | Value::Null => "value",
         };
-        return Err(PatchError::Malformed(format!("json: cannot unmarshal {what} into Go value of type jsonpatch.Patch")));
+        return Err(PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {what} into Go value of type []handlers.jsonPatchOp"
+        )));
     };
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, got: operations.len() });

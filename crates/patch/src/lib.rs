@@ -9,5 +9,5 @@ pub mod strategic;
 
 mod error;
 
-pub use error::PatchError;
+pub use error::{PatchError, go_text};
 pub use managed::{ApplyError, Conflict, FieldSet, Managed, ManagedBy, Operation};

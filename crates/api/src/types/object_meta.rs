@@ -132,11 +132,8 @@ fn validate_owners(meta: &Map<String, Value>, path: &Path, causes: &mut Causes) 
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
                     format_args!("{}/{}", owner.text("kind"), owner.text("name"))
                 );
-                let all: Vec<String> = meta
-                    .list("ownerReferences")
-                    .iter()
-                    .map(|one| crate::shown::internal("meta.OwnerReference", one))
-                    .collect();
+                let all: Vec<String> =
+                    meta.list("ownerReferences").iter().map(|one| crate::shown::internal("meta.OwnerReference", one)).collect();
                 causes.invalid_text(&path.text(), &format!("[{}]", all.join(",")), &text);
             }
             controller = Some(format!("{}/{}", owner.text("kind"), owner.text("name")));

@@ -104,10 +104,20 @@ pub fn validate_container(context: &Map<String, Value>, host_users: bool, path: 
     if context.some("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false) {
         let whole = || Value::Object(context.clone());
         if context.flag("privileged") {
-            causes.bad_struct(path, "core.SecurityContext", &whole(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            causes.bad_struct(
+                path,
+                "core.SecurityContext",
+                &whole(),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            );
         }
         if context.map("capabilities").texts("add").any(|one| one == "CAP_SYS_ADMIN") {
-            causes.bad_struct(path, "core.SecurityContext", &whole(), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            causes.bad_struct(
+                path,
+                "core.SecurityContext",
+                &whole(),
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            );
         }
     }
 }

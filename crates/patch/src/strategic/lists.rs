@@ -128,7 +128,7 @@ fn same(left: &Value, right: &Value, key: &str) -> bool {
 }
 
 fn no_key(item: &Value, key: &str) -> PatchError {
-    PatchError::Failed(format!("map: {item} does not contain declared merge key: {key}"))
+    PatchError::Failed(format!("map: {} does not contain declared merge key: {key}", crate::error::go_text(item)))
 }
 
 #[cfg(test)]

@@ -178,7 +178,15 @@ pub async fn for_create<'a>(write: &Write<'a>, object: &mut Object) -> Result<Op
 /// Chooses until nobody else has what was chosen.
 async fn choose<'a>(write: &Write<'a>, object: &mut Object, old: Option<&Object>) -> Result<Reserved<'a>, Status> {
     let server = write.server;
-    if !server.store.is_shared() || write.options.dry_run {
+    if write.options.dry_run {
+        let asked = !object.text_at(&["spec", "clusterIP"]).is_empty();
+        let reserved = service::allocate(&server.allocators, object, old)?;
+        if old.is_none() && !asked {
+            service::show_networks(&server.allocators, object);
+        }
+        return Ok(reserved);
+    }
+    if !server.store.is_shared() {
         return service::allocate(&server.allocators, object, old);
     }
     // What others have stays reserved meanwhile, so that it is not chosen again.

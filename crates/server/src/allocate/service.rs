@@ -63,6 +63,22 @@ pub fn allocate<'a>(allocators: &'a Allocators, service: &mut Object, old: Optio
     if causes.is_empty() { Ok(reserved) } else { Err(Status::invalid("", "Service", service.name(), &causes)) }
 }
 
+/// A dry run gives out no address; the one of the network stands in its place.
+pub fn show_networks(allocators: &Allocators, service: &mut Object) {
+    let network = |address: &Value| {
+        let address: IpAddr = address.as_str()?.parse().ok()?;
+        let cidr = allocators.cidrs.iter().find(|cidr| cidr.contains(&address))?;
+        Some(Value::from(cidr.network().to_string()))
+    };
+    let spec = service.map_at_mut(&["spec"]);
+    if let Some(address) = spec.get_mut("clusterIP") {
+        *address = network(address).unwrap_or_else(|| address.clone());
+    }
+    for address in spec.get_mut("clusterIPs").and_then(Value::as_array_mut).into_iter().flatten() {
+        *address = network(address).unwrap_or_else(|| address.clone());
+    }
+}
+
 /// An update that leaves addresses and ports out does not mean to change them.
 fn inherit(service: &mut Object, old: &Object) {
     let (was, is) = (kind(old).to_owned(), kind(service).to_owned());

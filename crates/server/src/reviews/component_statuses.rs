@@ -36,7 +36,8 @@ impl Review for ComponentStatuses {
         let reply = match request.allowed.verb() {
             Verb::Get => {
                 let name = &request.allowed.attributes().name;
-                let object = objects.iter().find(|object| object.name() == name).ok_or_else(|| Status::not_found("", "componentstatus", name))?;
+                let object =
+                    objects.iter().find(|object| object.name() == name).ok_or_else(|| Status::not_found("", "componentstatus", name))?;
                 encode::object_reply(&request, StatusCode::OK, object)?
             }
             Verb::List => {

@@ -117,7 +117,11 @@ pub fn negotiate(accept: &str, query: &Query, agent: &str, forms: Forms) -> Resu
 /// The encoding of a failure: that of the first clause that asks for no other form of objects.
 pub fn failure_media(accept: &str) -> Media {
     let plain = |clause: &&str| parameter(clause, "as").is_none();
-    ranked(accept).into_iter().filter(plain).find_map(|clause| media_of(clause.split(';').next().unwrap_or("").trim())).unwrap_or(Media::Json)
+    ranked(accept)
+        .into_iter()
+        .filter(plain)
+        .find_map(|clause| media_of(clause.split(';').next().unwrap_or("").trim()))
+        .unwrap_or(Media::Json)
 }
 
 /// Clauses by falling quality, in their order where equal.

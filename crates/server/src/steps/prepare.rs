@@ -53,6 +53,26 @@ pub fn place(write: &Write<'_>, defaulted: &mut Defaulted) -> Result<(), Status>
     Ok(())
 }
 
+/// Of owners that a request names twice one stays, and the client is told.
+pub fn once_each_owner(write: &Write<'_>, object: &mut Object) {
+    let Some(owners) = object.metadata_mut().get_mut("ownerReferences").and_then(Value::as_array_mut) else { return };
+    let (mut kept, mut twice): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            twice.push(owner["uid"].as_str().unwrap_or("").to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if !twice.is_empty() {
+        write.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
+}
+
 /// The namespace of an object is that of its path.
 ///
 /// # Errors

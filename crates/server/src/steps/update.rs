@@ -169,6 +169,8 @@ fn check_identity(write: &Write<'_>, new: &Object, old: &Object) -> Result<(), S
     if !new.uid().is_empty() && new.uid() != old.uid() {
         if write.allowed.attributes().verb == "patch" {
             let mut causes = Causes::default();
+            // Both the patch and the rules for metadata tell of it.
+            causes.invalid("metadata.uid", &Value::from(new.uid()), "field is immutable");
             causes.invalid("metadata.uid", &Value::from(new.uid()), "field is immutable");
             return Err(Status::invalid(&def.group, &def.kind, old.name(), &causes));
         }
@@ -194,7 +196,7 @@ fn check_version(write: &Write<'_>, new: &Object, old: &Object) -> Result<(), St
         return Ok(());
     }
     if given.parse::<u64>().is_err() {
-        return Err(crate::failure::unexplained(crate::failure::no_version(given)));
+        return Err(crate::failure::unexplained(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")));
     }
     if given == old.resource_version() { Ok(()) } else { Err(conflict(write, old.name())) }
 }

@@ -38,6 +38,7 @@ async fn decode_body(write: &Write<'_>, body: RequestBody, content_type: &str) -
 pub async fn run(write: &Write<'_>, decoded: Decoded) -> Result<Written, Status> {
     let mut defaulted = default::default(write.served, decoded);
     prepare::place(write, &mut defaulted)?;
+    prepare::once_each_owner(write, defaulted.object_mut());
     write.manage(None, defaulted.object_mut());
     finish(write, defaulted).await
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::check::Check;
 use api::{Causes, Object, Status};
 use bytes::Bytes;
 use http::StatusCode;
@@ -79,7 +80,7 @@ impl DeleteOptions {
             "Foreground" => Some(Propagation::Foreground),
             other => {
                 let supported = ["Foreground", "Background", "Orphan", "nil"];
-                causes.not_supported("propagationPolicy", &Value::from(other), &supported);
+                causes.unsupported(&api::Path::root("propagationPolicy"), other, &supported);
                 None
             }
         };

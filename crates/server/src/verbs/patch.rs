@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use crate::request::{Reply, Request};
 use crate::server::Server;
 use crate::steps::commit::Written;
-use crate::steps::encode;
 use crate::steps::options::WriteOptions;
 use crate::steps::update::{Changed, guaranteed_update};
+use crate::steps::{decode, encode};
 use crate::verbs::apply_yaml::duplicate_keys;
 use crate::verbs::create;
 use crate::write::Write;
@@ -134,13 +134,22 @@ pub fn patched(sort: Sort, old: &Object, document: &Value, schema: &api::Type) -
 /// A patched document must still be an object of its kind. A strategic patch is shown in the failure instead of what came of it.
 fn checked(write: &Write<'_>, value: Value, old: &Object, shown: Option<&Value>) -> Result<Object, Status> {
     let served = write.served;
-    let patched = (write.options.strictness == Strictness::Strict && shown.is_none()).then(|| value.to_string());
+    let text = shown.map_or_else(|| value.to_string(), patch::go_text);
+    let refused = |why: &str| {
+        let mut causes = api::Causes::default();
+        causes.invalid("patch", &Value::from(text.as_str()), why);
+        Status::invalid("", "", "", &causes)
+    };
+    let (api_version, kind) = (value["apiVersion"].as_str().unwrap_or(""), value["kind"].as_str().unwrap_or(""));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let own = api_version == old.api_version() && kind == old.kind();
+    if served.custom.is_none() && !own && api::schema::builtin_kind(group, version, kind).is_none() {
+        return Err(refused(&decode::no_such_kind(api_version, kind)));
+    }
     let (unchanged, changed) = split(value, old, served.custom.is_none());
     let decoded = codec::json::decode_value(changed, served.schema(), write.options.strictness).map_err(|error| {
-        let text = shown.map_or_else(|| patched.unwrap_or_default(), go_map);
-        let mut causes = api::Causes::default();
-        causes.invalid("patch", &Value::from(text), &error.to_string());
-        Status::invalid("", "", "", &causes)
+        let why = error.to_string();
+        refused(&if shown.is_some() { unstructured(&why) } else { why })
     })?;
     write.warn_all(decoded.problems);
     let mut object = joined(unchanged, decoded.object);
@@ -160,17 +169,23 @@ fn name_differs(own: &str, name: &str) -> Status {
     Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))
 }
 
-/// A document as Go prints maps.
-fn go_map(value: &Value) -> String {
-    match value {
-        Value::Object(map) => {
-            let parts: Vec<String> = map.iter().map(|(name, value)| format!("{name}:{}", go_map(value))).collect();
-            format!("map[{}]", parts.join(" "))
-        }
-        Value::Array(list) => format!("[{}]", list.iter().map(go_map).collect::<Vec<_>>().join(" ")),
-        Value::String(text) => text.clone(),
-        Value::Null => "<nil>".to_owned(),
-        other => other.to_string(),
+/// What the reader of strategic patches says of a value of the wrong type, which it reads without JSON.
+fn unstructured(why: &str) -> String {
+    let Some((found, place)) = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| rest.split_once(' ')) else {
+        return why.to_owned();
+    };
+    let Some((_, wanted)) = place.rsplit_once(" of type ") else { return why.to_owned() };
+    let found = match found {
+        "object" => "map",
+        "array" => "slice",
+        "number" => "int64",
+        other => other,
+    };
+    match wanted {
+        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
+        named if named.contains('.') => format!("cannot restore struct from: {found}"),
+        scalar => format!("unrecognized type: {scalar}"),
     }
 }
 

@@ -39,7 +39,8 @@ pub async fn update(server: &Arc<Server>, mut request: Request) -> Result<Reply,
     let expected = Expected { schema: served.schema(), api_version: &served.api_version, kind: &served.def.kind };
     let decoded = write.told(decode::decode(&write, body, request.header("content-type"), expected).await)?;
     let name = &request.allowed.attributes().name;
-    let object = decoded.into_object();
+    let mut object = decoded.into_object();
+    crate::steps::prepare::once_each_owner(&write, &mut object);
     check_name(&object, name)?;
     let result = guaranteed_update(&write, name, |_| Ok(Changed::whole(object.clone()))).await;
     let (code, written) = match result {

@@ -78,7 +78,12 @@ fn validate(object: &Object, causes: &mut Causes) {
         "" => causes.needed(&at, ""),
         "OnDelete" => {
             if let Some(rolling) = strategy.some("rollingUpdate") {
-                causes.bad_struct(&at.field("rollingUpdate"), "apps.RollingUpdateStatefulSetStrategy", rolling, "only allowed for updateStrategy 'RollingUpdate'");
+                causes.bad_struct(
+                    &at.field("rollingUpdate"),
+                    "apps.RollingUpdateStatefulSetStrategy",
+                    rolling,
+                    "only allowed for updateStrategy 'RollingUpdate'",
+                );
             }
         }
         "RollingUpdate" => {
@@ -92,7 +97,12 @@ fn validate(object: &Object, causes: &mut Causes) {
                 }
             }
         }
-        _ => causes.bad_struct(&at, "apps.StatefulSetUpdateStrategy", &Value::Object(strategy.clone()), "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => causes.bad_struct(
+            &at,
+            "apps.StatefulSetUpdateStrategy",
+            &Value::Object(strategy.clone()),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        ),
     }
     let retention = SPEC.field("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {

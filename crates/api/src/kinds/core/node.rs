@@ -76,7 +76,10 @@ fn validate(node: &Object, causes: &mut Causes) {
         causes.each(&at.field("value"), taint.text("value"), names::label_value_errors(taint.text("value")));
         affinity::taint_effect(effect, &at.field("effect"), causes);
         if seen.contains(&(key, effect)) {
-            let message = format!("Duplicate value: {}: taints must be unique by key and effect pair", crate::shown::internal("core.Taint", &Value::Object(taint.clone())));
+            let message = format!(
+                "Duplicate value: {}: taints must be unique by key and effect pair",
+                crate::shown::internal("core.Taint", &Value::Object(taint.clone()))
+            );
             causes.0.push(crate::Cause { reason: "FieldValueDuplicate", field: at.text(), message });
         }
         seen.push((key, effect));

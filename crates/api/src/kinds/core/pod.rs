@@ -362,6 +362,10 @@ pub fn validate_resize(new: &Object, old: &Object, causes: &mut Causes) {
         class => class,
     };
     if pods::qos_class(spec) != before_qos {
-        causes.bad(&SPEC, pods::qos_class(spec), "Pod QOS Class may not change as a result of resizing");
+        causes.bad(&SPEC, before_qos, "Pod QOS Class may not change as a result of resizing");
+    }
+    let running = old.map("status").maps("containerStatuses").find(|one| one.map("state").has("running"));
+    if running.is_some_and(|one| !one.has("resources")) {
+        causes.refused(&SPEC, "Pod running on node without support for resize");
     }
 }

@@ -29,7 +29,12 @@ pub const fn kind() -> Kind {
 fn validate(object: &Object, causes: &mut Causes) {
     let spec = object.map("spec");
     if spec.has("minAvailable") && spec.has("maxUnavailable") {
-        causes.bad_struct(&SPEC, "policy.PodDisruptionBudgetSpec", &Value::Object(spec.clone()), "minAvailable and maxUnavailable cannot be both set");
+        causes.bad_struct(
+            &SPEC,
+            "policy.PodDisruptionBudgetSpec",
+            &Value::Object(spec.clone()),
+            "minAvailable and maxUnavailable cannot be both set",
+        );
     }
     for field in ["minAvailable", "maxUnavailable"] {
         if let Some(value) = spec.some(field) {

@@ -33,6 +33,9 @@ const TEMPLATES: &[(&str, &str, &[&str])] = &[
     ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template"]),
 ];
 
+/// So many pods of a namespace are looked at when its labels change.
+const MOST_PODS: usize = 3000;
+
 /// Level and version of one mode.
 struct Policy {
     level: Level,
@@ -48,6 +51,9 @@ impl Plugin for PodSecurity {
     async fn validate(&self, server: &Arc<Server>, admission: &mut Admission) -> Result<(), Status> {
         if !matches!(admission.operation, Operation::Create | Operation::Update) {
             return Ok(());
+        }
+        if admission.is("", "namespaces") && admission.subresource.is_empty() {
+            return namespace(server, admission);
         }
         let pods = admission.is("", "pods") || (admission.is_any("", "pods") && admission.subresource == "ephemeralcontainers");
         let template = TEMPLATES.iter().find(|(group, plural, _)| admission.is(group, plural)).map(|(_, _, path)| *path);
@@ -91,6 +97,77 @@ impl Plugin for PodSecurity {
         }
         Ok(())
     }
+}
+
+/// Labels of a namespace must say something that exists, and whoever makes them stricter is told which pods do not fit.
+fn namespace(server: &Server, admission: &mut Admission) -> Result<(), Status> {
+    let Some(object) = &admission.object else { return Ok(()) };
+    let label = |object: &api::Object, mode: &str| {
+        let labels = object.metadata().and_then(|meta| meta.get("labels"));
+        labels.and_then(|labels| labels.get(format!("pod-security.kubernetes.io/{mode}"))).and_then(Value::as_str).unwrap_or("").to_owned()
+    };
+    let causes = |object: &api::Object| {
+        let mut causes = api::Causes::default();
+        for mode in ["enforce", "enforce-version", "audit", "audit-version", "warn", "warn-version"] {
+            let text = label(object, mode);
+            let minor = text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u32>().is_ok_and(|number| number.to_string() == minor));
+            let wrong = match mode.ends_with("-version") {
+                _ if text.is_empty() => None,
+                true => (text != "latest" && !minor).then_some("must be \"latest\" or \"v1.x\""),
+                false => (!matches!(&*text, "privileged" | "baseline" | "restricted"))
+                    .then_some("must be one of privileged, baseline, restricted"),
+            };
+            if let Some(wrong) = wrong {
+                causes.invalid(&format!("metadata.labels[pod-security.kubernetes.io/{mode}]"), &Value::from(text), wrong);
+            }
+        }
+        causes
+    };
+    let (found, before) = (causes(object), admission.old.as_ref().map(|old| causes(old)));
+    if !found.is_empty() && before.as_ref() != Some(&found) {
+        return Err(Status::invalid("", "Namespace", object.name(), &found));
+    }
+    let Some(old) = &admission.old else { return Ok(()) };
+    let enforced = |object: &api::Object| (Level::parse(&label(object, "enforce")), label(object, "enforce-version"));
+    let ((level, version), (was, was_version)) = (enforced(object), enforced(old));
+    if level == Level::Privileged || (version == was_version && level <= was) {
+        return Ok(());
+    }
+    let kind = Kind::new(api::resources::storage_prefix("", "pods", false));
+    let snapshot = server.store.mvcc().snapshot(&kind);
+    let place = store::Prefix { kind, scope: store::Scope::Namespace(format!("{}/", object.name()).into()) };
+    let mut refused: std::collections::BTreeMap<String, (String, usize)> = std::collections::BTreeMap::new();
+    for entry in snapshot.under(&place).take(MOST_PODS) {
+        let pod: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
+        let found = violations(&pod, level);
+        if found.is_empty() {
+            continue;
+        }
+        let reasons: Vec<&str> = found.iter().map(|one| one.split(" (").next().unwrap_or(one)).collect();
+        let (_, count) = refused.entry(reasons.join(", ")).or_insert_with(|| (entry.header.name.to_string(), 0));
+        *count += 1;
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let version = if version.is_empty() { "latest" } else { &version };
+    let mut told = vec![format!(
+        "existing pods in namespace {:?} violate the new PodSecurity enforce level \"{}:{version}\"",
+        object.name(),
+        level.text()
+    )];
+    let mut lines: Vec<String> = refused
+        .into_iter()
+        .map(|(why, (pod, count))| match count {
+            1 => format!("{pod}: {why}"),
+            2 => format!("{pod} (and 1 other pod): {why}"),
+            more => format!("{pod} (and {} other pods): {why}", more - 1),
+        })
+        .collect();
+    lines.sort();
+    told.append(&mut lines);
+    admission.warnings.append(&mut told);
+    Ok(())
 }
 
 fn policy(server: &Server, namespace: &str, mode: &str) -> Policy {
