@@ -1,6 +1,7 @@
 #!/bin/bash
 # Everything that one machine can test, with one line about the outcome at the end. Root is needed for pods and networks.
-# Parts: every crate's tests, tidy, kubectl against a real server, and our components beside the Go ones.
+# Parts: every crate's tests, tidy, kubectl against a real server, our components beside the Go ones, and our API server's answers
+# beside those of the Go one.
 # Logs lie in target/test. Usage: test.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -69,6 +70,9 @@ if [ "$(id -u)" = 0 ]; then
   part twins env KNARR="$PWD/target/debug/knarr" dev/twins_test.sh
   if grep -q '^left out' "$out/twins.log"; then notes+=("twins: $(grep '^left out' "$out/twins.log")"); fi
 fi
+
+part differential env KNARR="$PWD/target/debug/knarr" timeout -k 30 900 dev/differential_test.sh
+if grep -q '^left out' "$out/differential.log"; then notes+=("differential: $(grep '^left out' "$out/differential.log")"); fi
 
 for note in "${notes[@]+"${notes[@]}"}"; do echo "note: $note"; done
 grep -hE '^test .* \.\.\. FAILED' "$out"/*.log 2>/dev/null

@@ -11,11 +11,16 @@ AGE = re.compile(r"(<invalid>|(\d+[smhd])+)")
 PAGE = re.compile(r"eyJ[\w-]{40,}")
 VOLUME = re.compile(r"kube-api-access-[a-z0-9]{5}")
 NODE_PORT = re.compile(r":3[0-2]\d{3}/")
-STRICT = re.compile(r'(?<=Invalid value: )"(\{.*\})"(?=: strict decoding error)')
+STRICT = re.compile(r'(?<=Invalid value: )"(\{.*\})"(?=: (?:strict decoding error|json: |no kind |unrecognized type))')
 ADDRESS = re.compile(r"10\.96\.\d+\.\d+")
 TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
 # Texts that hold a revision.
-REVISION = [re.compile(r"(?<=Too large resource version: )\d+(?=, current)"), re.compile(r"(?<=current: )\d+"), re.compile(r"(?<=too old resource version: )\d+"), re.compile(r"(?<=version: \d \()\d+(?=\))")]
+REVISION = [re.compile(r"(?<=Too large resource version: )\d+(?=, current)"), re.compile(r"(?<=current: )\d+"), re.compile(r"(?<=too old resource version: )\d+"), re.compile(r"(?<=version: \d \()\d+(?=\))"), re.compile(r"(?<=precondition \()\d+(?=\))"), re.compile(r"(?<=in record \()\d+(?=\))")]
+# Lists and causes that the Go server makes of maps of its own, in an order that changes from call to call.
+UNORDERED = ("resourceRules", "nonResourceRules")
+AMOUNT = re.compile(r"\.resources\.(limits|requests)(\[|$)|^data\[")
+# A name that was generated and then refused.
+REFUSED = re.compile(r"(?<=Bad_)[a-z0-9]{5}\b")
 
 
 class Words:
@@ -34,6 +39,7 @@ class Words:
         text = UID.sub(lambda match: self._number(self.uids, match.group(0), "uid"), text)
         text = TIME.sub(self._time, text)
         text = VOLUME.sub("kube-api-access-<generated>", text)
+        text = REFUSED.sub("<generated>", text)
         text = TOKEN.sub("<token>", text)
         text = PAGE.sub("<continue>", text)
         text = re.sub(r"(?<=\")192\.0\.2\.20:\d+", "<own address>", text) if text.startswith('"') else re.sub(r"^192\.0\.2\.20:\d+", "<own address>", text)
@@ -75,6 +81,10 @@ class Words:
         if isinstance(value, dict):
             if key == "metadata" and "resourceVersion" in value and ("creationTimestamp" in value or "name" in value) and str(value["resourceVersion"]).isdigit():
                 self.revisions.add(int(value["resourceVersion"]))
+            self._causes(value)
+            if key == "metadata" and str(value.get("resourceVersion", "")).isdigit() and not value.keys() & {"name", "creationTimestamp", "uid"}:
+                # Where a list was read: what others wrote meanwhile may count or not.
+                value = {**value, "resourceVersion": f"<list at {value['resourceVersion']}>"}
             return {self.text(name): self.value(value[name], name) for name in sorted(value)}
         if isinstance(value, list):
             if key == "cells":
@@ -82,6 +92,8 @@ class Words:
             if key == "managedFields":
                 # They are in the order of their times, which have seconds only.
                 value = sorted(value, key=lambda one: [str(one.get(word)) for word in ("operation", "manager", "apiVersion", "subresource")])
+            if key in UNORDERED:
+                value = sorted(value, key=lambda one: json.dumps(one, sort_keys=True))
             return [self.value(one, key) for one in value]
         if isinstance(value, str):
             if key == "resourceVersion" and value.isdigit():
@@ -93,6 +105,20 @@ class Words:
             if key in ("nodePort", "healthCheckNodePort") and value >= 30000:
                 return self._number(self.ports, value, "port")
         return value
+
+    def _causes(self, status):
+        """Puts causes about members of maps in order, and the message that joins them."""
+        details = status.get("details")
+        causes = details.get("causes", []) if isinstance(details, dict) else []
+        places = [at for at, one in enumerate(causes) if isinstance(one, dict) and AMOUNT.search(one.get("field", ""))]
+        if len(places) < 2 or "message" not in status:
+            return
+        for at, one in zip(places, sorted((causes[at] for at in places), key=lambda one: json.dumps(one, sort_keys=True))):
+            causes[at] = one
+        begin = status["message"].find("is invalid: [")
+        if begin >= 0:
+            told = dict.fromkeys(f"{one['field']}: {one['message']}" for one in causes)
+            status["message"] = f"{status['message'][:begin]}is invalid: [{', '.join(told)}]"
 
     def _token(self, value):
         """Where a page ends is the server's own affair; what is told of it is the state that the list goes on in."""
@@ -116,7 +142,7 @@ class Words:
                 elif name == "6" and isinstance(one, str) and one.isdigit():
                     out[name] = f"<at {one}>"
                 elif name == "2" and isinstance(one, str) and one.isdigit() and len(value) == 1:
-                    out[name] = f"<at {one}>"
+                    out[name] = f"<list at {one}>"
                 else:
                     out[name] = self.wire(one)
             return out
@@ -135,4 +161,5 @@ class Words:
             if at in self.revisions:
                 return f"<revision {order.index(at) + 1}>"
             return "<revision 0>" if at == 0 else f"<after revision {sum(1 for one in order if one < at)}>"
+        text = re.sub(r"<list at (\d+)>", lambda match: f"<at or after revision {sum(1 for one in order if one <= int(match.group(1)))}>", text)
         return re.sub(r"<at (\d+)>", place, text)

@@ -45,13 +45,6 @@ pub fn internal(name: &str, value: &Value) -> String {
     out
 }
 
-/// The same on many lines.
-pub fn internal_lines(name: &str, value: &Value) -> Vec<String> {
-    let mut out = String::new();
-    indented(&shown(name, value), 0, &mut out);
-    out.lines().map(str::to_owned).collect()
-}
-
 fn shown(kind: &str, value: &Value) -> Shown {
     if let Some(inner) = kind.strip_prefix('*') {
         return if value.is_null() { Shown::Scalar("null".into()) } else { shown(inner, value) };
@@ -159,38 +152,6 @@ fn compact(value: &Shown, out: &mut String) {
     }
 }
 
-fn indented(value: &Shown, depth: usize, out: &mut String) {
-    let line = |depth: usize, out: &mut String| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n(' ', depth));
-    };
-    match value {
-        Shown::List(list) if !list.is_empty() => {
-            out.push('[');
-            for (at, one) in list.iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                line(depth + 1, out);
-                indented(one, depth + 1, out);
-            }
-            line(depth, out);
-            out.push(']');
-        }
-        Shown::Members(members) if !members.is_empty() => {
-            out.push('{');
-            for (at, (name, one)) in members.iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                line(depth + 1, out);
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push_str(": ");
-                indented(one, depth + 1, out);
-            }
-            line(depth, out);
-            out.push('}');
-        }
-        other => compact(other, out),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -215,6 +176,5 @@ mod tests {
         ] {
             assert_eq!(internal(name, &value), expected);
         }
-        assert_eq!(internal_lines("rbac.RoleRef", &json!({"name": "n"})).join("|"), r#"{| "APIGroup": "",| "Kind": "",| "Name": "n"|}"#);
     }
 }

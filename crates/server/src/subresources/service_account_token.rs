@@ -52,6 +52,7 @@ impl Subresource for ServiceAccountToken {
         let body = request.take_body();
         let write = Write::new(server, &request, "CreateOptions")?;
         let mut asked = decoded(&write, body, request.header("content-type")).await?;
+        asked.map_at_mut(&["spec"]).entry("expirationSeconds").or_insert(USUAL.into());
         manage(&write, &mut asked);
         let attributes = request.allowed.attributes();
         let key = commit::key(&request.served, &attributes.namespace, &attributes.name);

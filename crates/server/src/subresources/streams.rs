@@ -60,7 +60,10 @@ impl Subresource for Streams {
             }
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())));
         }
-        let kubelet = kubelet(server, node).await?;
+        // Whoever asks for a pod is told of pods, even where it is the node that is missing.
+        let kubelet = kubelet(server, node)
+            .await
+            .map_err(|status| if status.is_not_found() { Status::not_found("", "pods", node) } else { status })?;
         let socket = if attributes.subresource == "log" { websocket::take(&mut request.parts) } else { None };
         let mut answer = hand_on(request, kubelet, &target).await?;
         if attributes.subresource == "log" && !answer.status().is_success() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {

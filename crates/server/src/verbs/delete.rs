@@ -208,7 +208,9 @@ fn preconditions(write: &Write<'_>, entry: &Entry, options: &DeleteOptions) -> R
         let why = format!(
             "the {what} in the precondition ({given}) does not match the {what} in record ({found}). The object might have been {meaning}"
         );
-        Err(Status::conflict(&def.group, &def.kind, &entry.header.name, &why))
+        // Events of either group are stored as those of the core.
+        let group = if &*def.plural == "events" { "" } else { &*def.group };
+        Err(Status::conflict(group, &def.kind, &entry.header.name, &why))
     };
     match (&options.uid, &options.resource_version) {
         (Some(uid), _) if **uid != *entry.header.uid => refuse("UID", uid, &entry.header.uid, "deleted and then recreated"),
@@ -345,6 +347,10 @@ fn finalizers(write: &Write<'_>, old: &Object, options: &DeleteOptions) -> Vec<S
         (!decided && orphans_by_default(write)).then_some(Propagation::Orphan)
     });
     let Some(policy) = policy else { return wanted };
+    // Nothing ever depends on an event.
+    if write.served.custom.is_none() && &*write.served.def.plural == "events" {
+        return wanted;
+    }
     if old.deletion_timestamp().is_some() && policy == Propagation::Background && options.propagation.is_none() {
         return wanted;
     }

@@ -97,6 +97,9 @@ fn validate_spec(job: &Object, causes: &mut Causes) {
 /// What the server fills in is there and means this Job alone.
 fn validate_generated(job: &Object, causes: &mut Causes) {
     let spec = job.map("spec");
+    if !spec.has("selector") {
+        return;
+    }
     let labels = spec.map("template").map("metadata").map("labels");
     if !spec.flag("manualSelector") && !job.uid().is_empty() {
         let at = SPEC.field("template");
@@ -121,6 +124,8 @@ fn validate_generated(job: &Object, causes: &mut Causes) {
 
 fn validate_update(new: &Object, old: &Object, causes: &mut Causes) {
     let (spec, before) = (new.map("spec"), old.map("spec"));
+    // The real server asks the rules for new Jobs first, and tells of both.
+    validate(new, causes);
     validate_spec(new, causes);
     if spec.text("completionMode") != "Indexed" {
         check::immutable_field(spec, before, "completions", &SPEC, causes);
