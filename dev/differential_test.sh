@@ -31,12 +31,14 @@ apiserver() { # name port program and flags of its own...
     --proxy-client-cert-file="$P/front.crt" --proxy-client-key-file="$P/front.key"
 }
 start etcd etcd --data-dir "$W/etcd" --listen-client-urls "http://127.0.0.1:${ports[0]}" --advertise-client-urls "http://127.0.0.1:${ports[0]}" --listen-peer-urls "http://127.0.0.1:${ports[1]}" --initial-advertise-peer-urls "http://127.0.0.1:${ports[1]}" --initial-cluster "default=http://127.0.0.1:${ports[1]}" --log-level warn
+end=$((SECONDS + 60)) # the Go server gives up where etcd needs more than a moment to begin
+until curl -sf "http://127.0.0.1:${ports[0]}/health" >/dev/null || [ $SECONDS -ge $end ]; do sleep 0.2; done
 apiserver theirs "${ports[2]}" kube-apiserver --etcd-servers="http://127.0.0.1:${ports[0]}"
 apiserver ours "${ports[3]}" "$KNARR" kube-apiserver --data-dir="$W/data"
 for port in "${ports[2]}" "${ports[3]}"; do
-  end=$((SECONDS + 60))
+  end=$((SECONDS + 120))
   until curl -sf --cacert "$P/ca.crt" --cert "$P/admin.crt" --key "$P/admin.key" "https://127.0.0.1:$port/readyz" >/dev/null; do
-    [ $SECONDS -lt $end ] || { tail -n 5 "$W"/log/*; echo "test differential::start ... FAILED (60000 ms)"; exit 1; }
+    [ $SECONDS -lt $end ] || { tail -n 5 "$W"/log/*; echo "test differential::start ... FAILED (120000 ms)"; exit 1; }
     sleep 0.2
   done
 done

@@ -18,7 +18,7 @@ TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
 REVISION = [re.compile(r"(?<=Too large resource version: )\d+(?=, current)"), re.compile(r"(?<=current: )\d+"), re.compile(r"(?<=too old resource version: )\d+"), re.compile(r"(?<=version: \d \()\d+(?=\))"), re.compile(r"(?<=precondition \()\d+(?=\))"), re.compile(r"(?<=in record \()\d+(?=\))")]
 # Lists and causes that the Go server makes of maps of its own, in an order that changes from call to call.
 UNORDERED = ("resourceRules", "nonResourceRules")
-AMOUNT = re.compile(r"\.resources\.(limits|requests)(\[|$)|^data\[")
+AMOUNT = re.compile(r"\.resources\.(limits|requests)(\[|$)|^data\[|^spec\.hard\[")
 # A name that was generated and then refused.
 REFUSED = re.compile(r"(?<=Bad_)[a-z0-9]{5}\b")
 

@@ -196,6 +196,8 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     if let Some(text) = deprecation(&served) {
         match &mut result {
             Ok(reply) => warn_first(reply, text),
+            // A method that the kind does not have says nothing of its age.
+            Err(status) if status.code == 405 => {}
             Err(status) => {
                 status.warnings.retain(|warning| warning != text);
                 status.warnings.insert(0, text.to_owned());
