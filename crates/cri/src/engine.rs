@@ -16,6 +16,7 @@ use runtime::{
 use stream::{Body, PortForwardOptions, RemoteCommandOptions, accept_port_forward, accept_remote_command};
 use tokio::sync::broadcast;
 
+use crate::cdi;
 use crate::client::{Given, Pod, Remote};
 use crate::session;
 use grpc::{Code, Failure};
@@ -137,7 +138,13 @@ impl Sandbox {
     /// The runtime refuses.
     pub async fn create_container(&self, given: Given<'_>) -> Result<(), CreateContainerError> {
         match self {
-            Sandbox::Own(sandbox) => sandbox.create_container(given.spec).await.map(drop),
+            Sandbox::Own(sandbox) => {
+                let mut spec = given.spec;
+                let annotated = cdi::annotated(&spec.annotations);
+                let names: Vec<String> = given.cdi_devices.iter().cloned().chain(annotated).collect();
+                cdi::inject(&mut spec, &names).map_err(|error| CreateContainerError::Invalid(error.to_string()))?;
+                sandbox.create_container(spec).await.map(drop)
+            }
             Sandbox::Other(pod) => pod.create_container(&given).await.map_err(|failure| CreateContainerError::Invalid(failure.message)),
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! Protocol facts stand as tables in [`messages`]; no generated code and no compiler for it is needed.
 
+pub mod cdi;
 pub mod client;
 pub mod engine;
 pub mod messages;

@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::placement_flags::PlacementFlags;
 use crate::security_flags::SecurityFlags;
 use crate::twins::{self, Twin};
 
@@ -111,6 +112,8 @@ pub struct NodeFlags {
     /// Per cent of the disk in use to which that goes on.
     #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Node")]
     pub image_gc_low_threshold: u8,
+    #[command(flatten)]
+    pub placement: PlacementFlags,
     /// Folder of pods and volumes.
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR", help_heading = "Node")]
     pub kubelet_root: PathBuf,

@@ -13,6 +13,7 @@ mod join;
 mod leading;
 mod logging;
 mod node;
+mod placement_flags;
 mod process;
 mod security_flags;
 mod server;

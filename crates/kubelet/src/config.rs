@@ -68,6 +68,8 @@ pub struct Config {
     pub credential_providers: Vec<crate::credentials::Provider>,
     /// When unused images are removed.
     pub image_gc: ImageGc,
+    /// What is kept from pods, and how processors and memory are given to them.
+    pub placement: crate::placement::Options,
     /// Version that the node reports.
     pub version: String,
 }

@@ -28,6 +28,8 @@ use crate::metrics::Metrics;
 use crate::node::facts::Facts;
 use crate::node::{addresses, heartbeat, register};
 use crate::objects::Objects;
+use crate::placement::machine::Machine;
+use crate::placement::{self, Placement};
 use crate::pods::backoff::Backoff;
 use crate::pods::limits::{Class, pod_group};
 use crate::pods::model;
@@ -64,6 +66,8 @@ pub struct Kubelet {
     pub own_node: Arc<Cache>,
     /// Facts of the machine.
     pub node: Facts,
+    /// Who has which processors, memory nodes and devices.
+    pub placement: Placement,
     /// Workers.
     pub pods: Registry,
     /// Users of pods that have their own.
@@ -119,12 +123,16 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     kubelet.assigned.synced().await;
     follow_pods(&kubelet);
     let statics = follow_statics(&kubelet);
+    kubelet.placement.retain(|uid| kubelet.pods.is_here(uid));
     kubelet.status_changed.notify_one();
     ready.send_replace(true);
     let tasks = [
+        tokio::spawn(placement::follow::run(kubelet.clone())),
         tokio::spawn(addresses::follow(kubelet.clone())),
         tokio::spawn(follow_table(kubelet.clone())),
         tokio::spawn(follow_plugins(kubelet.clone())),
+        tokio::spawn(serve_devices(kubelet.clone())),
+        tokio::spawn(serve_resources(kubelet.clone())),
         tokio::spawn(eviction::run(kubelet.clone())),
         tokio::spawn(crate::shutdown::run(kubelet.clone())),
         tokio::spawn(crate::images::run(kubelet.clone())),
@@ -164,6 +172,20 @@ fn follow_statics(kubelet: &Arc<Kubelet>) -> Option<JoinHandle<()>> {
             tracing::error!("static pods are no longer followed: {error:#}");
         }
     }))
+}
+
+/// A folder that cannot be served costs the node its devices, not its pods.
+async fn serve_devices(kubelet: Arc<Kubelet>) {
+    if let Err(error) = crate::devices::run(&kubelet).await {
+        tracing::error!("no device plugins: {error:#}");
+    }
+}
+
+/// Nor does this one cost more than agents that look for it.
+async fn serve_resources(kubelet: Arc<Kubelet>) {
+    if let Err(error) = crate::pod_resources::run(&kubelet).await {
+        tracing::error!("no podresources: {error:#}");
+    }
 }
 
 /// Host ports and masquerading come back when somebody removes the pods' table.
@@ -230,7 +252,7 @@ fn follow_node(kubelet: &Arc<Kubelet>) {
             return;
         };
         kubelet.csi.node_changed.notify_waiters();
-        if crate::node::status::lacks_extended(&node) {
+        if crate::node::status::lacks_extended(&kubelet, &node) {
             kubelet.status_changed.notify_one();
         }
         let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
@@ -254,6 +276,9 @@ impl Kubelet {
         if let Some(other) = runtime.other() {
             node.set_runtime(other.version());
         }
+        let machine = Machine::read(Path::new("/sys"), u64::try_from(node.memory_bytes()).unwrap_or(0));
+        let kept = u64::try_from(node.kept_memory()).unwrap_or(0);
+        let placement = Placement::open(&config.placement, machine, kept, &config.root_dir).context("place pods")?;
         let cgroups = runtime.cgroup_root().layout().clone();
         crate::swap::check(&config.swap)?;
         let user_ids = UserIds::open(config.user_ids_per_pod, config.max_pods, &config.root_dir.join("pods"))?;
@@ -280,6 +305,7 @@ impl Kubelet {
                 assigned,
                 own_node,
                 node,
+                placement,
                 pods: Registry::default(),
                 user_ids,
                 cgroups,

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod credentials;
 pub mod csi;
+pub mod devices;
 pub mod eviction;
 mod images;
 mod kubelet;
@@ -13,7 +14,9 @@ mod metrics;
 pub mod network;
 pub mod node;
 mod objects;
+pub mod placement;
 pub mod plugins;
+pub mod pod_resources;
 pub mod pods;
 mod probes;
 mod pull;

@@ -25,6 +25,8 @@ pub struct Given<'a> {
     pub image_id: &'a str,
     /// The image as it was asked for.
     pub image: &'a str,
+    /// CDI devices that it gets, by name.
+    pub cdi_devices: &'a [String],
     /// The pod.
     pub sandbox: &'a PodSandboxConfig,
 }
@@ -76,7 +78,7 @@ pub fn container(given: &Given) -> Result<ContainerConfig, Failure> {
             resources: Some(resources(&spec.limits, spec.oom_score_adj)),
             security_context: Some(security(given)?),
         }),
-        cdi_devices: Vec::new(),
+        cdi_devices: given.cdi_devices.iter().map(|name| CDIDevice { name: name.clone() }).collect(),
         stop_signal: spec.stop_signal.map_or(0, signal_value),
     })
 }

@@ -10,6 +10,7 @@ use runtime::{
 };
 
 use super::not_found;
+use crate::cdi;
 use crate::messages::*;
 use grpc::{Code, Failure};
 
@@ -41,9 +42,6 @@ fn invalid(text: impl Into<String>) -> Failure {
 /// The configuration contradicts itself, the image or what is supported.
 pub fn container(given: &Given) -> Result<ContainerSpec, Failure> {
     let config = given.config;
-    if let Some(device) = config.cdi_devices.first() {
-        return Err(Failure::new(Code::Unimplemented, format!("CDI devices are not supported: {}", device.name)));
-    }
     let linux = config.linux.clone().unwrap_or_default();
     let known = linux.security_context.is_some();
     let security = linux.security_context.unwrap_or_default();
@@ -79,6 +77,9 @@ pub fn container(given: &Given) -> Result<ContainerSpec, Failure> {
     let log = Path::new(&given.sandbox.log_directory).join(&config.log_path);
     spec.log = (!config.log_path.is_empty()).then(|| LogSpec { path: log, max_size: 0, max_files: 0 });
     spec.stop_signal = signal_number(config.stop_signal).or_else(|| runtime::signals::parse(&given.image.config.stop_signal));
+    let named = config.cdi_devices.iter().map(|device| device.name.clone());
+    let devices: Vec<String> = named.chain(cdi::annotated(&config.annotations)).collect();
+    cdi::inject(&mut spec, &devices).map_err(|error| Failure::internal(&error))?;
     Ok(spec)
 }
 

@@ -261,6 +261,7 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
             low_percent: flags.image_gc_low_threshold,
             min_age: std::time::Duration::from_secs(120),
         },
+        placement: flags.placement.options()?,
         version: api::VERSION.to_owned(),
     })
 }

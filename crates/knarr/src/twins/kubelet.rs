@@ -49,6 +49,16 @@ pub const FLAGS: &[Flag] = &[
     used("image-credential-provider-config", "Programs that know credentials for images, and for which they are asked."),
     used("image-credential-provider-bin-dir", "Folder of these programs."),
     switch("fail-swap-on", "Whether the node may not run where there is swap."),
+    used("cpu-manager-policy", "How processors are given: none or static."),
+    used("cpu-manager-policy-options", "Options of the static policy."),
+    used("reserved-cpus", "Processors that are kept for the system."),
+    used("kube-reserved", "What is kept for Kubernetes itself."),
+    used("system-reserved", "What is kept for the rest of the system."),
+    used("memory-manager-policy", "How memory is given: None or Static."),
+    used("reserved-memory", "Memory that is kept on each NUMA node."),
+    used("topology-manager-policy", "How near to each other a pod's resources have to be."),
+    used("topology-manager-scope", "For what NUMA nodes are picked together: container or pod."),
+    used("topology-manager-policy-options", "Options of that policy."),
     only("cloud-provider", &["", "external"]),
     only_switch("register-node", &["true"]),
     harmless("pod-infra-container-image"),
@@ -314,6 +324,20 @@ fn texts(value: Option<Value>) -> Vec<String> {
     value.iter().filter_map(Value::as_array).flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
+/// A map as `name=value,...`, and a list of reserved memory as `node:name=value,...;...`, as flags have them.
+fn as_flag(value: &Value) -> String {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match value {
+        Value::Object(map) => map.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(","),
+        Value::Array(list) => {
+            let node = |node: &Value| format!("{}:{}", node["numaNode"].as_i64().unwrap_or(0), as_flag(&node["limits"]));
+            list.iter().map(node).collect::<Vec<_>>().join(";")
+        }
+        Value::Null => String::new(),
+        other => plain(other),
+    }
+}
+
 /// The flags of an agent that say the same.
 fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeFlags> {
     let mut words = vec!["kubelet".to_owned(), format!("--kubelet-root={}", root.display())];
@@ -336,6 +360,21 @@ fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeF
         ("image-gc-low-threshold", "/imageGCLowThresholdPercent"),
     ] {
         add(flag, fields.text(field));
+    }
+    for (flag, field) in [
+        ("cpu-manager-policy", "/cpuManagerPolicy"),
+        ("cpu-manager-policy-options", "/cpuManagerPolicyOptions"),
+        ("reserved-cpus", "/reservedSystemCPUs"),
+        ("kube-reserved", "/kubeReserved"),
+        ("system-reserved", "/systemReserved"),
+        ("memory-manager-policy", "/memoryManagerPolicy"),
+        ("reserved-memory", "/reservedMemory"),
+        ("topology-manager-policy", "/topologyManagerPolicy"),
+        ("topology-manager-scope", "/topologyManagerScope"),
+        ("topology-manager-policy-options", "/topologyManagerPolicyOptions"),
+    ] {
+        let configured = fields.take(field).map(|value| as_flag(&value)).filter(|text| !text.is_empty());
+        add(flag, given(flag).or(configured));
     }
     add("cgroup-root", fields.text("/cgroupRoot").map(|path| path.trim_matches('/').to_owned()).filter(|path| !path.is_empty()));
     let hard: BTreeMap<String, String> =

@@ -16,9 +16,11 @@ pub struct Facts {
     cpu_milli: i64,
     memory: i64,
     disk: i64,
-    /// Memory that stays free, as the eviction threshold says.
+    /// Thousandths of processors that are kept for the system.
+    reserved_cpu: i64,
+    /// Memory that stays free, as the eviction threshold says, and what is kept for the system.
     reserved_memory: i64,
-    /// Disk that stays free, as the eviction threshold says.
+    /// Disk, likewise.
     reserved_disk: i64,
     pods: u32,
     info: NodeSystemInfo,
@@ -35,8 +37,9 @@ impl Facts {
             threshold.map_or(0, |threshold| threshold.quantity(capacity).value())
         };
         Facts {
-            reserved_memory: reserved("memory.available", memory),
-            reserved_disk: reserved("nodefs.available", disk),
+            reserved_cpu: config.placement.kept("cpu"),
+            reserved_memory: reserved("memory.available", memory) + config.placement.kept("memory"),
+            reserved_disk: reserved("nodefs.available", disk) + config.placement.kept("ephemeral-storage"),
             cpu_milli: config.cpu_milli.unwrap_or(cpus * 1000),
             memory,
             disk,
@@ -50,12 +53,17 @@ impl Facts {
         self.memory
     }
 
+    /// Memory that pods may not use, in bytes.
+    pub fn kept_memory(&self) -> i64 {
+        self.reserved_memory
+    }
+
     /// What pods may use, by resource.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         let memory = (self.memory - self.reserved_memory).max(0);
         let disk = (self.disk - self.reserved_disk).max(0);
         BTreeMap::from([
-            ("cpu".to_owned(), Quantity::from_milli(self.cpu_milli)),
+            ("cpu".to_owned(), Quantity::from_milli((self.cpu_milli - self.reserved_cpu).max(0))),
             ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySI)),
             ("ephemeral-storage".to_owned(), Quantity::from_value(disk, Format::DecimalSI)),
             ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSI)),
@@ -67,6 +75,7 @@ impl Facts {
     /// What there is, by resource.
     pub fn capacity(&self) -> BTreeMap<String, Quantity> {
         let mut capacity = self.allocatable();
+        capacity.insert("cpu".to_owned(), Quantity::from_milli(self.cpu_milli));
         capacity.insert("memory".to_owned(), Quantity::from_value(self.memory, Format::BinarySI));
         capacity.insert("ephemeral-storage".to_owned(), Quantity::from_value(self.disk, Format::BinarySI));
         capacity

@@ -27,8 +27,8 @@ pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
     addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.config.node_name.clone() });
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(with_extended(to_api(&kubelet.node.capacity()), old)),
-        allocatable: Some(with_extended(to_api(&kubelet.node.allocatable()), old)),
+        capacity: Some(with_devices(kubelet, with_extended(to_api(&kubelet.node.capacity()), old), |(all, _)| all)),
+        allocatable: Some(with_devices(kubelet, with_extended(to_api(&kubelet.node.allocatable()), old), |(_, healthy)| healthy)),
         conditions: Some(conditions(kubelet, old, &now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: kubelet.config.listen.port().into() }),
@@ -61,10 +61,19 @@ fn extended(node: Option<&Node>) -> Resources {
     capacity.into_iter().filter(|(name, _)| name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))).collect()
 }
 
-/// Whether a node has extended resources that nobody may use yet.
-pub fn lacks_extended(node: &Node) -> bool {
+/// Sets the resources of device plugins.
+fn with_devices(kubelet: &Kubelet, mut list: Resources, of: fn((usize, usize)) -> usize) -> Resources {
+    let amounts = kubelet.placement.devices.amounts().into_iter();
+    list.extend(amounts.map(|(resource, amounts)| (resource, Quantity(of(amounts).to_string()))));
+    list
+}
+
+/// Whether a node has extended resources that nobody may use yet, beside those of device plugins.
+pub fn lacks_extended(kubelet: &Kubelet, node: &Node) -> bool {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
-    extended(Some(node)).iter().any(|(name, amount)| allocatable.get(name) != Some(amount))
+    let devices = kubelet.placement.devices.amounts();
+    let others = extended(Some(node)).into_iter().filter(|(name, _)| !devices.contains_key(name));
+    others.into_iter().any(|(name, amount)| allocatable.get(&name) != Some(&amount))
 }
 
 async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {

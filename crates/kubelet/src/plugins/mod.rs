@@ -20,7 +20,7 @@ use crate::Kubelet;
 use crate::csi::messages::{Empty, InfoRequest, PluginInfo, RegistrationStatus};
 
 /// Kinds of plugins that have somebody who knows them.
-static KINDS: &[PluginKind] = &[crate::csi::register::kind()];
+static KINDS: &[PluginKind] = &[crate::csi::register::kind(), crate::devices::kind()];
 
 /// How long a plugin may take to answer.
 const CALL: Duration = Duration::from_secs(10);

@@ -12,14 +12,27 @@ use super::model;
 use super::prepare::is_safe;
 use crate::Kubelet;
 use crate::eviction::Condition;
+use crate::placement::claim::PodClaim;
 
 /// Why the pod cannot run here, beside those that were admitted before: reason and message.
-pub fn refuse(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+pub async fn refuse(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
     if kubelet.shutting_down.load(Ordering::Acquire) {
         return Some(("NodeShutdown".into(), "Pod was rejected: Pod was rejected as the node is shutting down.".into()));
     }
-    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| unfit(kubelet, pod, others))
+    let early = pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec));
+    if early.is_some() {
+        return early;
+    }
+    if let Err(refusal) = kubelet.placement.admit(&PodClaim::of(pod)).await {
+        let (reason, message) = refusal.verdict();
+        return Some((reason, format!("Pod was rejected: {message}")));
+    }
+    let unfit = unfit(kubelet, pod, others);
+    if unfit.is_some() {
+        kubelet.placement.release(model::uid(pod));
+    }
+    unfit
 }
 
 /// A node that is short of something takes only what it cannot do without; short of memory alone, also pods that say what they need.
@@ -62,6 +75,9 @@ fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, S
         if let Some(amount) = Quantity::parse(&amount.0) {
             allocatable.entry(resource).or_insert(amount);
         }
+    }
+    for (resource, count) in kubelet.placement.devices.usable() {
+        allocatable.insert(resource, Quantity::from_value(count as i64, api::quantity::Format::DecimalSI));
     }
     let (reason, message) = fit::refuse(pod, node.as_ref(), &allocatable, others)?;
     Some((reason, format!("Pod was rejected: {message}")))

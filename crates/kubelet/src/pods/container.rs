@@ -14,6 +14,9 @@ use super::env::expand;
 use super::limits::{self, Class};
 use super::model::{self, Member, Role};
 use super::signals;
+use crate::devices::Extras;
+use crate::devices::messages::{DeviceSpec, Mount as DeviceMount};
+use crate::placement::Place;
 use crate::volumes::Mounted;
 
 /// Everything a container is made of.
@@ -48,6 +51,10 @@ pub struct Parts<'a> {
     pub node_memory: i64,
     /// Bytes of swap; none says nothing about it.
     pub swap: Option<i64>,
+    /// Where its processes run.
+    pub place: Place,
+    /// What it gets to use its devices.
+    pub extras: &'a Extras,
     /// Running container that `targetContainerName` means.
     pub target: Option<ContainerId>,
 }
@@ -95,6 +102,14 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     spec.stdin = container.stdin == Some(true);
     spec.stdin_once = container.stdin_once == Some(true);
     spec.limits = limits::container(container.resources.as_ref());
+    if parts.place.exclusive {
+        // Who has processors alone is not slowed down on them.
+        spec.limits.cpu_quota = spec.limits.cpu_quota.map(|_| -1);
+    }
+    spec.devices = parts.extras.devices.iter().map(device).collect();
+    spec.annotations.extend(parts.extras.annotations.clone());
+    spec.limits.cpuset_cpus.clone_from(&parts.place.cpus);
+    spec.limits.cpuset_mems.clone_from(&parts.place.mems);
     let critical = pod_spec.priority.unwrap_or(0) >= model::SYSTEM_CRITICAL;
     spec.limits.swap_limit = parts.swap;
     spec.oom_score_adj = Some(limits::oom_score(parts.class, container.resources.as_ref(), parts.node_memory, critical));
@@ -139,9 +154,12 @@ fn argv(parts: &Parts, lookup: &impl Fn(&str) -> Option<String>) -> Result<Vec<S
 fn environment(parts: &Parts) -> Vec<String> {
     let from_image = parts.image.config.env.iter().filter(|line| {
         let name = line.split('=').next().unwrap_or("");
-        !parts.env.iter().any(|(known, _)| known == name)
+        !parts.env.iter().any(|(known, _)| known == name) && !parts.extras.env.contains_key(name)
     });
-    from_image.cloned().chain(parts.env.iter().map(|(name, value)| format!("{name}={value}"))).collect()
+    let set = |name: &str| parts.env.iter().any(|(known, _)| known == name);
+    let from_devices = parts.extras.env.iter().filter(|(name, _)| !set(name)).map(|(name, value)| format!("{name}={value}"));
+    let own = parts.env.iter().map(|(name, value)| format!("{name}={value}"));
+    from_image.cloned().chain(from_devices).chain(own).collect()
 }
 
 fn labels(parts: &Parts) -> BTreeMap<String, String> {
@@ -244,7 +262,7 @@ pub fn termination_file(pod_dir: &Path, name: &str, attempt: u32) -> PathBuf {
 
 fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>, _writable: &Path) -> Result<Vec<Mount>, String> {
     let container = &parts.member.spec;
-    let mut mounts = Vec::new();
+    let mut mounts: Vec<Mount> = parts.extras.mounts.iter().map(device_mount).collect();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = parts
             .volumes
@@ -271,6 +289,20 @@ fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>
         }
     }
     Ok(mounts)
+}
+
+fn device(device: &DeviceSpec) -> Device {
+    Device {
+        host_path: device.host_path.clone().into(),
+        container_path: device.container_path.clone().into(),
+        permissions: device.permissions.clone(),
+    }
+}
+
+fn device_mount(mount: &DeviceMount) -> Mount {
+    let mut bind = Bind::new(&mount.host_path, target(&mount.container_path));
+    bind.read_only = mount.read_only;
+    Mount::Bind(bind)
 }
 
 fn volume_mount(mount: &VolumeMount, volume: &Mounted, lookup: &impl Fn(&str) -> Option<String>) -> Result<Mount, String> {

@@ -118,6 +118,8 @@ pub struct Observed {
     pub addresses: Vec<String>,
     /// Resources in force by container name.
     pub applied: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
+    /// Why other resources that the spec asks for by now cannot be had here.
+    pub resize_refused: Option<&'static str>,
 }
 
 impl Observed {

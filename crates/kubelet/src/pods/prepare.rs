@@ -42,7 +42,11 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
     let group = Group::new(kubelet.cgroups.clone(), &group)
         .and_then(|group| group.create().map(|()| group))
         .map_err(|error| failed("make control group")(&error))?;
-    group.apply(&limits::pod(spec, class)).map_err(|error| failed("limit control group")(&error))?;
+    let mut limits = limits::pod(spec, class);
+    if kubelet.placement.has_own_cpus(uid) {
+        (limits.cpu_quota, limits.cpu_period) = (None, None);
+    }
+    group.apply(&limits).map_err(|error| failed("limit control group")(&error))?;
     let began = Instant::now();
     let (runtime, network) = match (&kubelet.runtime, &kubelet.network) {
         (Engine::Own(runtime), Some(network)) => (runtime, network),

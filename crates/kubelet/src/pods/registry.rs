@@ -24,9 +24,10 @@ use crate::{Kubelet, csi};
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<Inner>,
-    /// The pods that have their place on this node, by UID. Held while one is judged, so that two never take the same place.
-    /// Taken before `inner`.
+    /// The pods that have their place on this node, by UID. Taken before `inner`.
     admitted: Mutex<HashSet<String>>,
+    /// Held while a pod is judged, so that two never take the same place.
+    judging: tokio::sync::Mutex<()>,
     /// A worker has ended.
     ended: Notify,
 }
@@ -198,6 +199,12 @@ impl Registry {
         self.inner.lock().workers.get(uid).and_then(|running| running.sandbox.clone())
     }
 
+    /// The sandboxes of all pods by UID.
+    pub fn sandboxes(&self) -> Vec<(String, Sandbox)> {
+        let inner = self.inner.lock();
+        inner.workers.iter().filter_map(|(uid, running)| Some((uid.clone(), running.sandbox.clone()?))).collect()
+    }
+
     /// Notes the sandbox of a pod.
     pub fn set_sandbox(&self, uid: &str, sandbox: Option<Sandbox>) {
         if let Some(running) = self.inner.lock().workers.get_mut(uid) {
@@ -211,16 +218,19 @@ impl Registry {
     }
 
     /// Gives a pod its place beside those that were admitted before, or says why not: reason and message.
-    pub fn admit(&self, kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
-        let mut admitted = self.admitted.lock();
-        let has_place = |other: &Arc<Pod>| {
-            let over = other.status.as_ref().is_some_and(super::publish::is_final);
-            admitted.contains(model::uid(other)) && !over
+    pub async fn admit(&self, kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
+        let _judging = self.judging.lock().await;
+        let others: Vec<Arc<Pod>> = {
+            let admitted = self.admitted.lock();
+            let has_place = |other: &Arc<Pod>| {
+                let over = other.status.as_ref().is_some_and(super::publish::is_final);
+                admitted.contains(model::uid(other)) && !over
+            };
+            self.pods().into_iter().filter(has_place).collect()
         };
-        let others: Vec<Arc<Pod>> = self.pods().into_iter().filter(has_place).collect();
-        let refused = admit::refuse(kubelet, pod, &others);
+        let refused = admit::refuse(kubelet, pod, &others).await;
         if refused.is_none() {
-            admitted.insert(model::uid(pod).to_owned());
+            self.admitted.lock().insert(model::uid(pod).to_owned());
         }
         refused
     }

@@ -44,6 +44,7 @@ pub async fn release(kubelet: &Arc<Kubelet>, pod: &Pod, sandbox: Option<Sandbox>
             tracing::debug!(pod = model::name(pod), %error, "control group stays");
         }
     }
+    kubelet.placement.release(uid);
     kubelet.objects.release(uid);
     kubelet.tokens.release(uid);
     if kubelet.csi.forget(uid) {

@@ -21,6 +21,7 @@ use super::message::{Message, Trouble};
 use super::model::{self, Member};
 use super::release::SUB_PATHS;
 use super::signals;
+use crate::devices::state::DeviceRefusal;
 use crate::metrics::Phase;
 use crate::objects::ObjectKind;
 use crate::volumes::{Mounted, sub_path};
@@ -99,6 +100,10 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     let log_dir = order.kubelet.log_dir(&order.pod);
     prepare_files(&pod_dir, order)
         .map_err(|error| Trouble::new("CreateContainerError", format!("prepare files of the container: {error}")))?;
+    let (uid, devices) = (model::uid(&order.pod), &order.kubelet.placement.devices);
+    let refused = |refusal: DeviceRefusal| Trouble::new("CreateContainerConfigError", refusal.to_string());
+    devices.pre_start(uid, order.name()).await.map_err(refused)?;
+    let extras = devices.extras(uid, order.name());
     let parts = Parts {
         pod: &order.pod,
         member: &order.member,
@@ -115,6 +120,8 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         class: order.class,
         node_memory: order.kubelet.node.memory_bytes(),
         swap: order.kubelet.swap_of(&order.pod, order.class, order.member.spec.resources.as_ref()),
+        extras: &extras,
+        place: order.kubelet.placement.place(model::uid(&order.pod), order.name()),
         target: order.target.clone(),
     };
     let mut spec = container::spec(&parts).map_err(config_error)?;
@@ -141,12 +148,27 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         false => Default::default(),
     };
     let (name, attempt) = (order.name(), order.attempt);
-    let given = Given { spec, name, attempt, command, args, image_id: &image.id, image: &asked, sandbox: &config };
+    let given = Given {
+        spec,
+        name,
+        attempt,
+        command,
+        args,
+        image_id: &image.id,
+        image: &asked,
+        sandbox: &config,
+        cdi_devices: &extras.cdi_devices,
+    };
     let created = order.sandbox.create_container(given).await;
     if let Err(error) = created {
         return Err(Trouble::new("CreateContainerError", error.to_string()));
     }
     order.kubelet.metrics.phase(Phase::Create, began.elapsed());
+    let place = order.kubelet.placement.place(model::uid(&order.pod), order.name());
+    if place.cpus != parts.place.cpus {
+        // The shared processors changed while the container was made.
+        order.kubelet.placement.changed.notify_one();
+    }
     order.event(EventKind::Normal, "Created", "Container created");
     order.kubelet.link_log(&order.pod, order.name(), order.attempt, &log_dir);
     let began = Instant::now();

@@ -286,6 +286,9 @@ fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], ma
         condition(facts, "ContainersReady", &containers),
         condition(facts, "PodScheduled", &verdict_of(true, "", String::new())),
     ];
+    if let Some(message) = facts.observed.resize_refused {
+        all.push(condition(facts, "PodResizePending", &verdict_of(true, "Infeasible", message.to_owned())));
+    }
     if let Some((_, message)) = facts.failure.filter(|_| facts.disrupted) {
         all.push(condition(facts, "DisruptionTarget", &verdict_of(true, "TerminationByKubelet", message.to_owned())));
     }

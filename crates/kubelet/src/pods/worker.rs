@@ -34,6 +34,7 @@ use super::restart::{Restart, after_exit};
 use super::{container, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::metrics::Turn;
+use crate::placement::claim::PodClaim;
 use crate::probes;
 use crate::volumes::Mounted;
 
@@ -138,8 +139,9 @@ impl Worker {
         self.take_pod(pod);
         if self.sandbox.is_some() {
             self.kubelet.pods.admitted(&self.pod);
+            self.readmit();
         } else if !publish::is_final(&self.status) {
-            self.failure = self.kubelet.pods.admit(&self.kubelet, &self.pod);
+            self.failure = self.kubelet.pods.admit(&self.kubelet, &self.pod).await;
             if let Some((reason, message)) = self.failure.clone() {
                 self.event(EventKind::Warning, &reason, &message);
                 self.end(0);
@@ -164,6 +166,13 @@ impl Worker {
         }
         self.tasks.shutdown().await;
         self.kubelet.metrics.forget(model::uid(&self.pod));
+    }
+
+    /// A pod that an earlier run of ours started keeps what it was given, also where the files that said so are lost.
+    fn readmit(&self) {
+        if let Err(refusal) = self.kubelet.placement.readmit(&PodClaim::of(&self.pod)) {
+            tracing::warn!(pod = model::name(&self.pod), "a running pod lost its place: {}", super::prepare::chain(&refusal));
+        }
     }
 
     /// Tells the metrics what the pod has.
@@ -357,6 +366,8 @@ impl Worker {
         let Some(sandbox) = self.sandbox.clone() else {
             return;
         };
+        let refusal = self.kubelet.placement.forbids_resize(self.class == Class::Guaranteed);
+        self.observed.resize_refused = None;
         for member in self.members.clone() {
             let name = &member.spec.name;
             let (Some(applied), Some(latest)) = (self.observed.applied.get(name).cloned(), self.observed.latest(name).cloned()) else {
@@ -367,6 +378,7 @@ impl Worker {
             }
             match needed(&member.spec, &applied) {
                 Resize::None => {}
+                _ if refusal.is_some() => self.observed.resize_refused = refusal,
                 Resize::Restart => self.stop(name, &format!("Container {name} resize requires restart"), None),
                 Resize::InPlace => {
                     self.resize_pod();

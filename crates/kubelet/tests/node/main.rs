@@ -5,9 +5,12 @@
 //! name` runs the tests whose names contain `name`. Needs root.
 
 mod csi;
+mod devices;
 mod driver;
 mod eviction;
 mod follow;
+mod placement;
+mod plugin;
 mod shutdown;
 mod users;
 mod world;
@@ -42,6 +45,8 @@ const TESTS: &[(&str, Test)] = tests![
     eviction::a_soft_threshold_waits_and_gives_time,
     shutdown::a_machine_that_goes_down_ends_its_pods_in_order,
     users::pods_have_users_of_their_own,
+    devices::a_pod_uses_devices_of_a_plugin,
+    placement::whole_processors_are_a_pods_own,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,
 ];

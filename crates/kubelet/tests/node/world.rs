@@ -211,6 +211,26 @@ impl World {
         panic!("in vain: {what}: {last:#}");
     }
 
+    /// The first process of a pod's container.
+    pub fn process(&self, pod: &Value, container: &str) -> i32 {
+        let class = match pod["status"]["qosClass"].as_str() {
+            Some("Guaranteed") => "",
+            Some("Burstable") => "burstable/",
+            _ => "besteffort/",
+        };
+        let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+        let path = format!("{}/kubepods/{class}pod{uid}/{container}-0", group(&self.folder));
+        let layout = Arc::new(Layout::detect().expect("control groups"));
+        let pids = Group::new(layout, &path).expect("a plain name").all_pids().expect("processes");
+        pids.into_iter().min().expect("a process")
+    }
+
+    /// Deletes a pod and waits until it is gone.
+    pub async fn delete(&self, name: &str) {
+        self.admin.call(Method::DELETE, &PODS.path("default", name, ""), &Value::Null).await.expect("a deletion");
+        self.gone(&PODS, "default", name).await;
+    }
+
     /// What the node measures.
     pub async fn summary(&self) -> Value {
         let path = format!("{}/stats/summary", NODES.path("", NODE, "proxy"));
@@ -288,6 +308,7 @@ async fn node(
         swap: kubelet::swap::Config { behavior: kubelet::swap::Behavior::NoSwap, fail_on: false },
         credential_providers: Vec::new(),
         image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
+        placement: kubelet::placement::Options::default(),
         version: "v1.36.0".into(),
     };
     (config, deps)
