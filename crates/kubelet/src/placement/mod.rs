@@ -177,7 +177,8 @@ impl Placement {
             state.release(&pod.uid);
             self.devices.release(&pod.uid);
         }
-        let saved = state.save();
+        let asks = pod.containers.iter().any(|claim| claim.cpus > 0 || !claim.memory.is_empty());
+        let saved = if asks { state.save() } else { Ok(()) };
         drop(state);
         if before != self.shared() {
             self.changed.notify_one();

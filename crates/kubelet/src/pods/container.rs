@@ -106,7 +106,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
         // Who has processors alone is not slowed down on them.
         spec.limits.cpu_quota = spec.limits.cpu_quota.map(|_| -1);
     }
-    spec.devices = parts.extras.devices.iter().map(device).collect();
+    spec.devices.extend(parts.extras.devices.iter().map(device));
     spec.annotations.extend(parts.extras.annotations.clone());
     spec.limits.cpuset_cpus.clone_from(&parts.place.cpus);
     spec.limits.cpuset_mems.clone_from(&parts.place.mems);
