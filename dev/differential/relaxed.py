@@ -4,6 +4,7 @@ A file holds groups. `= NAME` begins one; its calls run in order, in a namespace
 
     METHOD /path?query          WATCH 3 /path reads at most three events and hangs up; SAME puts the last answer's bytes in the body
     WAITFOR 403 POST /path      repeats the call until it is answered so, and compares nothing; WAIT is WAITFOR 200 GET
+    HAS word /path              repeats GET until the answer has the word in it, and compares nothing
     > Header: value             `> As: NOBODY` sends no certificate
     < word metadata.uid         keeps a part of the answer; `<word>` in later calls is that part
     {kind: Pod, ...}            the body; after `|` it is taken as it stands
@@ -30,6 +31,7 @@ class Call:
     raw: bool = False
     events: int = 0
     until: int = 0
+    has: str = ""
 
     def title(self):
         """What the call is named in reports."""
@@ -84,13 +86,16 @@ def parse(text):
             if words[0] == "WATCH":
                 events = int(words.pop(1))
                 words[0] = "GET"
-            until = 0
+            until, has = 0, ""
             if words[0] == "WAITFOR":
                 until = int(words[1])
                 words = words[2:]
+            elif words[0] == "HAS":
+                has = words.pop(1)
+                words[0] = "GET"
             elif words[0] == "WAIT":
                 words[0], until = "GET", 200
-            call = Call(words[0], " ".join(words[1:]), events=events, until=until)
+            call = Call(words[0], " ".join(words[1:]), events=events, until=until, has=has)
             groups[-1].calls.append(call)
         elif line.startswith("> ") and not body:
             name, value = line[2:].split(":", 1)

@@ -57,7 +57,12 @@ impl Causes {
     pub fn not_supported(&mut self, field: &str, value: &Value, supported: &[&str]) {
         let mut sorted = supported.to_vec();
         sorted.sort_unstable();
-        let quoted: Vec<String> = sorted.iter().map(|value| format!("{value:?}")).collect();
+        self.not_supported_in_order(field, value, &sorted);
+    }
+
+    /// The same for values whose order is not that of the alphabet.
+    pub fn not_supported_in_order(&mut self, field: &str, value: &Value, supported: &[&str]) {
+        let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
         self.push("FieldValueNotSupported", field, with_detail(&format!("Unsupported value: {}", shown(value)), &detail));
     }

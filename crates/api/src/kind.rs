@@ -28,6 +28,8 @@ pub struct Kind {
     pub prepare_update: fn(&mut Object, &Object),
     /// On update of `status` only the status (and few other fields) come from the request.
     pub prepare_status_update: fn(&mut Object, &Object),
+    /// What a write through `status` never owns.
+    pub status_keeps: &'static [&'static str],
     /// Validation of a new object (types inside are validated by their rules).
     pub validate: fn(&Object, &mut Causes),
     /// Validation of a change.
@@ -98,6 +100,7 @@ impl Kind {
             prepare_create: |_| {},
             prepare_update: |_, _| {},
             prepare_status_update: keep_all_but_status,
+            status_keeps: &["spec"],
             validate: |_, _| {},
             validate_update: |_, _, _| {},
             validate_status_update: |_, _, _| {},

@@ -18,8 +18,8 @@ const TOTAL: u64 = 10_000_000;
 pub struct Violation {
     /// Where, for example `spec.items[0]`.
     pub path: String,
-    /// Type of the value there, which messages show instead of the value.
-    pub kind: String,
+    /// What messages show of the value there: nothing of lists and objects, the type where a rule could not be run.
+    pub shown: Option<Json>,
     /// Why.
     pub message: String,
     /// `FieldValueInvalid` where the rule says nothing.
@@ -188,14 +188,24 @@ impl Run {
             return;
         }
         let text = rule.get("rule").and_then(Json::as_str).unwrap_or("");
-        let kind = schema.get("type").and_then(Json::as_str).unwrap_or("").to_owned();
+        let kind = || Some(Json::from(schema.get("type").and_then(Json::as_str).unwrap_or("")));
         let optional = optional_old(rule);
         if old.is_none() && !optional && uses_old(text) {
             return;
         }
-        let message = match self.holds(text, schema, value, old, optional) {
+        // An error is told with the message of the rule, or with the rule itself.
+        let about = || rule.get("message").and_then(Json::as_str).map(str::trim).filter(|text| !text.is_empty()).unwrap_or(text);
+        let fails = match self.holds(text, schema, value, old, optional) {
             Ok(true) => return,
-            Ok(false) => self.message(rule, schema, value, old, optional),
+            Ok(false) => {
+                let message = self.message(rule, schema, value, old, optional);
+                let field = rule.get("fieldPath").and_then(Json::as_str);
+                let place = field.map_or_else(|| path.to_owned(), |field| join(path, field.trim_start_matches('.')));
+                let reason = rule.get("reason").and_then(Json::as_str).unwrap_or("FieldValueInvalid").to_owned();
+                let shown = (!value.is_object() && !value.is_array()).then(|| value.clone());
+                self.violations.push(Violation { path: place, shown, message, reason });
+                return;
+            }
             Err(Failure::TooExpensive) => {
                 self.over = true;
                 format!("'{text}': no further validation rules will be run due to call cost exceeds limit for rule: {text}")
@@ -203,12 +213,10 @@ impl Run {
             Err(Failure::Error(error)) if error.starts_with("no such overload") => {
                 format!("'{error}': call arguments did not match a supported operator, function or macro signature for rule: {text}")
             }
-            Err(Failure::Error(error)) => format!("{error} evaluating rule: {text}"),
+            Err(Failure::Error(error)) => format!("{error} evaluating rule: {}", about()),
         };
-        let place =
-            rule.get("fieldPath").and_then(Json::as_str).map_or_else(|| path.to_owned(), |field| join(path, field.trim_start_matches('.')));
-        let reason = rule.get("reason").and_then(Json::as_str).unwrap_or("FieldValueInvalid").to_owned();
-        self.violations.push(Violation { path: place, kind, message, reason });
+        let reason = "FieldValueInvalid".to_owned();
+        self.violations.push(Violation { path: path.to_owned(), shown: kind(), message: fails, reason });
     }
 
     fn holds(&self, text: &str, schema: &Json, value: &Json, old: Option<&Json>, optional: bool) -> Result<bool, Failure> {
@@ -320,7 +328,7 @@ mod tests {
         assert_eq!(check(json!({"spec": {"min": 1, "max": 2, "until": "2024-01-01T00:00:00Z"}}), None), []);
         let pair = |path: &str, message: &str| (path.to_owned(), message.to_owned());
         assert_eq!(check(json!({"spec": {"min": 3, "max": 2}}), None), [pair("spec.min", "min must not be above max")]);
-        assert_eq!(check(json!({"spec": {"max": 2}}), None), [pair("spec.min", "no such key: min evaluating rule: self.min <= self.max")]);
+        assert_eq!(check(json!({"spec": {"max": 2}}), None), [pair("spec", "no such key: min evaluating rule: min must not be above max")]);
         assert_eq!(
             check(json!({"spec": {"min": 0, "max": 2, "until": "2010-01-01T00:00:00Z"}}), Some(json!({"spec": {"max": 5}}))),
             [

@@ -15,6 +15,8 @@ pub struct ListHead<'a> {
     pub continue_token: &'a str,
     /// Estimate of the items on further pages.
     pub remaining: Option<i64>,
+    /// Whether the token stands there though it is empty: the real server prints lists of custom resources so.
+    pub always_continue: bool,
 }
 
 impl ListHead<'_> {
@@ -22,7 +24,7 @@ impl ListHead<'_> {
     pub fn metadata(&self) -> serde_json::Map<String, serde_json::Value> {
         let mut metadata = serde_json::Map::new();
         metadata.insert("resourceVersion".into(), self.resource_version.into());
-        if !self.continue_token.is_empty() {
+        if !self.continue_token.is_empty() || self.always_continue {
             metadata.insert("continue".into(), self.continue_token.into());
         }
         if let Some(remaining) = self.remaining {

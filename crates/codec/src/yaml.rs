@@ -119,7 +119,7 @@ fn block(out: &mut String, value: &Value, indent: usize) {
                 if index > 0 || !out.ends_with("- ") {
                     out.extend(std::iter::repeat_n(' ', indent));
                 }
-                scalar(out, key);
+                scalar(out, key, None);
                 out.push(':');
                 match value {
                     Value::Object(inner) if !inner.is_empty() => {
@@ -164,7 +164,7 @@ fn inline(out: &mut String, value: &Value, indent: usize) {
         Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
         Value::Number(number) => out.push_str(&number.to_string()),
         Value::String(text) if text.contains('\n') && literal_fits(text) => literal(out, text, indent),
-        Value::String(text) => scalar(out, text),
+        Value::String(text) => scalar(out, text, Some(indent)),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
     }
@@ -194,18 +194,48 @@ fn literal(out: &mut String, text: &str, indent: usize) {
     }
 }
 
-fn scalar(out: &mut String, text: &str) {
+/// Writes text. `indent` is where lines that follow begin; a key has none and stays on its line.
+fn scalar(out: &mut String, text: &str, indent: Option<usize>) {
     if text.chars().any(|letter| letter.is_control() || letter == '\u{feff}' || letter == '\u{2028}' || letter == '\u{2029}') {
         // JSON text is YAML text in double quotes.
-        out.push_str(&Value::from(text).to_string());
+        folded(out, &Value::from(text).to_string(), indent, true);
     } else if plain(text) {
-        out.push_str(text);
+        folded(out, text, indent, false);
     } else if resolves(text) || text.is_empty() {
         out.push_str(&Value::from(text).to_string());
     } else {
-        out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
-        out.push('\'');
+        folded(out, &format!("'{}'", text.replace('\'', "''")), indent, false);
+    }
+}
+
+/// Column behind which a line is broken at the next blank.
+const WIDTH: usize = 80;
+
+/// Text with its quotes, whose lines end at the first blank behind the width, as Go's library breaks them.
+fn folded(out: &mut String, text: &str, indent: Option<usize>, double: bool) {
+    let begin = out.rfind('\n').map_or(0, |at| at + 1);
+    let mut column = out[begin..].chars().count();
+    let Some(indent) = indent.filter(|_| column + text.len() > WIDTH) else { return out.push_str(text) };
+    let letters: Vec<char> = text.chars().collect();
+    let quote = usize::from(letters[0] == '\'' || letters[0] == '"');
+    let mut after_blank = false;
+    for (at, letter) in letters.iter().copied().enumerate() {
+        // Blanks beside quotes stay where they are.
+        let inside = at > quote && at + 1 + quote < letters.len();
+        let before_blank = letters.get(at + 1) == Some(&' ');
+        if letter == ' ' && !after_blank && column > WIDTH && inside && (double || !before_blank) {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+            if before_blank {
+                out.push('\\');
+                column += 1;
+            }
+        } else {
+            out.push(letter);
+            column += 1;
+        }
+        after_blank = letter == ' ';
     }
 }
 

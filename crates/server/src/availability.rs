@@ -83,7 +83,46 @@ async fn check_all(server: &Arc<Server>, user: &Arc<User>) -> Option<Instant> {
     due
 }
 
+/// Why nobody can be asked: the Service, its port or its endpoints are missing.
+fn missing(server: &Server, object: &Object) -> Option<(&'static str, String)> {
+    let text = |field: &str| object.text_at(&["spec", "service", field]);
+    let (namespace, name) = (text("namespace"), text("name"));
+    let number = object.at(&["spec", "service", "port"]).and_then(Value::as_u64).unwrap_or(443);
+    let service = Kind::new(api::resources::storage_prefix("", "services", false)).key(format!("{namespace}/{name}"));
+    let Some(entry) = server.store.mvcc().get(&service).value else {
+        return Some(("ServiceNotFound", format!("service/{name} in {namespace:?} is not present")));
+    };
+    let service = codec::json::parse(&entry.bytes).unwrap_or_default();
+    if service["spec"]["type"] != "ClusterIP" {
+        return None;
+    }
+    let Some(port) = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["port"] == number) else {
+        return Some(("ServicePortError", format!("service/{name} in {namespace:?} is not listening on port {number}")));
+    };
+    let port_name = port["name"].as_str().unwrap_or("");
+    let kind = Kind::new(api::resources::storage_prefix("discovery.k8s.io", "endpointslices", false));
+    let snapshot = server.store.mvcc().snapshot(&kind);
+    let slices: Vec<Value> = snapshot
+        .under(&kind.namespace(namespace))
+        .filter_map(|entry| codec::json::parse(&entry.bytes).ok())
+        .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name)
+        .collect();
+    if slices.is_empty() {
+        return Some(("EndpointsNotFound", format!("cannot find endpointslices for service/{name} in {namespace:?}")));
+    }
+    let filled = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let reached = slices.iter().any(|slice| {
+        filled(&slice["endpoints"])
+            && slice["ports"].as_array().into_iter().flatten().any(|port| port["name"].as_str().unwrap_or("") == port_name)
+    });
+    let why = format!("endpointslices for service/{name} in {namespace:?} have no addresses with port name {port_name:?}");
+    (!reached).then_some(("MissingEndpoints", why))
+}
+
 async fn ask(server: &Arc<Server>, user: &User, object: &Object) -> (&'static str, &'static str, String) {
+    if let Some((reason, message)) = missing(server, object) {
+        return ("False", reason, message);
+    }
     let path = format!("/apis/{}/{}", object.text_at(&["spec", "group"]), object.text_at(&["spec", "version"]));
     let service = Service::new(object.clone());
     match tokio::time::timeout(PATIENCE, aggregate::fetch(server, &service, user, &path)).await {

@@ -93,9 +93,10 @@ async fn accept(server: &Arc<Server>, user: &Arc<User>, mut object: Object) -> R
         return Ok(());
     }
     let before = object.clone();
-    match conflict(server, &object, &wanted) {
+    let (accepted, conflict) = names(server, &object, &wanted);
+    object.map_at_mut(&["status"]).insert("acceptedNames".into(), accepted);
+    match conflict {
         None => {
-            object.map_at_mut(&["status"]).insert("acceptedNames".into(), wanted);
             set(&mut object, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
             set(&mut object, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
         }
@@ -119,8 +120,8 @@ async fn accept(server: &Arc<Server>, user: &Arc<User>, mut object: Object) -> R
     put(server, user, &path, &object).await
 }
 
-/// Which of the wanted names is taken in the group, and by whom.
-fn conflict(server: &Server, object: &Object, wanted: &Value) -> Option<(&'static str, String)> {
+/// The names that a definition has from now on, each by itself, and why it does not have all that it wants: the last reason.
+fn names(server: &Server, object: &Object, wanted: &Value) -> (Value, Option<(&'static str, String)>) {
     let group = object.text_at(&["spec", "group"]);
     let snapshot = server.store.mvcc().snapshot(&kind());
     let others: Vec<Value> = snapshot
@@ -143,25 +144,40 @@ fn conflict(server: &Server, object: &Object, wanted: &Value) -> Option<(&'stati
         all.retain(|name| !name.is_empty());
         all
     };
-    let taken: Vec<String> = others.iter().flat_map(resources).collect();
-    for (field, reason) in [("plural", "PluralConflict"), ("singular", "SingularConflict")] {
-        let name = text(wanted, field);
-        if taken.contains(&name) {
-            return Some((reason, format!("{name:?} is already in use")));
-        }
-    }
-    if let Some(name) = shorts(wanted).into_iter().find(|name| taken.contains(name)) {
-        return Some(("ShortNamesConflict", format!("{name:?} is already in use")));
+    let mut taken: Vec<String> = others.iter().flat_map(resources).collect();
+    if find(group, "v1", &text(wanted, "plural")).is_some() {
+        taken.push(text(wanted, "plural"));
     }
     let kinds: Vec<String> = others.iter().flat_map(|names| [text(names, "kind"), text(names, "listKind")]).collect();
-    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
-        let name = text(wanted, field);
-        if !name.is_empty() && kinds.contains(&name) {
-            return Some((reason, format!("{name:?} is already in use")));
+    let before = object.at(&["status", "acceptedNames"]).cloned().unwrap_or_default();
+    let (mut accepted, mut conflict) = (wanted.clone(), None);
+    for (field, reason, used) in [
+        ("plural", "PluralConflict", &taken),
+        ("singular", "SingularConflict", &taken),
+        ("shortNames", "ShortNamesConflict", &taken),
+        ("kind", "KindConflict", &kinds),
+        ("listKind", "ListKindConflict", &kinds),
+    ] {
+        let is_short = field == "shortNames";
+        let asked = if is_short { shorts(wanted) } else { vec![text(wanted, field)] };
+        let had = if is_short { shorts(&before) } else { vec![text(&before, field)] };
+        let refused: Vec<String> = asked
+            .iter()
+            .filter(|name| !name.is_empty() && !had.contains(name) && used.contains(name))
+            .map(|name| format!("{name:?} is already in use"))
+            .collect();
+        if refused.is_empty() {
+            continue;
         }
+        accepted[field] = match before.get(field) {
+            Some(value) => value.clone(),
+            None if is_short => Value::Null,
+            None => "".into(),
+        };
+        let why = if let [one] = refused.as_slice() { one.clone() } else { format!("[{}]", refused.join(", ")) };
+        conflict = Some((reason, why));
     }
-    let builtin = find(group, "v1", &text(wanted, "plural")).is_some();
-    builtin.then(|| ("PluralConflict", format!("{:?} is already in use", text(wanted, "plural"))))
+    (accepted, conflict)
 }
 
 /// Sets a condition; its time changes only with its status.

@@ -12,7 +12,7 @@ pub fn read(error: ReadError) -> Status {
     match error {
         ReadError::TooOld { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         ReadError::Future { asked, now } => {
-            let mut status = Status::new(Reason::Timeout, format!("Too large resource version: {asked}, current: {now}"));
+            let mut status = Status::new(Reason::Timeout, format!("Timeout: Too large resource version: {asked}, current: {now}"));
             status.details = serde_json::json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                 "retryAfterSeconds": 1,

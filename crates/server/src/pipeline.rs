@@ -13,7 +13,7 @@ use crate::attributes::{self, Attributes, Classified, Verb};
 use crate::audit;
 use crate::authenticate::Connection;
 use crate::body::{RequestBody, ResponseBody};
-use crate::catalog::Served;
+use crate::catalog::{self, Served};
 use crate::endpoints;
 use crate::failure;
 use crate::fairness::Schema;
@@ -151,7 +151,19 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     }
     timeout_of(&query)?;
     let catalog = server.catalog();
-    let served = catalog.find(&attributes.group, &attributes.version, &attributes.resource).ok_or_else(failure::no_such_resource)?;
+    let Some(served) = catalog.find(&attributes.group, &attributes.version, &attributes.resource) else {
+        // Of groups that nobody serves not even the paths are known.
+        let known = catalog::is_builtin_group(&attributes.group) || matches!(call.caller, Caller::InProcess(_));
+        return if known { Err(failure::no_such_resource()) } else { Ok(failure::no_such_path()) };
+    };
+    let (one, many) = (!attributes.name.is_empty(), matches!(attributes.verb, "list" | "watch" | "deletecollection"));
+    if served.custom.is_some() && served.def.namespaced() && attributes.namespace.is_empty() && !one && !many {
+        return Ok(failure::no_such_path());
+    }
+    let only_answered = !served.def.has_verb("get") && !served.def.has_verb("list");
+    if only_answered && !attributes.name.is_empty() {
+        return Err(failure::no_such_resource());
+    }
     if served.def.namespaced()
         && attributes.namespace.is_empty()
         && !attributes.name.is_empty()
@@ -178,8 +190,14 @@ async fn dispatch(server: &Arc<Server>, call: Call, query: Query, allowed: autho
     let negotiated = match encode::negotiate(accept, &query, agent, forms(served, attributes)) {
         Ok(negotiated) => negotiated,
         Err(_) if streams => encode::Negotiated::JSON,
+        Err(status) if accept.trim_start().starts_with(Media::Protobuf.content_type()) => {
+            return Ok(failure::answer(&status, Media::Protobuf));
+        }
         Err(status) => return Err(status),
     };
+    if allowed.verb() == Verb::Watch && negotiated.media == Media::Yaml {
+        return Err(encode::not_streamed());
+    }
     if negotiated.shape == encode::Shape::Table {
         encode::check_include(&query)?;
     }
@@ -254,6 +272,7 @@ fn is_method_served(method: &http::Method, served: &Served, allowed: &authorize:
         return found.is_some_and(|one| one.verbs.iter().any(|served| &**served == verb.text()));
     }
     match verb {
+        verb if verb != Verb::Create && !served.def.has_verb("get") && !served.def.has_verb("list") => false,
         Verb::Create => !one && (!served.def.namespaced() || !attributes.namespace.is_empty() || !served.def.has_verb("get")),
         Verb::Update | Verb::Patch => one,
         _ => true,

@@ -140,8 +140,16 @@ fn not_selectable(served: &Served, field: &str) -> Status {
     if served.custom.is_none() && &*served.def.group == "batch" && &*served.def.plural == "jobs" {
         return Status::bad_request(format!("field label {field:?} not supported for Job"));
     }
+    let selectable = served.custom.as_ref().is_some_and(|custom| !custom.selectable.is_empty());
+    if selectable {
+        return Status::bad_request(format!("field label not supported: {field}"));
+    }
     if served.custom.is_some() || without_fields(served) || served.kind.selectable.is_empty() {
         return Status::bad_request(format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""));
+    }
+    if &*served.def.plural == "resourceslices" {
+        let (version, kind) = (&served.api_version, &served.def.kind);
+        return Status::bad_request(format!("field label not supported for {version}, Kind={kind}: {field}"));
     }
     Status::bad_request(format!("field label not supported: {field}"))
 }

@@ -156,7 +156,7 @@ impl Managed for KindOf<'_> {
             "status" if name == "Deployment" => vec![vec!["spec"], vec!["metadata", "labels"]],
             "" if served.has_status() => vec![vec!["status"]],
             "status" if served.custom.is_some() => vec![vec!["spec"], vec!["metadata"]],
-            "status" => vec![vec!["spec"]],
+            "status" => served.kind.status_keeps.iter().map(|field| vec![*field]).collect(),
             _ => Vec::new(),
         }
     }

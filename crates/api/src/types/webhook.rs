@@ -42,15 +42,6 @@ fn validate(webhook: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     if causes.need_text(webhook, "name", path) {
         causes.each(&path.field("name"), name, names::fully_qualified_name_errors(name));
     }
-    let versions = path.field("admissionReviewVersions");
-    if webhook.list("admissionReviewVersions").is_empty() {
-        causes.needed(&versions, "must specify one of v1, v1beta1");
-    } else if !webhook.texts("admissionReviewVersions").any(|version| matches!(version, "v1" | "v1beta1")) {
-        causes.bad(&versions, webhook["admissionReviewVersions"].clone(), "must include at least one of v1, v1beta1");
-    }
-    for (index, version) in webhook.texts("admissionReviewVersions").enumerate() {
-        causes.each(&versions.index(index), version, names::label_1035_errors(version));
-    }
     let rules = path.field("rules");
     for (index, rule) in webhook.maps("rules").enumerate() {
         validate_rule(rule, &rules.index(index), causes);
@@ -72,6 +63,15 @@ fn validate(webhook: &Map<String, Value>, path: &Path, causes: &mut Causes) {
         }
     }
     validate_client(webhook.map("clientConfig"), &path.field("clientConfig"), causes);
+    let versions = path.field("admissionReviewVersions");
+    if webhook.list("admissionReviewVersions").is_empty() {
+        causes.needed(&versions, "must specify one of v1, v1beta1");
+    } else if !webhook.texts("admissionReviewVersions").any(|version| matches!(version, "v1" | "v1beta1")) {
+        causes.bad(&versions, webhook["admissionReviewVersions"].clone(), "must include at least one of v1, v1beta1");
+    }
+    for (index, version) in webhook.texts("admissionReviewVersions").enumerate() {
+        causes.each(&versions.index(index), version, names::label_1035_errors(version));
+    }
     validate_conditions(webhook, &path.field("matchConditions"), causes);
 }
 

@@ -87,7 +87,7 @@ impl<'b, 't> Reader<'b, 't> {
             Want::Any => self.map(Want::Any),
             Want::Shape(Shape::Map(inner), custom) => self.map(Want::Shape(inner, custom)),
             Want::Shape(Shape::Ref(type_ref), _) => self.object(Want::Type(type_ref)),
-            Want::Shape(_, true) => self.map(Want::Any),
+            Want::Shape(_, true) => self.members_of_nothing(),
             Want::Shape(shape, false) => Err(self.mismatch("object", &go_shape(shape))),
             Want::Type(schema) => match schema.form {
                 Form::Struct => self.fields(schema),
@@ -167,6 +167,15 @@ impl<'b, 't> Reader<'b, 't> {
                 _ => return Err(self.scanner.unexpected("after object key:value pair")),
             }
         }
+    }
+
+    /// An object where a schema has none: it is kept to be refused, and all its members are unknown.
+    fn members_of_nothing(&mut self) -> Result<Value, DecodeError> {
+        let value = self.map(Want::Any)?;
+        for key in value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.problem("unknown", &key);
+        }
+        Ok(value)
     }
 
     fn map(&mut self, inner: Want<'t>) -> Result<Value, DecodeError> {

@@ -221,6 +221,8 @@ fn quote(byte: u8) -> String {
         b'\r' => r"'\r'".into(),
         b'\t' => r"'\t'".into(),
         0x20..=0x7f => format!("'{}'", byte as char),
+        0x80..=0x9f | 0xad => format!(r"'\u{byte:04x}'"),
+        0xa0 => r"'\u00a0'".into(),
         0x80.. => format!("'{}'", byte as char),
         _ => format!(r"'\x{byte:02x}'"),
     }

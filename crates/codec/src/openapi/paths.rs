@@ -112,6 +112,7 @@ impl<'a> Writer<'a> {
         let status = schemas.publish_builtin("apis.meta.v1.Status").expect("the table has Status");
         schemas.is_kind(&status, ("", "v1", "Status"));
         let event = schemas.publish_builtin("apis.meta.v1.WatchEvent").expect("the table has WatchEvent");
+        schemas.is_kind(&event, ("", "v1", "WatchEvent"));
         schemas.is_kind(&event, (group, version, "WatchEvent"));
         let patch = schemas.publish_patch();
         let [object, list, patch, delete, status] = [&object, &list, &patch, &delete, &status].map(|name| schemas.reference(name));

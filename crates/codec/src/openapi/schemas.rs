@@ -35,6 +35,10 @@ impl Schemas {
                 published["description"] = text.into();
             }
             self.all.insert(name.clone(), published);
+            // A kind says that it is one also where another only has it as a part.
+            if let Some(kind) = api::resources::builtin().iter().find(|one| one.schema.name == schema.name) {
+                self.is_kind(&name, (&kind.group, &kind.version, &kind.kind));
+            }
         }
         name
     }

@@ -355,8 +355,8 @@ fn try_apply(
     settle(&old, &result, &mut owners, Some(&me), by, kind, force).map_err(ApplyError::Conflicts)?;
     if let Some(owned) = owners.get_mut(&me) {
         owned.fields = owned.fields.difference(unowned());
-        let same = last.is_some_and(|last| last.fields == owned.fields && last.api_version == owned.api_version);
-        if !same || result.0 != old.0 {
+        // The time is that of the last apply that changed the object; whoever changed nothing yet has none.
+        if result.0 != old.0 {
             owned.time = Some(by.time.to_owned());
         }
     }

@@ -1,30 +1,114 @@
 //! Validation of custom resources by the schema of their definition.
 
-use api::{Causes, Object};
+use api::{Cause, Causes, Object};
 use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::Served;
+use super::custom::CustomVersion;
 
 /// Deepest value that is looked at.
 const MAX_DEPTH: usize = 128;
 
-/// Validates an object.
-pub fn validate(served: &Served, object: &Object, old: Option<&Object>, causes: &mut Causes) {
+/// What the real server calls the place of an object itself.
+const ROOT: &str = "<nil>";
+
+/// Validates an object, or only its status where nothing else can have changed.
+pub fn validate(served: &Served, object: &Object, old: Option<&Object>, status: bool, causes: &mut Causes) {
     let Some(custom) = &served.custom else { return };
+    if object.kind() == &*served.def.kind {
+        of_schema(served, custom, object, status, causes);
+    } else {
+        // Then nothing is said about what the kind is made of, only by its rules.
+        causes.0.clear();
+        causes.invalid("kind", &Value::from(object.kind()), &format!("must be {}", served.def.kind));
+    }
     if !custom.has_schema {
         return;
     }
-    let mut value = Value::Object(object.0.clone());
-    if let Some(map) = value.as_object_mut() {
-        for field in ["apiVersion", "kind", "metadata"] {
-            map.remove(field);
-        }
+    repeated(served.raw_schema(), &contents(object), "", causes, 0);
+    if !custom.has_rules {
+        return;
     }
-    let schema = served.raw_schema();
-    check(schema, &value, "", causes, 0);
-    if causes.is_empty() && custom.has_rules {
-        expressions(schema, object, old, causes);
+    let blocking = ["FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"];
+    if causes.0.iter().any(|cause| blocking.contains(&cause.reason)) {
+        let why =
+            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        causes.invalid(ROOT, &Value::Null, why);
+    } else {
+        expressions(served.raw_schema(), object, old, causes);
+    }
+}
+
+/// An object without what every object has.
+fn contents(object: &Object) -> Value {
+    let own = object.0.iter().filter(|(field, _)| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata"));
+    Value::Object(own.map(|(field, value)| (field.clone(), value.clone())).collect())
+}
+
+fn of_schema(served: &Served, custom: &CustomVersion, object: &Object, status: bool, causes: &mut Causes) {
+    if status {
+        // Texts name places inside the status, fields those of the whole.
+        let mut inner = Causes::default();
+        if let Some(value) = object.get("status") {
+            check(&served.raw_schema()["properties"]["status"], value, "", &mut inner, 0);
+        }
+        causes.0.extend(inner.0.into_iter().map(|cause| Cause { field: join("status", &cause.field), ..cause }));
+    } else if custom.has_schema {
+        check(served.raw_schema(), &contents(object), "", causes, 0);
+        // What every object has was not among the contents.
+        causes.0.retain(|cause| !(cause.reason == "FieldValueRequired" && matches!(cause.field.as_str(), "apiVersion" | "kind" | "metadata")));
+    }
+    if let Some(scale) = &custom.scale {
+        replicas(object, &scale.spec, causes);
+        replicas(object, &scale.status, causes);
+    }
+}
+
+/// A number of replicas is one that scale can show.
+fn replicas(object: &Object, fields: &[String], causes: &mut Causes) {
+    let path: String = fields.iter().map(|field| format!(".{field}")).collect();
+    let mut wrong = |value: &Value, wanted: &str| {
+        let why = format!("{path} accessor error: {} is of the type {}, expected {wanted}", go_text(value), go_type(value));
+        causes.invalid(&path, &Value::from(0), &why);
+    };
+    let Some((first, rest)) = fields.split_first() else { return };
+    let Some(mut value) = object.0.get(first) else { return };
+    for field in rest {
+        let Some(map) = value.as_object() else { return wrong(value, "map[string]interface{}") };
+        let Some(inner) = map.get(field) else { return };
+        value = inner;
+    }
+    let Some(number) = value.as_i64() else { return wrong(value, "int64") };
+    if number < 0 {
+        causes.invalid(&path, value, "should be a non-negative integer");
+    } else if number > i64::from(i32::MAX) {
+        causes.invalid(&path, value, &format!("should be less than or equal to {}", i32::MAX));
+    }
+}
+
+/// A value as Go prints it.
+fn go_text(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_text).collect())),
+        Value::Object(map) => format!("map[{}]", joined(map.iter().map(|(name, value)| format!("{name}:{}", go_text(value))).collect())),
+        other => other.to_string(),
+    }
+}
+
+/// The type that Go gives a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 
@@ -33,18 +117,24 @@ fn expressions(schema: &Value, object: &Object, old: Option<&Object>, causes: &m
     let value = Value::Object(object.0.clone());
     let old = old.map(|old| Value::Object(old.0.clone()));
     for violation in cel::rules::validate(schema, &value, old.as_ref(), "") {
-        let kind = Value::from(violation.kind);
-        match violation.reason.as_str() {
-            "FieldValueForbidden" => causes.forbidden(&violation.path, &violation.message),
-            "FieldValueRequired" => causes.required(&violation.path, &violation.message),
-            "FieldValueDuplicate" => causes.duplicate(&violation.path, &kind),
-            _ => causes.invalid(&violation.path, &kind, &violation.message),
+        let path = if violation.path.is_empty() { ROOT } else { &violation.path };
+        match (violation.reason.as_str(), &violation.shown) {
+            ("FieldValueForbidden", _) => causes.forbidden(path, &violation.message),
+            ("FieldValueRequired", _) => causes.required(path, &violation.message),
+            ("FieldValueDuplicate", Some(shown)) => causes.duplicate(path, shown),
+            ("FieldValueDuplicate", None) => causes.0.push(without_value("FieldValueDuplicate", path, "Duplicate value".to_owned())),
+            (_, Some(shown)) => causes.invalid(path, shown, &violation.message),
+            (_, None) => causes.0.push(without_value("FieldValueInvalid", path, format!("Invalid value: {}", violation.message))),
         }
     }
 }
 
+fn without_value(reason: &'static str, path: &str, message: String) -> Cause {
+    Cause { reason, field: path.to_owned(), message }
+}
+
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() || name.is_empty() { format!("{path}{name}") } else { format!("{path}.{name}") }
 }
 
 /// Whether a value satisfies a schema.
@@ -61,15 +151,16 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Causes, depth: 
     if value.is_null() && schema["nullable"] == true {
         return;
     }
-    if !check_type(schema, value, path, causes) {
-        return;
-    }
+    let fits = check_type(schema, value, path, causes);
     if let Some(allowed) = schema["enum"].as_array() {
         if !allowed.contains(value) {
             let texts: Vec<String> = allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            causes.not_supported(path, value, &texts);
+            causes.not_supported_in_order(path, value, &texts);
         }
+    }
+    if !fits {
+        return;
     }
     match value {
         Value::Object(map) => object(schema, map, path, causes, depth),
@@ -86,7 +177,11 @@ fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Causes) ->
         if value.is_string() || value.is_i64() || value.is_u64() {
             return true;
         }
-        causes.type_invalid(path, value, &format!("{} in body must be of type integer,string: {:?}", subject(path), type_name(value)));
+        causes.type_invalid(
+            path,
+            &type_name(value).into(),
+            &format!("{} in body must be of type integer,string: {:?}", subject(path), type_name(value)),
+        );
         return false;
     }
     let Some(wanted) = schema["type"].as_str().filter(|wanted| !wanted.is_empty()) else { return true };
@@ -100,7 +195,11 @@ fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Causes) ->
         _ => true,
     };
     if !fits {
-        causes.type_invalid(path, value, &format!("{} in body must be of type {wanted}: {:?}", subject(path), type_name(value)));
+        causes.type_invalid(
+            path,
+            &type_name(value).into(),
+            &format!("{} in body must be of type {wanted}: {:?}", subject(path), type_name(value)),
+        );
     }
     fits
 }
@@ -157,7 +256,28 @@ fn list(schema: &Value, items: &[Value], path: &str, causes: &mut Causes, depth:
     for (index, item) in items.iter().enumerate() {
         check(&schema["items"], item, &format!("{path}[{index}]"), causes, depth + 1);
     }
-    unique(schema, items, path, causes);
+}
+
+/// Looks for what stands twice in lists that are sets or maps, after all else is checked.
+fn repeated(schema: &Value, value: &Value, path: &str, causes: &mut Causes, depth: usize) {
+    if depth > MAX_DEPTH || !schema.is_object() {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let child = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+                repeated(child, value, &join(path, name), causes, depth + 1);
+            }
+        }
+        Value::Array(items) => {
+            unique(schema, items, path, causes);
+            for (index, item) in items.iter().enumerate() {
+                repeated(&schema["items"], item, &format!("{path}[{index}]"), causes, depth + 1);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Sets have no item twice, maps no key twice.
@@ -180,23 +300,21 @@ fn unique(schema: &Value, items: &[Value], path: &str, causes: &mut Causes) {
     }
 }
 
+/// Of length and pattern only the first that is not kept is told.
 fn string(schema: &Value, text: &str, path: &str, causes: &mut Causes) {
     let length = text.chars().count() as u64;
+    let value = Value::from(text);
+    let pattern = schema["pattern"].as_str();
     if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
         causes.too_long(path, most as usize);
-    }
-    let value = Value::from(text);
-    if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
+    } else if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
         causes.invalid(path, &value, &format!("{path} in body should be at least {least} chars long"));
-    }
-    if let Some(pattern) = schema["pattern"].as_str() {
-        if Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text)) {
-            causes.invalid(path, &value, &format!("{path} in body should match '{pattern}'"));
-        }
+    } else if let Some(pattern) = pattern.filter(|pattern| Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text))) {
+        causes.invalid(path, &value, &format!("{path} in body should match '{pattern}'"));
     }
     if let Some(format) = schema["format"].as_str() {
         if !super::formats::is_valid(format, text) {
-            causes.invalid(path, &value, &format!("{path} in body must be of type {format}: {text:?}"));
+            causes.type_invalid(path, &value, &format!("{path} in body must be of type {format}: {text:?}"));
         }
     }
 }
@@ -263,6 +381,7 @@ mod tests {
     fn fields(schema: Value, value: Value, expected: &[&str]) {
         let mut causes = Causes::default();
         check(&schema, &value, "", &mut causes, 0);
+        repeated(&schema, &value, "", &mut causes, 0);
         let fields: Vec<&str> = causes.0.iter().map(|cause| cause.field.as_str()).collect();
         assert_eq!(fields, expected, "{causes:?}");
     }
@@ -277,7 +396,7 @@ mod tests {
         }});
         fields(schema.clone(), json!({"a": "xy", "n": 3, "l": ["u"]}), &[]);
         fields(schema.clone(), json!({}), &["a"]);
-        fields(schema.clone(), json!({"a": "abcd", "n": 9}), &["a", "a", "n"]);
+        fields(schema.clone(), json!({"a": "abcd", "n": 9}), &["a", "n"]);
         fields(schema.clone(), json!({"a": "x", "l": ["u", "w"]}), &["l", "l[1]"]);
         fields(schema.clone(), json!({"a": "x", "s": ["u", "u"]}), &["s[1]"]);
         fields(schema, json!({"a": 1}), &["a"]);

@@ -141,6 +141,11 @@ impl Catalog {
     }
 }
 
+/// Whether a group is served without any definition.
+pub fn is_builtin_group(group: &str) -> bool {
+    builtin().iter().any(|served| &*served.def.group == group)
+}
+
 fn builtin() -> &'static [Arc<Served>] {
     static ALL: OnceLock<Vec<Arc<Served>>> = OnceLock::new();
     ALL.get_or_init(|| {

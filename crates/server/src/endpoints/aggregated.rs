@@ -20,10 +20,7 @@ pub struct Form {
     content_type: &'static str,
 }
 
-const FORMS: [Form; 2] = [
-    Form { version: "v2", content_type: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" },
-    Form { version: "v2beta1", content_type: "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList" },
-];
+const FORMS: [Form; 1] = [Form { version: "v2", content_type: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" }];
 
 /// Whether a client prefers this form over the old one, and in which version.
 pub fn wanted(accept: &str) -> Option<Form> {
@@ -90,15 +87,17 @@ fn one_version(catalog: &Catalog, group: &str, version: &str, others: &[Others])
         return document.clone();
     }
     let here = catalog.all.iter().filter(|served| &*served.def.group == group && &*served.def.version == version);
-    let resources: Vec<Value> = here.map(|served| resource(&served.def)).collect();
+    let resources: Vec<Value> = here.map(|served| resource(&served.def, served.custom.is_some())).collect();
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
-fn resource(def: &ResourceDef) -> Value {
+/// A resource. Those of definitions say their group and version again; of the others only what is of another group or version does.
+fn resource(def: &ResourceDef, custom: bool) -> Value {
+    let (group, version) = if custom { (&*def.group, &*def.version) } else { ("", "") };
     let scope = if def.namespaced() { "Namespaced" } else { "Cluster" };
     let mut row = json!({
         "resource": &*def.plural,
-        "responseKind": {"group": &*def.group, "version": &*def.version, "kind": &*def.kind},
+        "responseKind": {"group": group, "version": version, "kind": &*def.kind},
         "scope": scope, "singularResource": &*def.singular, "verbs": texts(&def.verbs),
     });
     if !def.short_names.is_empty() {
@@ -112,9 +111,10 @@ fn resource(def: &ResourceDef) -> Value {
             .subresources
             .iter()
             .map(|sub| {
-                let (group, version) = if sub.version.is_empty() { (&def.group, &def.version) } else { (&sub.group, &sub.version) };
+                let own = !sub.version.is_empty() && (*sub.group != *def.group || *sub.version != *def.version);
+                let (group, version) = if own { (&*sub.group, &*sub.version) } else { (group, version) };
                 json!({
-                    "subresource": &*sub.name, "responseKind": {"group": &**group, "version": &**version, "kind": &*sub.kind},
+                    "subresource": &*sub.name, "responseKind": {"group": group, "version": version, "kind": &*sub.kind},
                     "verbs": texts(&sub.verbs),
                 })
             })

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::aggregated;
 use crate::catalog::custom::version_order;
-use crate::catalog::{Catalog, Served};
+use crate::catalog::{self, Catalog, Served};
 use crate::failure;
 use crate::query::Query;
 use crate::request::{Call, Reply, header, reply};
@@ -30,6 +30,15 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
         }
     }
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    // Of groups that are nobody's not even the paths are known; nor are versions that a definition does not serve.
+    if let ["apis", group, ..] = parts.as_slice() {
+        let here = groups(server, &catalog);
+        let found = here.iter().find(|(name, _)| name == group);
+        let served = found.is_some_and(|(_, versions)| parts.get(2).is_none_or(|version| versions.iter().any(|one| one == version)));
+        if !served && !catalog::is_builtin_group(group) {
+            return Ok(failure::no_such_path());
+        }
+    }
     let document = match parts.as_slice() {
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
@@ -51,8 +60,7 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
     };
     let agent = header(&call.parts, "user-agent");
     let negotiated =
-        encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: false, shapes: false, streams: false })
-            .unwrap_or(Negotiated::JSON);
+        encode::negotiate(accept, &Query::parse(call.parts.uri.query()), agent, Forms { protobuf: true, shapes: false, streams: false })?;
     encode::value_reply(&negotiated, StatusCode::OK, &document)
 }
 
@@ -100,7 +108,12 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value, Sta
         return Err(failure::no_such_resource());
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": rows}))
+    let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": rows});
+    // The oldest group leaves out the version of the document.
+    if !group.is_empty() {
+        document["apiVersion"] = "v1".into();
+    }
+    Ok(document)
 }
 
 fn resource_rows(served: &Served) -> Vec<Value> {
@@ -114,7 +127,7 @@ fn resource_rows(served: &Served) -> Vec<Value> {
     if !def.categories.is_empty() {
         row["categories"] = texts(&def.categories);
     }
-    if def.has_verb("list") {
+    if def.has_verb("list") && &*def.plural != "componentstatuses" {
         row["storageVersionHash"] = storage_version_hash(served).into();
     }
     let mut rows = vec![row];
@@ -136,10 +149,16 @@ pub(super) fn texts(list: &[Box<str>]) -> Value {
     list.iter().map(|text| Value::from(&**text)).collect()
 }
 
+/// Kinds of which the real server stores an older version, which its hashes tell.
+const HASHED_VERSIONS: &[(&str, &str)] =
+    &[("MutatingAdmissionPolicy", "v1beta1"), ("MutatingAdmissionPolicyBinding", "v1beta1"), ("CustomResourceDefinition", "v1beta1")];
+
 /// The first eight bytes of a hash over what is stored, as base64.
 fn storage_version_hash(served: &Served) -> String {
     use base64::Engine;
     let (group, version) = served.storage_version.split_once('/').unwrap_or(("", &served.storage_version));
+    let older = HASHED_VERSIONS.iter().find(|(kind, _)| served.custom.is_none() && *kind == &*served.def.kind);
+    let version = older.map_or(version, |(_, older)| older);
     let hash = Sha256::digest(format!("{group}/{version}/{}", served.def.kind));
     base64::engine::general_purpose::STANDARD.encode(&hash[..8])
 }
@@ -169,17 +188,20 @@ pub fn paths(server: &Arc<Server>) -> Result<Reply, Status> {
         "/api",
         "/api/v1",
         "/apis",
+        "/apis/",
         "/healthz",
         "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         "/openid/v1/jwks",
         "/readyz",
         "/version",
     ]
     .map(str::to_owned)
     .into();
+    paths.extend(super::health::paths());
     for (group, versions) in groups(server, &catalog) {
         paths.insert(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));

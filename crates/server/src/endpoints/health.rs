@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::failure;
 use crate::query::Query;
-use crate::request::{Reply, reply};
+use crate::request::Reply;
 use crate::server::{Readiness, Server};
 
 /// One part: its name and how it is.
@@ -83,6 +83,12 @@ fn is_not_stopping(server: &Server) -> Result<(), String> {
     if *server.readiness().borrow() == Readiness::Stopping { Err("process is shutting down".into()) } else { Ok(()) }
 }
 
+/// The paths of all parts.
+pub fn paths() -> impl Iterator<Item = String> {
+    let parts = |kind: &'static str, checks: &'static [Check]| checks.iter().map(move |(name, _)| format!("/{kind}/{name}"));
+    ["healthz", "livez", "readyz"].into_iter().flat_map(move |kind| parts(kind, ALWAYS)).chain(parts("readyz", READY))
+}
+
 /// Answers a health path.
 ///
 /// # Errors
@@ -97,7 +103,11 @@ pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status
     if !part.is_empty() {
         let Some((name, check)) = checks.iter().find(|(name, _)| *name == part) else { return Ok(failure::no_such_path()) };
         return match check(server) {
-            Ok(()) => Ok(text(StatusCode::OK, "ok".into())),
+            Ok(()) => {
+                let mut answer = text(StatusCode::OK, "ok".into());
+                answer.headers_mut().remove(http::header::X_CONTENT_TYPE_OPTIONS);
+                Ok(answer)
+            }
             Err(why) => Err(Status::new(Reason::InternalError, format!("{name} check failed: {why}"))),
         };
     }
@@ -130,7 +140,7 @@ pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status
 }
 
 fn text(code: StatusCode, body: String) -> Reply {
-    let mut answer = reply(code, "text/plain; charset=utf-8", body);
+    let mut answer = failure::plain(code, body);
     answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
     answer
 }

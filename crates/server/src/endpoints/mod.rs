@@ -24,14 +24,15 @@ use crate::steps::authorize::Allowed;
 pub async fn serve(server: &Arc<Server>, call: Call, query: Query, allowed: &Allowed) -> Result<Reply, Status> {
     let path = allowed.attributes().path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let checks = matches!(parts.first(), Some(&("healthz" | "livez" | "readyz")));
-    if !checks && !matches!(call.parts.method, Method::GET | Method::HEAD) {
+    // Checks, groups and the list of paths are told whatever the method.
+    let any_method = matches!(parts.as_slice(), [] | ["apis"] | ["apis", _] | ["healthz" | "livez" | "readyz", ..]);
+    if !any_method && !matches!(call.parts.method, Method::GET | Method::HEAD) {
         return Err(failure::method_not_allowed());
     }
     match parts.as_slice() {
         [] => discovery::paths(server),
         ["version"] => discovery::version(),
-        ["api"] | ["apis"] | ["api", "v1"] | ["apis", _] | ["apis", _, _] => discovery::serve(server, &call, path).await,
+        ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _] => discovery::serve(server, &call, path).await,
         ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", ..] => health::serve(server, path, &query),
         ["openapi", ..] => openapi::serve(server, &call, path).await,
         ["openid", "v1", "jwks"] => Ok(identity::keys(server)),

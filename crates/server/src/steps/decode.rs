@@ -3,6 +3,7 @@
 use api::{Object, Reason, Status, Type};
 use bytes::Bytes;
 use codec::{DecodeError, Strictness};
+use serde_json::{Map, Value};
 
 use crate::body::RequestBody;
 use crate::write::Write;
@@ -75,8 +76,8 @@ pub async fn decode(write: &Write<'_>, body: RequestBody, content_type: &str, ex
 /// 400.
 pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictness: Strictness) -> Result<(Object, Vec<String>), Status> {
     let version = expected.api_version.rsplit('/').next().unwrap_or("");
+    let custom = expected.schema.structural.is_some();
     let fail = |error: DecodeError| match error {
-        _ if expected.schema.structural.is_some() => error.status(version, expected.kind),
         DecodeError::Syntax(_) => unrecognized(bytes, expected.kind, &error),
         DecodeError::Type(ref text) if text.contains("into Go value of type") => {
             let found = text.split_whitespace().nth(3).unwrap_or("value");
@@ -91,8 +92,9 @@ pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictn
         other => other.status(version, expected.kind),
     };
     let null = Bytes::from_static(b"{}");
+    let raw = bytes;
     let bytes = if encoding == Encoding::Json && bytes.trim_ascii() == b"null" { &null } else { bytes };
-    let (mut object, problems) = match encoding {
+    let (mut object, mut problems) = match encoding {
         Encoding::Json => {
             let decoded = codec::json::decode(bytes, expected.schema, strictness).map_err(fail)?;
             (decoded.object, decoded.problems)
@@ -112,11 +114,26 @@ pub fn object(bytes: &Bytes, encoding: Encoding, expected: Expected<'_>, strictn
             (codec::protobuf::decode(&envelope, expected.schema).map_err(fail)?, Vec::new())
         }
     };
+    if custom && object.kind().is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(raw));
+        return Err(unrecognized(raw, expected.kind, &why));
+    }
     check_kind(&mut object, expected, bytes)?;
-    if expected.schema.structural.is_none() {
+    keep_reset(&mut object);
+    if custom {
+        problems.sort_unstable();
+    } else {
         codec::normalize(&mut object, expected.schema);
     }
     Ok((object, problems))
+}
+
+/// An empty list of owners asks to forget all of them, as one empty entry does; the list itself would be dropped as nothing.
+pub fn keep_reset(object: &mut Object) {
+    let owners = object.0.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields")).and_then(Value::as_array_mut);
+    if let Some(owners) = owners.filter(|owners| owners.is_empty()) {
+        owners.push(Value::Object(Map::new()));
+    }
 }
 
 /// A body that does not even say what it is; the failure shows how it begins.
@@ -163,11 +180,17 @@ fn check_kind(object: &mut Object, expected: Expected<'_>, bytes: &Bytes) -> Res
             }
         }
     }
-    if !api_version.is_empty() && api_version != expected.api_version {
+    // Only custom resources have to say their version.
+    let custom = expected.schema.structural.is_some();
+    if (custom || !api_version.is_empty()) && api_version != expected.api_version {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
             expected.api_version
         )));
+    }
+    if custom {
+        // Another kind is refused when the object is validated.
+        return Ok(());
     }
     if !kind.is_empty() && kind != expected.kind {
         return Err(Status::bad_request(format!(

@@ -40,7 +40,9 @@ pub fn of_object(served: &Served, mut object: Object) -> Defaulted {
 
 pub(super) fn again(served: &Served, object: &mut Object) {
     match &served.custom {
-        Some(custom) if custom.has_defaults => defaulting::default(&mut object.0, served.raw_schema()),
+        Some(custom) if custom.has_defaults && object.kind() == &*served.def.kind => {
+            defaulting::default(&mut object.0, served.raw_schema());
+        }
         Some(_) => {}
         None => {
             let schema = served.schema();

@@ -124,6 +124,14 @@ pub fn failure_media(accept: &str) -> Media {
         .unwrap_or(Media::Json)
 }
 
+/// 406 for an encoding that has no streams of events.
+pub fn not_streamed() -> Status {
+    Status::new(
+        Reason::NotAcceptable,
+        "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+    )
+}
+
 /// Clauses by falling quality, in their order where equal.
 fn ranked(accept: &str) -> Vec<&str> {
     let mut clauses: Vec<(&str, f32)> = accept

@@ -33,7 +33,7 @@ pub async fn create(write: &Write<'_>, prepared: Prepared) -> Result<Valid, Stat
     let object = prepared.0;
     let mut causes = api::kinds::validate_create(&write.served.def, &object);
     if write.served.custom.is_some() {
-        custom_rules::validate(write.served, &object, None, &mut causes);
+        custom_rules::validate(write.served, &object, None, false, &mut causes);
     } else {
         expressions::check(&object, &mut causes);
     }
@@ -56,7 +56,7 @@ pub async fn update(write: &Write<'_>, prepared: Prepared, old: &Arc<Object>) ->
         _ => api::kinds::validate_update(def, &object, old),
     };
     if write.served.custom.is_some() {
-        custom_rules::validate(write.served, &object, Some(old), &mut causes);
+        custom_rules::validate(write.served, &object, Some(old), write.subresource() == "status", &mut causes);
     } else if write.subresource().is_empty() {
         expressions::check(&object, &mut causes);
     }
@@ -84,7 +84,9 @@ fn refuse(write: &Write<'_>, object: &Object, causes: &Causes) -> Result<(), Sta
     if causes.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&write.served.def.group, &write.served.def.kind, object.name(), causes))
+    // What is refused for its kind is named by it.
+    let kind = if write.served.custom.is_some() { object.kind() } else { &write.served.def.kind };
+    Err(Status::invalid(&write.served.def.group, kind, object.name(), causes))
 }
 
 async fn admit(write: &Write<'_>, object: Object, old: Option<&Arc<Object>>) -> Result<Valid, Status> {

@@ -40,6 +40,12 @@ impl Subresource for Scale {
         let entry = server.store.mvcc().get(&key).value.ok_or_else(|| request.served.not_found(&name))?;
         let current = scale_of(&request.served, &convert::read(&request.served, &entry)?);
         if request.allowed.verb() == Verb::Get {
+            if current.at(&["spec", "replicas"]).is_none()
+                && let Some(custom) = &request.served.custom
+            {
+                let path: String = custom.scale.iter().flat_map(|scale| &scale.spec).map(|field| format!(".{field}")).collect();
+                return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+            }
             return answer(&request, &current);
         }
         let body = request.take_body();
@@ -75,7 +81,10 @@ impl Subresource for Scale {
             let mut new = old.clone();
             set_replicas(write.served, &mut new, replicas);
             let changes = scale_of(write.served, old).at(&["spec"]) != scale_of(write.served, &new).at(&["spec"]);
-            own_replicas(&write, &mut new, applies, changes)?;
+            // Nobody owns what is changed of a custom resource in this way.
+            if write.served.custom.is_none() {
+                own_replicas(&write, &mut new, applies, changes)?;
+            }
             Ok(Changed { managed: true, ..Changed::done(new) })
         })
         .await?;

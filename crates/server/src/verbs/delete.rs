@@ -205,6 +205,11 @@ pub async fn run(write: &Write<'_>, name: &str, options: &DeleteOptions) -> Resu
 fn preconditions(write: &Write<'_>, entry: &Entry, options: &DeleteOptions) -> Result<(), Status> {
     let def = &write.served.def;
     let refuse = |what: &str, given: &str, found: &str, meaning: &str| {
+        if is_definition(write) {
+            let field = if what == "UID" { "UID" } else { "ResourceVersion" };
+            let why = format!("Precondition failed: {field} in precondition: {given}, {field} in object meta: {found}");
+            return Err(Status::conflict(&def.group, &def.plural, &entry.header.name, &why));
+        }
         let why = format!(
             "the {what} in the precondition ({given}) does not match the {what} in record ({found}). The object might have been {meaning}"
         );
@@ -235,15 +240,18 @@ async fn attempt(write: &Write<'_>, entry: &Arc<Entry>, old: Object, options: &D
     if write.served.custom.is_none() && is_kind(&old, "v1", "Namespace") {
         return delete_namespace(write, entry, object, options).await;
     }
-    let mut finalizers = finalizers(write, &old, options);
     if is_definition(write) && old.deletion_timestamp().is_none() {
+        // They have a way of their own: neither a grace period nor a new generation, and dependents do not matter.
+        let mut finalizers: Vec<String> = old.finalizers().map(str::to_owned).collect();
         if !finalizers.iter().any(|one| one == definitions::CLEANUP) {
             finalizers.push(definitions::CLEANUP.to_owned());
         }
         definitions::mark_terminating(&mut object);
-        // They have a way of their own: neither a grace period nor a new generation.
         object.set_meta("deletionTimestamp", now());
+        set_finalizers(&mut object, &finalizers);
+        return Ok(commit::replace(write, validate::Valid(object), entry).await?.map(Deleted::Pending));
     }
+    let finalizers = finalizers(write, &old, options);
     let had: Vec<&str> = old.finalizers().collect();
     let finalizers_changed = had != finalizers;
     if finalizers_changed {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use api::Status;
+use codec::ListHead;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::delete::{self, DeleteOptions, Deleted};
+use super::list;
 use crate::request::{Reply, Request};
 use crate::selection::Selected;
 use crate::server::Server;
@@ -22,12 +24,11 @@ pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Re
     let options = DeleteOptions::read(&request, &body)?;
     let attributes = request.allowed.attributes();
     let selected = Selected::read(&request.served, &attributes.namespace, &request.query)?;
-    let snapshot = server.store.mvcc().snapshot(&selected.prefix.kind);
+    let found = list::find(server, &request, &selected).await?;
     let mut items: Vec<Value> = Vec::new();
     let said = Write::new(server, &request, "DeleteOptions")?;
     delete::warn_of_orphans(&said, &options);
-    let limit = request.query.number("limit")?.filter(|limit| *limit > 0).map_or(usize::MAX, |limit| limit as usize);
-    for entry in snapshot.under(&selected.prefix).filter(|entry| selected.matches(entry)).take(limit) {
+    for entry in &found.entries {
         let one = request.allowed.within(&entry.header.namespace, &entry.header.name);
         let mut write = Write::with_options(server, &one, &request.served, Write::new(server, &request, "DeleteOptions")?.options);
         write.options.dry_run |= options.dry_run;
@@ -40,10 +41,16 @@ pub async fn delete_collection(server: &Arc<Server>, mut request: Request) -> Re
         }
     }
     let def = &request.served.def;
-    let list = json!({
-        "kind": &*def.list_kind, "apiVersion": request.served.api_version,
-        "metadata": {"resourceVersion": snapshot.revision().to_string()}, "items": items,
-    });
+    let version = found.revision.to_string();
+    let head = ListHead {
+        api_version: &request.served.api_version,
+        kind: &def.list_kind,
+        resource_version: &version,
+        continue_token: &found.token,
+        remaining: found.remaining,
+        always_continue: request.served.custom.is_some(),
+    };
+    let list = json!({"kind": head.kind, "apiVersion": head.api_version, "metadata": head.metadata(), "items": items});
     let plain = encode::Negotiated {
         media: if request.negotiated.media == encode::Media::Yaml { encode::Media::Yaml } else { encode::Media::Json },
         ..request.negotiated

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::{Causes, Object, Reason, Status};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use base64::{DecodeError, Engine, alphabet};
 use bytes::Bytes;
 use codec::ListHead;
 use http::{HeaderValue, StatusCode};
@@ -27,12 +27,15 @@ struct Asked {
 }
 
 /// What was found, for the head of the list.
-struct Found {
-    entries: Vec<Arc<Entry>>,
-    revision: Revision,
-    token: String,
-    remaining: Option<i64>,
+pub(super) struct Found {
+    pub(super) entries: Vec<Arc<Entry>>,
+    pub(super) revision: Revision,
+    pub(super) token: String,
+    pub(super) remaining: Option<i64>,
 }
+
+/// Tokens are base64 without padding; what the last letter says beyond whole bytes does not count.
+const TOKENS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Lists above this are encoded away from the threads that serve requests.
 const LARGE: usize = 500;
@@ -43,14 +46,21 @@ const LARGE: usize = 500;
 /// 400 for bad options, 410 where the state is not kept any more.
 pub async fn list(server: &Arc<Server>, request: Request) -> Result<Reply, Status> {
     let selected = Selected::read(&request.served, &request.allowed.attributes().namespace, &request.query)?;
-    let asked = asked(&request, &selected)?;
-    let found = read(server, &selected, asked).await?;
+    let found = find(server, &request, &selected).await?;
     convert::prepare(&request.served, &found.entries).await?;
     if request.negotiated.media == Media::Json && request.negotiated.shape == Shape::Object || found.entries.len() < LARGE {
         return encode_list(server, &request, found);
     }
     let server = server.clone();
     tokio::task::spawn_blocking(move || encode_list(&server, &request, found)).await.map_err(Status::internal)?
+}
+
+/// The objects that a query means, as far as they are in one part of the list.
+///
+/// # Errors
+/// As `list`.
+pub(super) async fn find(server: &Arc<Server>, request: &Request, selected: &Selected) -> Result<Found, Status> {
+    read(server, selected, asked(request, selected)?).await
 }
 
 fn asked(request: &Request, selected: &Selected) -> Result<Asked, Status> {
@@ -66,7 +76,7 @@ fn asked(request: &Request, selected: &Selected) -> Result<Asked, Status> {
             causes.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
         }
         if !matches!(rule, "Exact" | "NotOlderThan") {
-            causes.not_supported("resourceVersionMatch", &Value::from(rule), &["Exact", "NotOlderThan", ""]);
+            causes.not_supported_in_order("resourceVersionMatch", &Value::from(rule), &["Exact", "NotOlderThan", ""]);
         }
         if rule == "Exact" && version == "0" {
             causes.forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
@@ -149,24 +159,59 @@ async fn read(server: &Arc<Server>, selected: &Selected, asked: Asked) -> Result
 fn write_token(revision: Option<Revision>, rest: &str) -> String {
     let revision = revision.map_or(-1, |revision| revision.0 as i64);
     let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{rest}\u{0}")});
-    URL_SAFE_NO_PAD.encode(token.to_string())
+    TOKENS.encode(token.to_string())
 }
 
 fn read_token(token: &str) -> Result<(Option<Revision>, String), Status> {
-    let bad = || Status::bad_request("invalid continue token: continue key is not valid: the token cannot be decoded");
-    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-    let value = codec::json::parse(&bytes).map_err(|_| bad())?;
-    let version = value["v"].as_str().unwrap_or("");
-    if version != "meta.k8s.io/v1" {
-        let why = format!("invalid continue token: continue key is not valid: server does not recognize this encoded version {version}");
-        return Err(Status::bad_request(why));
+    let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let place = |error: DecodeError| match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+        // What is left over does not make a byte.
+        _ => token.len() / 4 * 4,
+    };
+    let bytes = TOKENS.decode(token).map_err(|error| bad(format!("illegal base64 data at input byte {}", place(error))))?;
+    let value = codec::json::parse(&bytes).map_err(|error| bad(error.to_string()))?;
+    let of_type = |place: &str, found: &Value, wanted: &str| {
+        bad(format!("json: cannot unmarshal {} into Go {place} of type {wanted}", json_type(found)))
+    };
+    if !value.is_object() {
+        return Err(of_type("value", &value, "storage.continueToken"));
     }
-    let start = value["start"].as_str().filter(|start| !start.is_empty()).ok_or_else(bad)?;
-    let revision = value["rv"].as_i64().ok_or_else(bad)?;
+    let text = |field: &str| match &value[field] {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        other => Err(of_type(&format!("struct field continueToken.{field}"), other, "string")),
+    };
+    let (version, start) = (text("v")?, text("start")?);
+    let revision = match &value["rv"] {
+        Value::Null => 0,
+        number => number.as_i64().ok_or_else(|| of_type("struct field continueToken.rv", number, "int64"))?,
+    };
+    if version != "meta.k8s.io/v1" {
+        return Err(bad(format!("server does not recognize this encoded version {version}")));
+    }
     if revision == 0 {
-        return Err(bad());
+        return Err(bad(format!("incorrect encoded start resourceVersion (version {version})")));
+    }
+    if start.is_empty() {
+        return Err(bad(format!("encoded start key empty (version {version})")));
+    }
+    if start.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(bad(start));
     }
     Ok(((revision > 0).then(|| Revision(revision as u64)), start.trim_end_matches('\u{0}').to_owned()))
+}
+
+/// What a value is in the words of Go's decoder.
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 fn expired_token(start: Option<Key>) -> Status {
@@ -189,6 +234,7 @@ fn encode_list(server: &Arc<Server>, request: &Request, found: Found) -> Result<
         resource_version: &version,
         continue_token: &found.token,
         remaining: found.remaining,
+        always_continue: served.custom.is_some() && request.negotiated.shape == Shape::Object,
     };
     let negotiated = &request.negotiated;
     let mut answer = match (negotiated.shape, negotiated.media) {

@@ -32,7 +32,7 @@ pub async fn serve(server: &Arc<Server>, request: Request) -> Result<Reply, Stat
     match verb {
         Verb::Get => get::get(server, request),
         Verb::List => Box::pin(list::list(server, request)).await,
-        Verb::Watch => watch::watch(server, request),
+        Verb::Watch => Box::pin(watch::watch(server, request)).await,
         Verb::Create => Box::pin(create::create(server, request)).await,
         Verb::Update => Box::pin(update::update(server, request)).await,
         Verb::Patch => Box::pin(patch::patch(server, request)).await,

@@ -159,6 +159,7 @@ fn checked(write: &Write<'_>, value: Value, old: &Object, shown: Option<&Value>)
     if object.kind() != old.kind() || object.api_version() != old.api_version() {
         object.set_kind(old.api_version(), old.kind());
     }
+    decode::keep_reset(&mut object);
     if served.custom.is_none() {
         codec::normalize(&mut object, served.schema());
     }
@@ -281,19 +282,16 @@ fn configuration(write: &Write<'_>, body: &Bytes, name: &str) -> Result<Object, 
     if object.api_version() != served.api_version || object.kind() != &*served.def.kind {
         let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
         let found = format!("invalid object type: {group}/{version}, Kind={}", object.kind());
-        return Err(crate::failure::unexplained(found));
+        return Err(Status::bad_request(found));
     }
     match object.name() {
         "" => object.set_meta("name", name.to_owned()),
         own if own != name => return Err(name_differs(own, name)),
         _ => {}
     }
-    if served.def.namespaced() {
-        let namespace = write.namespace().to_owned();
-        if !object.namespace().is_empty() && object.namespace() != namespace {
-            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
-        }
-        object.set_meta("namespace", namespace);
+    // One without a namespace is put into that of the path later; messages name it as it was sent.
+    if served.def.namespaced() && !object.namespace().is_empty() && object.namespace() != write.namespace() {
+        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
     }
     Ok(object)
 }

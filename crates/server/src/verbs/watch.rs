@@ -15,12 +15,13 @@ use futures_util::stream;
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
 use serde_json::{Value, json};
-use store::{Changes, Entry, Event, EventKind, Revision, WatchError};
+use store::{At, Changes, Entry, Event, EventKind, Limit, Range, Revision, WatchError};
 use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
 
 use super::list::parse_version;
 use crate::body::{BoxError, ResponseBody};
 use crate::catalog::Served;
+use crate::failure;
 use crate::pace::Pace;
 use crate::query::Query;
 use crate::request::{Reply, Request, reply};
@@ -40,8 +41,8 @@ const BATCH: usize = 64;
 enum Begin {
     /// After this revision.
     After(Revision),
-    /// With all objects, then what follows.
-    Initial,
+    /// With all objects, as they are at this revision or later, then what follows.
+    Initial(Option<Revision>),
     /// Now.
     Now,
 }
@@ -50,16 +51,20 @@ enum Begin {
 ///
 /// # Errors
 /// 400 and 422 for bad options; a start that is too old is an event of the stream.
-pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
+pub async fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status> {
     let selected = Selected::read(&request.served, &request.allowed.attributes().namespace, &request.query)?;
     let (begin, mark_initial) = begin(&request.query)?;
     let seconds = request.query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
     let seconds = seconds.map_or_else(|| rand::rng().random_range(SHORTEST..2 * SHORTEST), |seconds| seconds as u64);
     let bookmarks = request.query.flag("allowWatchBookmarks");
+    let future = match begin {
+        Begin::Initial(Some(revision)) => reached(server, &selected, revision).await.err(),
+        _ => None,
+    };
     let snapshot = server.store.mvcc().snapshot(&selected.prefix.kind);
     let after = match begin {
         Begin::After(revision) => revision,
-        Begin::Initial | Begin::Now => snapshot.revision(),
+        Begin::Initial(_) | Begin::Now => snapshot.revision(),
     };
     let mut encoder = Encoder {
         server: server.clone(),
@@ -69,7 +74,11 @@ pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status
         first: true,
     };
     let mut out = BytesMut::new();
-    if matches!(begin, Begin::Initial) {
+    if let Some(status) = future {
+        encoder.error(&status, &mut out)?;
+        return Ok(reply(StatusCode::OK, stream_type(&request.negotiated), out.freeze()));
+    }
+    if matches!(begin, Begin::Initial(_)) {
         for entry in snapshot.under(&selected.prefix).filter(|entry| selected.matches(entry)) {
             encoder.event("ADDED", entry, &mut out)?;
         }
@@ -105,6 +114,12 @@ pub fn watch(server: &Arc<Server>, mut request: Request) -> Result<Reply, Status
     Ok(answer)
 }
 
+/// Waits until the store has reached a revision, as long as a list would.
+async fn reached(server: &Server, selected: &Selected, revision: Revision) -> Result<(), Status> {
+    let range = Range { prefix: selected.prefix.clone(), start_after: None };
+    server.store.list(range, At::NotOlderThan(revision), Limit::page(1)).await.map(drop).map_err(failure::read)
+}
+
 fn stream_type(negotiated: &Negotiated) -> &'static str {
     match negotiated.media {
         Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -122,23 +137,28 @@ fn begin(query: &Query) -> Result<(Begin, bool), Status> {
         Some(_) if rule != "NotOlderThan" => {
             causes.forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
-        Some(true) if !query.flag("allowWatchBookmarks") => {
-            causes.forbidden("allowWatchBookmarks", "sendInitialEvents requires setting allowWatchBookmarks to true");
-        }
         None if !rule.is_empty() => {
             causes.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
         }
         _ => {}
     }
+    if !matches!(rule, "" | "NotOlderThan") {
+        causes.not_supported("resourceVersionMatch", &Value::from(rule), &["NotOlderThan"]);
+    }
+    if !query.text("continue").is_empty() {
+        causes.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+    }
     if !causes.is_empty() {
         return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &causes));
     }
-    let revision = parse_version(version)?.filter(|revision| *revision > Revision::ZERO);
+    // Unlike for lists, the real server has no reason for a version that is none.
+    let revision = parse_version(version).map_err(|_| failure::unexplained(failure::no_version(version)))?;
+    let revision = revision.filter(|revision| *revision > Revision::ZERO);
     Ok(match (initial, revision) {
-        (Some(true), _) => (Begin::Initial, true),
+        (Some(true), revision) => (Begin::Initial(revision), true),
         (_, Some(revision)) => (Begin::After(revision), false),
         (Some(false), None) => (Begin::Now, false),
-        (None, None) => (Begin::Initial, false),
+        (None, None) => (Begin::Initial(None), false),
     })
 }
 

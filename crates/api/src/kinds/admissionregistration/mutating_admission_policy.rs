@@ -21,7 +21,6 @@ pub const fn kind() -> Kind {
 fn validate(policy: &Object, causes: &mut Causes) {
     let spec = policy.map("spec");
     admission_policy::validate_policy(policy, causes);
-    causes.need_one_of(spec, "reinvocationPolicy", &SPEC, &["IfNeeded", "Never"]);
     let list = SPEC.field("mutations");
     if spec.list("mutations").is_empty() {
         causes.needed(&list, "mutations must contain at least one item");
@@ -48,4 +47,5 @@ fn validate(policy: &Object, causes: &mut Causes) {
             None => causes.needed(&at.field(field), &format!("must be specified when patchType is {}", mutation.text("patchType"))),
         }
     }
+    causes.need_one_of(spec, "reinvocationPolicy", &SPEC, &["IfNeeded", "Never"]);
 }

@@ -2,7 +2,7 @@
 
 use crate::causes::Causes;
 use crate::check::Check;
-use crate::kind::{Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Generation, Kind, keep_all_but_status, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::read::Read;
 use crate::types::admission_policy::{self, SPEC};
@@ -12,7 +12,8 @@ pub const fn kind() -> Kind {
     Kind {
         prepare_create: |object| reset_status_of(object, "admissionregistration.v1.ValidatingAdmissionPolicy"),
         prepare_update: keep_status,
-        prepare_status_update: keep_spec,
+        prepare_status_update: keep_all_but_status,
+        status_keeps: &["spec", "metadata"],
         validate,
         validate_update: |new, _old, causes| validate(new, causes),
         columns: Some(|policy, clock| admission_policy::policy_columns(policy, "validations", clock)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::structural_schema;
+use super::{internal_form, structural_schema};
 use crate::causes::{Cause, Causes};
 use crate::check::{self, Check};
 use crate::kind::{Generation, Kind, keep, keep_spec, reset_status_of};
@@ -94,6 +94,19 @@ fn validate(definition: &Object, causes: &mut Causes) {
     let status = Path::root("status");
     if definition.map("status").list("storedVersions").is_empty() {
         causes.bad(&status.field("storedVersions"), Value::Null, "must have at least one stored version");
+    } else {
+        // A version that stands twice is found once.
+        let stored = definition.map("status").list("storedVersions");
+        let mut left: Vec<&Value> = stored.iter().collect();
+        for version in spec.maps("versions") {
+            let found = left.iter().position(|one| **one == version.text("name"));
+            if let Some(at) = found {
+                left.remove(at);
+            } else if version.flag("storage") {
+                let why = format!("must have the storage version {}", version.text("name"));
+                causes.bad(&status.field("storedVersions"), stored.to_vec(), &why);
+            }
+        }
     }
     let group = spec.text("group");
     let protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| group == *domain || group.ends_with(&format!(".{domain}")));
@@ -141,6 +154,10 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
         causes.bad(&list, Value::Null, "must have exactly one version marked as storage version");
         return;
     }
+    // That every version has a schema is asked before anything else.
+    for (index, _) in spec.maps("versions").enumerate().filter(|(_, version)| !version.map("schema").has("openAPIV3Schema")) {
+        causes.needed(&list.index(index).field("schema").field("openAPIV3Schema"), "");
+    }
     let mut seen: Vec<&str> = Vec::new();
     for (index, version) in spec.maps("versions").enumerate() {
         let (at, name) = (list.index(index), version.text("name"));
@@ -151,10 +168,10 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
         }
         let schema_path = at.field("schema");
         match version.map("schema").object("openAPIV3Schema") {
-            None => causes.needed(&schema_path.field("openAPIV3Schema"), ""),
             Some(schema) if !shared => structural_schema::validate_root(schema, &schema_path.field("openAPIV3Schema"), causes),
-            Some(_) => {}
+            _ => {}
         }
+        validate_scale(version, &at.field("subresources"), causes);
         let columns = at.field("additionalPrinterColumns");
         for (index, column) in version.maps("additionalPrinterColumns").enumerate() {
             let at = columns.index(index);
@@ -170,7 +187,6 @@ fn validate_versions(spec: &Map<String, Value>, shared: bool, causes: &mut Cause
                 causes.bad(&at.field("JSONPath"), path, "must be a simple json path starting with .");
             }
         }
-        validate_scale(version, &at.field("subresources"), causes);
     }
     let mut unique = seen.clone();
     unique.sort_unstable();
@@ -201,30 +217,7 @@ fn validate_scale(version: &Map<String, Value>, path: &Path, causes: &mut Causes
 
 /// Blames all versions, printed as the real server's own structs are: in the order of their fields.
 fn blame_versions(spec: &Map<String, Value>, shared: bool, detail: &str, causes: &mut Causes) {
-    let fields = [
-        ("Name", "name"),
-        ("Served", "served"),
-        ("Storage", "storage"),
-        ("Deprecated", "deprecated"),
-        ("DeprecationWarning", "deprecationWarning"),
-        ("Schema", "schema"),
-        ("Subresources", "subresources"),
-        ("AdditionalPrinterColumns", "additionalPrinterColumns"),
-        ("SelectableFields", "selectableFields"),
-    ];
-    let one = |version: &Map<String, Value>| {
-        let texts = fields.map(|(shown, name)| {
-            let value = match name {
-                "served" | "storage" | "deprecated" => version.flag(name).into(),
-                "schema" | "subresources" | "additionalPrinterColumns" | "selectableFields" if shared => Value::Null,
-                _ => version.get(name).cloned().unwrap_or(Value::Null),
-            };
-            format!("{shown:?}:{value}")
-        });
-        format!("{{{}}}", texts.join(","))
-    };
-    let all: Vec<String> = spec.maps("versions").map(one).collect();
-    let message = format!("Invalid value: [{}]: {detail}", all.join(","));
+    let message = format!("Invalid value: {}: {detail}", internal_form::versions(spec, shared));
     causes.0.push(Cause { reason: "FieldValueInvalid", field: SPEC.field("versions").text(), message });
 }
 

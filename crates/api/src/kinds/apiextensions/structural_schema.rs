@@ -11,15 +11,32 @@ use crate::read::{Read, as_map};
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const FORBIDDEN: [&str; 6] = ["definitions", "dependencies", "patternProperties", "additionalItems", "id", "$ref"];
 
-/// Validates the schema of a whole resource. Whether it is structural is asked only of schemas that are well-formed.
+/// Validates the schema of a whole resource. Whether it is structural is asked only of schemas without what none may have.
 pub fn validate_root(schema: &Map<String, Value>, path: &Path, causes: &mut Causes) {
     let (mut basic, mut structural) = (Causes::default(), Causes::default());
     validate(schema, path, Place::Root, &mut Both { basic: &mut basic, structural: &mut structural });
-    if basic.is_empty() {
+    if !has_forbidden(schema) {
         validate_top(schema, path, causes);
         causes.0.append(&mut structural.0);
     }
     causes.0.append(&mut basic.0);
+}
+
+/// Whether a schema or one inside says what no structural schema can.
+fn has_forbidden(schema: &Map<String, Value>) -> bool {
+    let one = |value: &Value| value.as_object().is_some_and(has_forbidden);
+    FORBIDDEN.iter().any(|field| schema.has(field))
+        || schema.get("items").is_some_and(|items| items.is_array() || one(items))
+        || ["additionalProperties", "not"].iter().any(|field| schema.get(*field).is_some_and(one))
+        || ["allOf", "anyOf", "oneOf"].iter().any(|field| schema.list(field).iter().any(one))
+        || schema.map("properties").values().any(one)
+}
+
+/// Whether rules of a schema can be looked at: it is structural.
+pub fn is_structural(schema: &Map<String, Value>) -> bool {
+    let (mut basic, mut structural) = (Causes::default(), Causes::default());
+    validate(schema, &Path::root(""), Place::Root, &mut Both { basic: &mut basic, structural: &mut structural });
+    structural.is_empty() && !has_forbidden(schema)
 }
 
 /// Causes by the question that found them.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::causes::Causes;
 use crate::check::{self, Check};
-use crate::kind::{Clock, Kind, NameRule, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Clock, Kind, NameRule, keep_all_but_status, keep_status, reset_status_of};
 use crate::names;
 use crate::object::Object;
 use crate::path::Path;
@@ -19,7 +19,8 @@ pub const fn kind() -> Kind {
         name: NameRule::PathSegment,
         prepare_create: |object| reset_status_of(object, "kube-aggregator.apiregistration.v1.APIService"),
         prepare_update: keep_status,
-        prepare_status_update: keep_spec,
+        prepare_status_update: keep_all_but_status,
+        status_keeps: &["spec", "metadata"],
         validate,
         validate_update: |new, _old, causes| validate(new, causes),
         columns: Some(columns),

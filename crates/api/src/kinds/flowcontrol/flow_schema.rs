@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::causes::Causes;
 use crate::check::Check;
-use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Clock, Generation, Kind, keep_all_but_status, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
 use crate::print;
@@ -18,7 +18,8 @@ pub const fn kind() -> Kind {
     Kind {
         prepare_create: |object| reset_status_of(object, "flowcontrol.v1.FlowSchema"),
         prepare_update: keep_status,
-        prepare_status_update: keep_spec,
+        prepare_status_update: keep_all_but_status,
+        status_keeps: &["spec", "metadata"],
         validate,
         validate_update: |new, _old, causes| validate(new, causes),
         columns: Some(columns),
@@ -43,7 +44,9 @@ fn validate(object: &Object, causes: &mut Causes) {
         let method = spec.map("distinguisherMethod");
         if !matches!(method.text("type"), "ByNamespace" | "ByUser") {
             let at = SPEC.field("distinguisherMethod");
-            causes.unsupported_value(&at.field("type"), &Value::Object(method.clone()), &["ByNamespace", "ByUser"]);
+            // The value is the whole method, as Go's JSON of it is.
+            let shown = serde_json::json!({"Type": method.text("type")});
+            causes.unsupported_value(&at.field("type"), &shown, &["ByNamespace", "ByUser"]);
         }
     }
     let level = SPEC.field("priorityLevelConfiguration");

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::causes::Causes;
 use crate::check::Check;
-use crate::kind::{Clock, Generation, Kind, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Clock, Generation, Kind, keep_all_but_status, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
 use crate::print;
@@ -17,7 +17,8 @@ pub const fn kind() -> Kind {
     Kind {
         prepare_create: |object| reset_status_of(object, "flowcontrol.v1.PriorityLevelConfiguration"),
         prepare_update: keep_status,
-        prepare_status_update: keep_spec,
+        prepare_status_update: keep_all_but_status,
+        status_keeps: &["spec", "metadata"],
         validate,
         validate_update: |new, _old, causes| validate(new, causes),
         columns: Some(columns),
@@ -49,9 +50,8 @@ fn validate(object: &Object, causes: &mut Causes) {
             if let Some(shares) = limited.int("nominalConcurrencyShares").filter(|shares| *shares < 0) {
                 causes.bad(&at.field("nominalConcurrencyShares"), shares, "must be a non-negative integer");
             }
-            if let Some(percent) = limited.int("lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
-                causes.bad(&at.field("lendablePercent"), percent, "must be between 0 and 100, inclusive");
-            }
+            let lent = limited.int("lendablePercent").filter(|percent| !(0..=100).contains(percent));
+            let lent = lent.map(|percent| (at.field("lendablePercent"), percent));
             let (response, at) = (limited.map("limitResponse"), at.field("limitResponse"));
             match (response.text("type"), response.object("queuing")) {
                 ("Reject", Some(_)) => causes.refused(&at.field("queuing"), "must be nil if limited.limitResponse.type is not Limited"),
@@ -72,6 +72,9 @@ fn validate(object: &Object, causes: &mut Causes) {
                 }
                 ("", _) => causes.needed(&at.field("type"), ""),
                 (other, _) => causes.unsupported(&at.field("type"), other, &["Queue", "Reject"]),
+            }
+            if let Some((place, percent)) = lent {
+                causes.bad(&place, percent, "must be between 0 and 100, inclusive");
             }
         }
         "" => causes.needed(&SPEC.field("type"), ""),

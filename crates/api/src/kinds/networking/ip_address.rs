@@ -7,6 +7,7 @@ use crate::check::{self, Check};
 use crate::kind::{Clock, Kind, NameRule, Selectable};
 use crate::object::Object;
 use crate::path::Path;
+use crate::print;
 use crate::read::Read;
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -44,12 +45,12 @@ fn validate(object: &Object, causes: &mut Causes) {
     }
 }
 
-fn columns(object: &Object, _clock: &Clock) -> Vec<Value> {
+fn columns(object: &Object, clock: &Clock) -> Vec<Value> {
     let parent = object.map("spec").object("parentRef").map(|parent| {
         let resource = crate::status::qualified(parent.text("resource"), parent.text("group")).to_lowercase();
         let namespace = parent.text("namespace");
         let place = if namespace.is_empty() { resource } else { format!("{resource}/{namespace}") };
         format!("{place}/{}", parent.text("name"))
     });
-    vec![object.name().into(), parent.unwrap_or_else(|| "<none>".into()).into()]
+    vec![object.name().into(), parent.unwrap_or_else(|| "<none>".into()).into(), print::age(object, clock)]
 }

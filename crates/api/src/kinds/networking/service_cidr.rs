@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::causes::Causes;
 use crate::check::{self, Check};
-use crate::kind::{Clock, Kind, keep_spec, keep_status, reset_status_of};
+use crate::kind::{Clock, Kind, keep_all_but_status, keep_status, reset_status_of};
 use crate::object::Object;
 use crate::path::Path;
 use crate::print;
@@ -17,7 +17,8 @@ pub const fn kind() -> Kind {
     Kind {
         prepare_create: |object| reset_status_of(object, "networking.v1.ServiceCIDR"),
         prepare_update: keep_status,
-        prepare_status_update: keep_spec,
+        prepare_status_update: keep_all_but_status,
+        status_keeps: &["spec", "metadata"],
         validate,
         validate_update,
         columns: Some(columns),

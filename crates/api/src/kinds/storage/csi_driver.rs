@@ -48,10 +48,6 @@ fn validate(driver: &Object, causes: &mut Causes) {
         causes.too_long("metadata.name", 63);
     }
     causes.one_of(spec, "fsGroupPolicy", &SPEC, &["File", "None", "ReadWriteOnceWithFSType"]);
-    let modes = SPEC.field("volumeLifecycleModes");
-    for mode in spec.texts("volumeLifecycleModes").filter(|mode| !matches!(*mode, "Ephemeral" | "Persistent")) {
-        causes.unsupported(&modes, mode, &["Persistent", "Ephemeral"]);
-    }
     if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
         causes.bad(
             &SPEC.field("serviceAccountTokenInSecrets"),
@@ -75,6 +71,10 @@ fn validate(driver: &Object, causes: &mut Causes) {
         if let Some(seconds) = request.int("expirationSeconds").filter(|seconds| *seconds < 600) {
             causes.bad(&at.field("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
         }
+    }
+    let modes = SPEC.field("volumeLifecycleModes");
+    for mode in spec.texts("volumeLifecycleModes").filter(|mode| !matches!(*mode, "Ephemeral" | "Persistent")) {
+        causes.unsupported(&modes, mode, &["Persistent", "Ephemeral"]);
     }
 }
 

@@ -50,10 +50,10 @@ fn validate(class: &Object, causes: &mut Causes) {
         let list = at.field("matchLabelExpressions");
         for (index, one) in term.maps("matchLabelExpressions").enumerate() {
             let at = list.index(index);
-            causes.each(&at.field("key"), one.text("key"), names::qualified_name_errors(one.text("key")));
             if one.list("values").is_empty() {
                 causes.needed(&at.field("values"), "");
             }
+            causes.each(&at.field("key"), one.text("key"), names::qualified_name_errors(one.text("key")));
         }
     }
 }
