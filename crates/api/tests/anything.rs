@@ -135,7 +135,9 @@ fn nothing_panics() {
             for object in [&created, &new, &status] {
                 if let Some(columns) = kind.columns {
                     let cells = columns(object, &Clock { now: 1_800_000_000 });
-                    assert!(resource.columns.is_empty() || cells.len() == resource.columns.len());
+                    // The real server tells the age of an address and has no head for it.
+                    let more = usize::from(&*resource.kind == "IPAddress");
+                    assert!(resource.columns.is_empty() || cells.len() == resource.columns.len() + more);
                 }
                 for one in kind.selectable {
                     let _ = (one.value)(object);

@@ -110,7 +110,9 @@ fn columns_fit_their_heads() {
         let bare =
             Object::from_value(json!({"kind": &*resource.kind, "apiVersion": resource.api_version(), "metadata": {"name": "n"}})).unwrap();
         let cells = columns(&bare, &clock);
-        assert_eq!(cells.len(), resource.columns.len(), "{} {}", resource.kind, resource.group);
+        // The real server tells the age of an address and has no head for it.
+        let more = usize::from(&*resource.kind == "IPAddress");
+        assert_eq!(cells.len(), resource.columns.len() + more, "{} {}", resource.kind, resource.group);
         let is_name = |(cell, column): (&Value, &api::resources::Column)| (&*column.name == "Name").then(|| cell == "n").unwrap_or(true);
         assert!(cells.iter().zip(&resource.columns).all(is_name), "{}", resource.kind);
     }

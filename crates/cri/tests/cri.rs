@@ -290,7 +290,7 @@ async fn what_is_not_supported_is_refused_by_name(world: World) {
     let pod = world.run_pod(world.pod("web")).await.expect("a pod");
     let image = |name: &str| Some(ImageSpec { image: name.into(), ..ImageSpec::default() });
     let cases = [
-        (ContainerConfig { cdi_devices: vec![CDIDevice { name: "a/b=c".into() }], ..container(&["ls"]) }, Code::Unimplemented),
+        (ContainerConfig { cdi_devices: vec![CDIDevice { name: "a/b=c".into() }], ..container(&["ls"]) }, Code::Unknown),
         (ContainerConfig { image: image("nothing:1"), ..container(&["ls"]) }, Code::NotFound),
         (
             ContainerConfig {

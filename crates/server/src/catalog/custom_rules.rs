@@ -57,7 +57,9 @@ fn of_schema(served: &Served, custom: &CustomVersion, object: &Object, status: b
     } else if custom.has_schema {
         check(served.raw_schema(), &contents(object), "", causes, 0);
         // What every object has was not among the contents.
-        causes.0.retain(|cause| !(cause.reason == "FieldValueRequired" && matches!(cause.field.as_str(), "apiVersion" | "kind" | "metadata")));
+        causes
+            .0
+            .retain(|cause| !(cause.reason == "FieldValueRequired" && matches!(cause.field.as_str(), "apiVersion" | "kind" | "metadata")));
     }
     if let Some(scale) = &custom.scale {
         replicas(object, &scale.spec, causes);
