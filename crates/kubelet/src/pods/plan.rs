@@ -78,8 +78,10 @@ pub fn plan(spec: &PodSpec, members: &[Member], observed: &Observed, now: i64) -
         }
     }
     for member in members.iter().filter(|member| member.role == Role::Ephemeral) {
-        if observed.latest(&member.spec.name).is_none() {
-            plan.start(member, 0);
+        match observed.latest(&member.spec.name) {
+            None => plan.start(member, 0),
+            Some(latest) if latest.state == ContainerState::Created => plan.start(member, super::model::attempt(latest)),
+            Some(_) => {}
         }
     }
     plan.actions
@@ -174,7 +176,11 @@ impl Planner<'_> {
             return true;
         };
         match latest.state {
-            ContainerState::Created => true,
+            // Nobody is about to start it: whoever made it was killed, or could not start it.
+            ContainerState::Created => {
+                self.start(member, super::model::attempt(latest));
+                true
+            }
             ContainerState::Running => progress.post_started,
             ContainerState::Exited => {
                 let code = latest.exit.map_or(255, |exit| exit.code);
@@ -244,4 +250,44 @@ pub fn plan_end(members: &[Member], observed: &Observed, grace: i64) -> Vec<Acti
         .filter(|member| !observed.of(&member.spec.name).stopping)
         .map(|member| Action::Stop { name: member.spec.name.clone(), why: String::new(), grace: Some(grace) })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use runtime::{ContainerId, ContainerStatus, ResolvedUser};
+    use serde_json::json;
+
+    use super::*;
+    use crate::pods::model::{self, LABEL_ATTEMPT};
+
+    /// What a kubelet finds that was killed between making a container and starting it.
+    #[test]
+    fn what_was_made_and_never_started_is_started() {
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "main", "image": "i"}]})).unwrap();
+        let members = model::members(&spec);
+        let status = ContainerStatus {
+            id: ContainerId::new("main-2").unwrap(),
+            state: ContainerState::Created,
+            pid: Some(7),
+            created_at: 1,
+            started_at: None,
+            finished_at: None,
+            exit: None,
+            oom_killed: false,
+            reason: String::new(),
+            message: String::new(),
+            user: ResolvedUser::default(),
+            log_path: None,
+            labels: BTreeMap::from([(LABEL_ATTEMPT.to_owned(), "2".to_owned())]),
+            annotations: BTreeMap::new(),
+        };
+        let mut observed = Observed { sandbox: true, ..Observed::default() };
+        observed.attempts.insert("main".into(), vec![status]);
+        assert_eq!(plan(&spec, &members, &observed, 0), [Action::Start { name: "main".into(), attempt: 2 }]);
+        // Somebody is at it.
+        observed.progress.entry("main".to_owned()).or_default().busy = true;
+        assert_eq!(plan(&spec, &members, &observed, 0), []);
+    }
 }

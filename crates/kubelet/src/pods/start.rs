@@ -10,7 +10,7 @@ use client::EventKind;
 use cri::client::Given;
 use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use runtime::{Bind, ContainerId, ContainerStatus, Mount, Source};
+use runtime::{Bind, ContainerError, ContainerId, ContainerState, ContainerStatus, Mount, Source};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::container::{self, Parts};
@@ -93,6 +93,12 @@ async fn run(order: &Order) -> Result<(), Trouble> {
             tracing::debug!(container = %old.id, %error, "old attempt stays");
         }
         remove_writable(&order.kubelet.pod_dir(model::uid(&order.pod)), order.name(), model::attempt(old));
+    }
+    // It was made and never started, from what may be out of date by now.
+    if let Some(unstarted) = order.old.last().filter(|old| old.state == ContainerState::Created) {
+        let stays = |error: ContainerError| Trouble::new("CreateContainerError", format!("remove what was never started: {error}"));
+        order.sandbox.remove(&unstarted.id).await.map_err(stays)?;
+        remove_writable(&order.kubelet.pod_dir(model::uid(&order.pod)), order.name(), order.attempt);
     }
     let config_error = |text: String| Trouble::new("CreateContainerConfigError", text);
     let env = environment(order).await.map_err(config_error)?;
