@@ -29,6 +29,11 @@ def settle(value):
         for one in value:
             settle(one)
         return
+    if isinstance(value, dict):
+        # What a LimitRange forbids is found in maps of resources.
+        start, found, limits = str(value.get("message", "")).partition("is forbidden: [")
+        if found and limits.startswith(("maximum ", "minimum ")):
+            value["message"] = start + found + ", ".join(sorted(re.split(", (?=m[ai][xn]imum )", limits.rstrip("]")))) + "]"
     details = value.get("details") if isinstance(value, dict) else None
     causes = details.get("causes") if isinstance(details, dict) else None
     if not causes:
