@@ -35,4 +35,13 @@ def descriptions(told):
     _each(told.get("body"), change)
 
 
-NAMED = {"white-space": white_space, "kind-of-items": kind_of_items, "descriptions": descriptions}
+def template_generation(told):
+    """How often the template of a DaemonSet changed, as an annotation."""
+    def change(value):
+        noted = value.get("annotations")
+        if isinstance(noted, dict) and noted.pop("deprecated.daemonset.template.generation", None) and not noted:
+            del value["annotations"]
+    _each(told.get("body"), change)
+
+
+NAMED = {"white-space": white_space, "kind-of-items": kind_of_items, "descriptions": descriptions, "template-generation": template_generation}
