@@ -23,7 +23,11 @@ fn level(bytes: &[u8], schema: &Type, path: &[u32], depth: usize, map: &mut Map<
     let mut fields = Fields::new(bytes);
     while let Some((number, wire)) = fields.next()? {
         if let Some(field) = schema.fields.iter().find(|field| field.number == number && field.embedded == path) {
-            put_field(map, field, wire, depth)?;
+            if super::is_wrapped(schema, field) {
+                map.insert(field.name.to_string(), value(&field.shape, wire, depth)?);
+            } else {
+                put_field(map, field, wire, depth)?;
+            }
         } else if schema
             .fields
             .iter()

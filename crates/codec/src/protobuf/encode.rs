@@ -24,6 +24,9 @@ pub(super) fn message(out: &mut Vec<u8>, map: &Map<String, Value>, schema: &Type
 fn level(out: &mut Vec<u8>, map: &Map<String, Value>, schema: &Type, path: &[u32]) -> Result<(), ProtobufError> {
     for (number, slot) in slots(schema, path)? {
         match slot {
+            Slot::Own(field) if super::is_wrapped(schema, field) => {
+                map.get(&*field.name).map_or(Ok(()), |value| put_value(out, number, &field.shape, value))?;
+            }
             Slot::Own(field) => put_field(out, number, field, map.get(&*field.name))?,
             Slot::Embedded => {
                 let mut inner = path.to_vec();

@@ -2,6 +2,7 @@
 //!
 //! A body is the magic `k8s\0` and an envelope (`runtime.Unknown`) that names the kind and holds the message.
 
+use api::schema::Field;
 use api::{Object, Status, Type};
 use bytes::Bytes;
 
@@ -31,6 +32,12 @@ pub enum ProtobufError {
     /// The type has a field without a number: it has no protobuf form.
     #[error("type {0} has no protobuf form")]
     NoForm(String),
+}
+
+/// Whether the list of a field is a message of its own with the items in field 1, as it is for a named type of lists in
+/// Go: `Verbs` is the only one that a field has.
+fn is_wrapped(schema: &Type, field: &Field) -> bool {
+    &*field.name == "verbs" && &*schema.name == "apis.meta.v1.APIResource"
 }
 
 /// An opened envelope.
