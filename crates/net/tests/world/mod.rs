@@ -160,8 +160,6 @@ impl Node {
 
 /// Joins two name spaces by a wire.
 pub fn wire(one: &Space, one_address: &str, other: &Space, other_address: &str, name: &str) {
-    let pid = std::process::id();
-    let _ = pid;
     one.command(&format!(
         "ip link add {name} type veth peer name {name} netns {} && ip addr add {one_address} dev {name} && ip link set {name} up",
         other.path().display()
