@@ -10,6 +10,9 @@ use crate::quantity::Quantity;
 use crate::schema::{Field, Form, Scalar, Shape, Type, TypeRef};
 use crate::time;
 
+/// Lists that are never stored empty, since whoever sends one so is refused. The refusal shows what was sent.
+const NEVER_EMPTY: &[(&str, &str)] = &[("batch.v1.SuccessPolicy", "rules")];
+
 /// Brings an object into the form that a Go round trip gives it. Runs after decoding and before defaulting.
 ///
 /// Guarantees: running it twice changes nothing; required structs, lists and scalars are present afterwards
@@ -22,7 +25,7 @@ pub fn normalize(map: &mut Map<String, Value>, schema: &Type) {
     for field in &schema.fields {
         match map.get_mut(&*field.name) {
             Some(value) => {
-                if !present(value, field) || value.is_null() && field.omits_zero(schema) {
+                if !present(value, field, schema) || value.is_null() && field.omits_zero(schema) {
                     map.remove(&*field.name);
                 }
             }
@@ -45,7 +48,7 @@ fn custom(map: &mut Map<String, Value>, schema: &Type) {
 }
 
 /// Normalizes a value that is there; false when it has to go.
-fn present(value: &mut Value, field: &Field) -> bool {
+fn present(value: &mut Value, field: &Field, schema: &Type) -> bool {
     if value.is_null() {
         return match field.zero() {
             Some(zero) => {
@@ -58,7 +61,9 @@ fn present(value: &mut Value, field: &Field) -> bool {
     normalize_value(value, &field.shape);
     // Storage in protobuf cannot tell an empty list from none.
     if !field.omit_empty && is_empty(value, &field.shape) && matches!(field.shape, Shape::List(_) | Shape::Map(_)) {
-        *value = Value::Null;
+        if !NEVER_EMPTY.contains(&(&*schema.name, &*field.name)) {
+            *value = Value::Null;
+        }
     }
     !(field.omit_empty && !field.pointer && is_empty(value, &field.shape))
 }
