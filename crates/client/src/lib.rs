@@ -5,6 +5,7 @@
 //! In process, list and watch hand out the store's own entries; over HTTP the same entries are made here.
 
 mod calls;
+pub mod checks;
 mod events;
 pub mod header;
 mod http_transport;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use store::metrics::Histogram;
 
+use crate::checks::Checks;
+
 /// Upper bounds for durations from a millisecond to a quarter of an hour, in microseconds.
 pub const LONG_BOUNDS: [u64; 18] = [
     1_000,
@@ -91,14 +93,28 @@ type Source = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 /// Those of a process who have numbers, each under a name of its own. Clones share the list.
 #[derive(Clone, Default)]
-pub struct Sources(Arc<Mutex<Vec<(String, Source)>>>);
+pub struct Sources {
+    all: Arc<Mutex<Vec<(String, Source)>>>,
+    checks: Arc<Checks>,
+}
 
 impl Sources {
     /// Adds somebody, in place of the one that had the name: a component that is started again shows itself once.
     pub fn set(&self, name: &str, source: impl Fn(&mut String) + Send + Sync + 'static) {
-        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         sources.retain(|(known, _)| known != name);
         sources.push((name.to_owned(), Arc::new(source)));
+    }
+
+    /// How well the process was whenever somebody asked.
+    pub fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// The same checks without numbers, for a port that tells nobody of these.
+    #[must_use]
+    pub fn checks_alone(&self) -> Sources {
+        Sources { all: Arc::default(), checks: self.checks.clone() }
     }
 
     /// Appends the numbers of everybody.
@@ -109,7 +125,7 @@ impl Sources {
     /// Appends the numbers of those whose names are wanted.
     pub fn render_those(&self, out: &mut String, wanted: impl Fn(&str) -> bool) {
         // Nobody is called under the lock.
-        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sources = self.all.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (_, source) in sources.iter().filter(|(name, _)| wanted(name)) {
             source(out);
         }

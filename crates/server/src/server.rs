@@ -51,7 +51,7 @@ pub struct Server {
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) openapi: crate::endpoints::openapi::Documents,
-    pub(crate) asked: crate::endpoints::health::Asked,
+    pub(crate) checks: client::checks::Checks,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops: ends watches and listeners.
     pub(crate) shutdown: CancellationToken,
@@ -101,7 +101,7 @@ impl Server {
             audit: Audit::open(&config.security.audit, &reloads, &shutdown)?,
             reloads,
             openapi: crate::endpoints::openapi::Documents::default(),
-            asked: crate::endpoints::health::Asked::default(),
+            checks: client::checks::Checks::default(),
             tasks: TaskTracker::new(),
             shutdown,
             ready: watch::Sender::new(Readiness::Starting),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use client::Client;
 use client::metrics::Sources;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,6 +36,7 @@ struct Shared {
     tokens: Client,
     rights: Client,
     metrics: Sources,
+    parts: &'static [&'static str],
 }
 
 impl Endpoint {
@@ -61,8 +62,10 @@ impl Endpoint {
             Some(file) => Some(ClientAuthorities::from_pem(&[&read(file)?]).with_context(|| format!("--client-ca-file {file}"))?),
             None => None,
         };
-        let shared =
-            Shared { authorities, tokens: asking("authentication-kubeconfig")?, rights: asking("authorization-kubeconfig")?, metrics };
+        // Who loses its lease ends, so that this part is well as long as anybody answers.
+        let parts: &[&str] = if flags.is("leader-elect", true) { &["leaderElection"] } else { &["ping"] };
+        let (tokens, rights) = (asking("authentication-kubeconfig")?, asking("authorization-kubeconfig")?);
+        let shared = Shared { authorities, tokens, rights, metrics, parts };
         Ok(Some(Endpoint { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared: Arc::new(shared) }))
     }
 
@@ -106,8 +109,8 @@ impl Shared {
             response
         };
         let path = request.uri().path().to_owned();
-        if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") {
-            return reply(StatusCode::OK, "ok".into());
+        if let Some(text) = health(&self.metrics, self.parts, request.uri()) {
+            return reply(StatusCode::OK, text);
         }
         let user = match user {
             Some(user) => Some(user),
@@ -122,13 +125,9 @@ impl Shared {
         if !answer.is_ok_and(|answer| answer["status"]["allowed"] == true) {
             return reply(StatusCode::FORBIDDEN, format!("forbidden: User {name:?} cannot get path {path:?}"));
         }
-        match path.as_str() {
-            "/metrics" => {
-                let mut text = String::new();
-                self.metrics.render(&mut text);
-                reply(StatusCode::OK, text)
-            }
-            _ => reply(StatusCode::NOT_FOUND, "404 page not found".into()),
+        match numbers(&self.metrics, &path) {
+            Some(text) => reply(StatusCode::OK, text),
+            None => reply(StatusCode::NOT_FOUND, "404 page not found".into()),
         }
     }
 
@@ -140,6 +139,29 @@ impl Shared {
         let groups = user["groups"].as_array().into_iter().flatten().filter_map(|group| group.as_str().map(str::to_owned)).collect();
         Some((user["username"].as_str()?.to_owned(), groups))
     }
+}
+
+/// What a health path answers; none for other paths. A component that answers is well.
+fn health(sources: &Sources, parts: &[&'static str], uri: &Uri) -> Option<String> {
+    let (kind, part) = uri.path().strip_prefix('/').map(|path| path.split_once('/').unwrap_or((path, "")))?;
+    if !matches!(kind, "healthz" | "livez" | "readyz") {
+        return None;
+    }
+    match part {
+        "" => Some(sources.checks().ask_the_living(kind, parts, uri.query().unwrap_or("")).text),
+        part => parts.contains(&part).then(|| "ok".to_owned()),
+    }
+}
+
+/// The numbers behind a path.
+fn numbers(sources: &Sources, path: &str) -> Option<String> {
+    let mut text = String::new();
+    match path {
+        "/metrics" => sources.render(&mut text),
+        "/metrics/slis" => sources.checks().render(&mut text),
+        _ => return None,
+    }
+    Some(text)
 }
 
 fn read(file: &str) -> Result<String> {
@@ -209,18 +231,16 @@ impl Plain {
             let (metrics, also, ready) = (self.metrics.clone(), self.also, self.ready.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (code, text) = match request.uri().path() {
+                    let uri = request.uri();
+                    let (code, text) = match uri.path() {
                         path if path == also => match ready.as_ref().is_none_or(|ready| *ready.borrow()) {
                             true => (StatusCode::OK, "OK".to_owned()),
                             false => (StatusCode::SERVICE_UNAVAILABLE, "kubernetes".to_owned()),
                         },
-                        "/healthz" | "/livez" | "/readyz" => (StatusCode::OK, "ok".to_owned()),
-                        "/metrics" => {
-                            let mut text = String::new();
-                            metrics.render(&mut text);
-                            (StatusCode::OK, text)
-                        }
-                        _ => (StatusCode::NOT_FOUND, "404 page not found".to_owned()),
+                        path => match health(&metrics, &["ping"], uri).or_else(|| numbers(&metrics, path)) {
+                            Some(text) => (StatusCode::OK, text),
+                            None => (StatusCode::NOT_FOUND, "404 page not found".to_owned()),
+                        },
                     };
                     let mut response = Response::new(Full::new(Bytes::from(text)));
                     *response.status_mut() = code;

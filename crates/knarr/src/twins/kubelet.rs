@@ -168,7 +168,7 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     let transport = Arc::new(access.transport()?);
     let client = Client::new(transport.clone());
     let metrics = Sources::default();
-    if let Some(plain) = Plain::open(&healthz, Sources::default()).await? {
+    if let Some(plain) = Plain::open(&healthz, metrics.checks_alone()).await? {
         tokio::spawn(plain.serve());
     }
     reach(&client).await;

@@ -18,8 +18,8 @@ use crate::pods::model;
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Liveness of the kubelet.
-    Health,
+    /// Liveness of the kubelet, or of a part of it.
+    Health(Option<&'static str>),
     /// The pods of this node.
     Pods,
     /// A container's log.
@@ -51,6 +51,9 @@ pub struct Target {
     pub container: String,
 }
 
+/// Parts of the kubelet that are well as long as it answers.
+const PARTS: [&str; 3] = ["ping", "log", "syncloop"];
+
 /// The route of a path.
 pub fn find(method: &Method, path: &str) -> Option<Route> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -66,7 +69,8 @@ pub fn find(method: &Method, path: &str) -> Option<Route> {
     };
     let read = method == Method::GET;
     match parts.as_slice() {
-        ["healthz"] | ["healthz", _] if read => Some(Route::Health),
+        ["healthz"] if read => Some(Route::Health(None)),
+        ["healthz", part] if read => PARTS.iter().find(|known| *known == part).map(|known| Route::Health(Some(known))),
         ["pods"] | ["runningpods"] if read => Some(Route::Pods),
         ["containerLogs", rest @ ..] if read => target(rest, true).map(Route::Logs),
         ["exec", rest @ ..] => target(rest, true).map(Route::Exec),
@@ -77,6 +81,7 @@ pub fn find(method: &Method, path: &str) -> Option<Route> {
         ["metrics"] if read => Some(Route::Metrics("kubelet")),
         ["metrics", "cadvisor"] if read => Some(Route::Metrics("cadvisor")),
         ["metrics", "resource"] if read => Some(Route::Metrics("resource")),
+        ["metrics", "slis"] if read => Some(Route::Metrics("slis")),
         ["metrics", "probes"] if read => Some(Route::Metrics("probes")),
         _ => None,
     }
@@ -86,7 +91,7 @@ impl Route {
     /// What the authorizer is asked about.
     pub fn attributes(&self) -> Attributes {
         let (verb, subresource) = match self {
-            Route::Health => ("get", "healthz"),
+            Route::Health(_) => ("get", "healthz"),
             Route::Pods => ("get", "pods"),
             Route::Logs(_) => ("get", "proxy"),
             Route::Exec(_) | Route::Run(_) | Route::Attach(_) | Route::PortForward(_) => ("create", "proxy"),
@@ -100,7 +105,11 @@ impl Route {
 /// Serves a call that was allowed.
 pub async fn serve(kubelet: Arc<Kubelet>, route: Route, request: Request<Incoming>) -> Response<Body> {
     match route {
-        Route::Health => text(StatusCode::OK, "ok"),
+        Route::Health(None) => {
+            let answer = kubelet.sources.checks().ask_the_living("healthz", &PARTS, request.uri().query().unwrap_or(""));
+            text(StatusCode::OK, &answer.text)
+        }
+        Route::Health(Some(_)) => text(StatusCode::OK, "ok"),
         Route::Pods => {
             let pods: Vec<_> = kubelet.pods.pods().iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
             super::json(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}))

@@ -152,6 +152,7 @@ pub async fn metrics(kubelet: &Arc<Kubelet>, kind: &str) -> String {
         "resource" => resource(kubelet, &mut text).await,
         "cadvisor" => containers(kubelet, &mut text).await,
         "probes" => kubelet.metrics.render_probes(&mut text),
+        "slis" => kubelet.sources.checks().render(&mut text),
         _ => own(kubelet, &mut text),
     }
     text

@@ -1,11 +1,7 @@
-//! `/healthz`, `/livez` and `/readyz` with their parts, and how often each was asked and well: `/metrics/slis`.
-
-use std::collections::BTreeMap;
+//! `/healthz`, `/livez` and `/readyz` with the parts of the API server.
 
 use api::{Reason, Status};
-use client::metrics::{escape, head, sample};
 use http::StatusCode;
-use parking_lot::Mutex;
 
 use crate::failure;
 use crate::query::Query;
@@ -14,45 +10,6 @@ use crate::server::{Readiness, Server};
 
 /// One part: its name and how it is.
 type Check = (&'static str, fn(&Server) -> Result<(), String>);
-
-/// How the parts were whenever somebody asked for all of them, by part and path.
-#[derive(Default)]
-pub struct Asked(Mutex<BTreeMap<(&'static str, Box<str>), Outcomes>>);
-
-#[derive(Default)]
-struct Outcomes {
-    well: u64,
-    failed: u64,
-    is_well: bool,
-}
-
-impl Asked {
-    fn note(&self, name: &'static str, kind: &str, is_well: bool) {
-        let mut all = self.0.lock();
-        let outcomes = all.entry((name, kind.into())).or_default();
-        outcomes.is_well = is_well;
-        *(if is_well { &mut outcomes.well } else { &mut outcomes.failed }) += 1;
-    }
-
-    /// Writes them under upstream's names.
-    pub fn render(&self, out: &mut String) {
-        let all = self.0.lock();
-        let (gauge, counter) = ("kubernetes_healthcheck", "kubernetes_healthchecks_total");
-        head(out, gauge, "gauge", "[STABLE] This metric records the result of a single healthcheck.");
-        for ((name, kind), outcomes) in all.iter() {
-            sample(out, gauge, &format!("name=\"{}\",type=\"{}\"", escape(name), escape(kind)), u8::from(outcomes.is_well));
-        }
-        head(out, counter, "counter", "[STABLE] This metric records the results of all healthcheck.");
-        for ((name, kind), outcomes) in all.iter() {
-            for (status, count) in [("error", outcomes.failed), ("success", outcomes.well)] {
-                if count > 0 {
-                    let labels = format!("name=\"{}\",status=\"{status}\",type=\"{}\"", escape(name), escape(kind));
-                    sample(out, counter, &labels, count);
-                }
-            }
-        }
-    }
-}
 
 const ALWAYS: &[Check] = &[
     ("ping", |_| Ok(())),
@@ -112,31 +69,9 @@ pub fn serve(server: &Server, path: &str, query: &Query) -> Result<Reply, Status
         };
     }
     let excluded: Vec<&str> = query.all("exclude").collect();
-    let mut lines = String::new();
-    let mut failed = false;
-    for (name, check) in checks {
-        if excluded.contains(name) {
-            lines.push_str(&format!("[+]{name} excluded: ok\n"));
-            continue;
-        }
-        let outcome = check(server);
-        server.asked.note(name, kind, outcome.is_ok());
-        match outcome {
-            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-            Err(_) => {
-                failed = true;
-                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
-            }
-        }
-    }
-    if failed {
-        return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n")));
-    }
-    if query.flag("verbose") {
-        Ok(text(StatusCode::OK, format!("{lines}{kind} check passed\n")))
-    } else {
-        Ok(text(StatusCode::OK, "ok".into()))
-    }
+    let is_well = |name: &str| checks.iter().find(|(known, _)| *known == name).is_some_and(|(_, check)| check(server).is_ok());
+    let answer = server.checks.ask(kind, checks.iter().map(|(name, _)| *name), is_well, &excluded, query.flag("verbose"));
+    Ok(text(if answer.is_well { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }, answer.text))
 }
 
 fn text(code: StatusCode, body: String) -> Reply {

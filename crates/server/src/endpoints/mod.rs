@@ -64,7 +64,7 @@ fn metrics(server: &Server) -> Reply {
 
 fn indicators(server: &Server) -> Reply {
     let mut text = String::new();
-    server.asked.render(&mut text);
+    server.checks.render(&mut text);
     reply(StatusCode::OK, client::metrics::CONTENT_TYPE, text)
 }
 
