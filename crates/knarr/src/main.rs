@@ -3,6 +3,7 @@
 //! This crate is wiring only: flags become typed configurations, configurations become running components.
 
 mod admin;
+mod allocator;
 mod bundled;
 mod config_file;
 mod datastore;
@@ -11,6 +12,7 @@ mod flags;
 mod holder;
 mod join;
 mod leading;
+mod listen;
 mod logging;
 mod node;
 mod placement_flags;
@@ -19,6 +21,8 @@ mod security_flags;
 mod server;
 mod signer;
 mod supervise;
+mod sys;
+mod threads;
 mod twins;
 
 use std::process::ExitCode;

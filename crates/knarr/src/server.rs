@@ -11,15 +11,15 @@ use pki::{AuthInfo, ClusterPki, HotCert, Kubeconfig, San, Subject, TokenAuthorit
 use server::{Server, User};
 use store::Store;
 use store::embedded::{Embedded, Options};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::ServerFlags;
 use crate::leading::Leaders;
+use crate::listen::listen;
 use crate::node::{self, Access, Cluster, Machine};
 use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
-use crate::{admin, bundled, datastore, join, leading, logging, process};
+use crate::{admin, bundled, datastore, join, leading, logging, process, threads};
 
 /// Runs a server until it is told to stop. Containers go on running.
 ///
@@ -27,8 +27,7 @@ use crate::{admin, bundled, datastore, join, leading, logging, process};
 /// Bad flags, an occupied port, missing rights or a data directory in use; nothing is left half-started.
 pub fn run(flags: ServerFlags) -> Result<()> {
     let levels = logging::start(&flags.node.log_level, flags.node.log_format == "json")?;
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(2, 4);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start threads")?;
+    let runtime = threads::start(threads::of_control_plane())?;
     runtime.block_on(serve(flags, levels))
 }
 
@@ -36,8 +35,7 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     let stop = CancellationToken::new();
     flags.check()?;
     let cluster = cluster(&flags)?;
-    let listener =
-        TcpListener::bind(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
+    let listener = listen(flags.listen()).await.with_context(|| format!("listen on {} (is another server running?)", flags.listen()))?;
     let with_node = !flags.disabled("node");
     let data = &flags.node.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("make data directory {}", data.display()))?;

@@ -22,7 +22,7 @@ use super::facts::Facts;
 use super::{Access, Machine};
 use crate::flags::AgentFlags;
 use crate::supervise::Supervisor;
-use crate::{admin, logging};
+use crate::{admin, logging, threads};
 
 /// Longest wait between two attempts to reach the server.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ struct Remembered {
 /// The token is none, pins another cluster or is refused; missing rights or a data directory in use.
 pub fn run(flags: AgentFlags) -> Result<()> {
     let levels = logging::start(&flags.node.log_level, flags.node.log_format == "json")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start threads")?;
+    let runtime = threads::start(2)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;

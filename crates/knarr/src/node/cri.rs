@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::supervise::Supervisor;
-use crate::{admin, logging};
+use crate::{admin, logging, threads};
 
 /// Flags of `knarr runtime`.
 #[derive(Args, Clone)]
@@ -55,7 +55,7 @@ pub struct RuntimeFlags {
 /// Missing rights, data in use, or a socket that cannot be made.
 pub fn run(flags: RuntimeFlags) -> Result<()> {
     let levels = logging::start(&flags.log_level, flags.log_format == "json")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start threads")?;
+    let runtime = threads::start(2)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;

@@ -12,11 +12,11 @@ use server::Server;
 use store::embedded::{Embedded, Options};
 use store::etcd::Etcd;
 use store::{Cipher, Plain, Store};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{pair, self_signed};
 use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, switch, used};
+use crate::listen::listen;
 use crate::security_flags::SecurityFlags;
 
 /// Flags of its own.
@@ -160,11 +160,11 @@ pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
     let words = values.arguments(|name| SECURITY.iter().any(|start| name.starts_with(start)));
     let security = Security::try_parse_from(std::iter::once("kube-apiserver".to_owned()).chain(words))?.flags;
     let settings = security.settings()?;
-    let listen = SocketAddr::new(values.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, values.parsed("secure-port", 6443)?);
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("failed to listen on {listen}"))?;
+    let address = SocketAddr::new(values.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, values.parsed("secure-port", 6443)?);
+    let listener = listen(address).await.with_context(|| format!("failed to listen on {address}"))?;
     let advertise = match values.text("advertise-address") {
-        Some(_) => values.parsed("advertise-address", listen.ip())?,
-        None if !listen.ip().is_unspecified() => listen.ip(),
+        Some(_) => values.parsed("advertise-address", address.ip())?,
+        None if !address.ip().is_unspecified() => address.ip(),
         None => {
             let found = net::addresses()?.map(|found| found.addresses).unwrap_or_default();
             found.first().map(ipnet::IpNet::addr).context("no address to advertise was found; give one with --advertise-address")?
@@ -195,9 +195,9 @@ pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
     let reads: usize = values.parsed("max-requests-inflight", 400)?;
     let issuers = values.list("service-account-issuer");
     let config = server::Config {
-        listen,
+        listen: address,
         advertise,
-        advertise_port: listen.port(),
+        advertise_port: address.port(),
         service_cidrs: ranges
             .iter()
             .map(|range| range.parse().with_context(|| format!("--service-cluster-ip-range {range:?}")))
@@ -218,7 +218,7 @@ pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
     };
     let server = Server::new(config, deps).await.context("start the API server")?;
     crate::process::show(&server.metric_sources(), "kube-apiserver", None);
-    tracing::info!(version = api::VERSION, address = %listen, "knarr kube-apiserver is running");
+    tracing::info!(version = api::VERSION, %address, "knarr kube-apiserver is running");
     let _ending = Ending(server.clone());
     let serving = server.serve(listener);
     tokio::pin!(serving);

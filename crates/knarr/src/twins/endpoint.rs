@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::Access;
 use super::flags::Values;
+use crate::listen::listen;
 
 /// One such port.
 pub struct Endpoint {
@@ -50,7 +51,7 @@ impl Endpoint {
             return Ok(None);
         }
         let address = SocketAddr::new(flags.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, port);
-        let listener = TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
+        let listener = listen(address).await.with_context(|| format!("failed to listen on {address}"))?;
         let tls = pki::server_config(&certificate(flags, name)?, true, &["h2", "http/1.1"])?;
         let asking = |flag: &str| -> Result<Client> {
             match flags.text(flag) {
@@ -211,7 +212,7 @@ impl Plain {
         if address.is_empty() {
             return Ok(None);
         }
-        let listener = TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
+        let listener = listen(address).await.with_context(|| format!("failed to listen on {address}"))?;
         Ok(Some(Plain { listener, metrics, also: "", ready: None }))
     }
 

@@ -29,6 +29,8 @@ pub use storage::Upstream;
 
 use flags::{COMMON, Flag, Here, Values};
 
+use crate::threads;
+
 /// A component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Twin {
@@ -119,8 +121,7 @@ fn start(twin: Twin, values: Values) -> Result<()> {
     if !values.ignored.is_empty() {
         tracing::warn!(flags = values.ignored.join(","), "flags without effect here");
     }
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(2, 4);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start threads")?;
+    let runtime = threads::start(threads::of_control_plane())?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;

@@ -55,6 +55,12 @@ pub enum Lock {
     Busy(u32),
 }
 
+/// Whether a process was killed and its last threads still give back its memory, after which its files are closed.
+fn is_ending(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('Z'))
+}
+
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Disk;
@@ -72,7 +78,11 @@ impl FileLayer for Disk {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder)?;
-                return Ok(Lock::Busy(holder.trim().parse().unwrap_or(0)));
+                let holder = holder.trim().parse().unwrap_or(0);
+                if !is_ending(holder) {
+                    return Ok(Lock::Busy(holder));
+                }
+                rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             }
             Err(error) => return Err(error.into()),
         }
