@@ -367,7 +367,8 @@ node_rows() {
   call patch patch "$PATCHES" 32
   call apply apply "$PATCHES" 32
   call list list 50 1
-  call fanout fanout 200 50
+  # Enough events that the watchers' handshakes are not what is measured.
+  call fanout fanout 1000 50
   pods
 }
 

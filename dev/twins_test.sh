@@ -83,7 +83,8 @@ apiserver() { # program... -- store flags...
 }
 # shellcheck disable=SC2086
 controllers() { # program...
-  start controllers "$@" --kubeconfig="$REF_DIR/kcm.kubeconfig" --authentication-kubeconfig="$REF_DIR/kcm.kubeconfig" --authorization-kubeconfig="$REF_DIR/kcm.kubeconfig" --bind-address=127.0.0.1 --client-ca-file="$P/ca.crt" $leases \
+  local config=${CONTROLLERS_CONFIG:-$REF_DIR/kcm.kubeconfig}
+  start controllers "$@" --kubeconfig="$config" --authentication-kubeconfig="$config" --authorization-kubeconfig="$config" --bind-address=127.0.0.1 --client-ca-file="$P/ca.crt" $leases \
     --requestheader-client-ca-file="$P/ca.crt" --cluster-name=kubernetes --cluster-signing-cert-file="$P/ca.crt" --cluster-signing-key-file="$P/ca.key" --root-ca-file="$P/ca.crt" --service-account-private-key-file="$P/sa.key" \
     --use-service-account-credentials=true --controllers='*,bootstrapsigner,tokencleaner' --allocate-node-cidrs=true --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16
 }
@@ -333,6 +334,52 @@ our_kubelet_works_on_containerd() {
   a_pod_goes native
   [ -z "$(inside ctr -a "$REF_DIR/ctd/containerd.sock" -n k8s.io containers list -q)" ]
 }
+# Nobody schedules, so that pods are made and go at once. Everything that the API server says reaches the controllers 2 s late.
+controllers_that_hear_late_make_no_pod_too_many() {
+  local watch
+  stop scheduler controllers proxy kubelet apiserver etcd; inside bench/reference.sh down >/dev/null 2>&1 || true
+  rm -rf "$W/apiserver"; inside bench/reference.sh certs >/dev/null
+  apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
+  start relay python3 dev/late.py 6444 6443 2
+  sed 's/:6443/:6444/' "$REF_DIR/kcm.kubeconfig" >"$W/late.kubeconfig"
+  CONTROLLERS_CONFIG=$W/late.kubeconfig controllers "$KNARR" kube-controller-manager
+  k create namespace late && eventually 120 k -n late get serviceaccount default
+  k -n late get pods --watch --output-watch-events --no-headers >"$W/told" & watch=$!
+  k -n late apply -f - <<Y
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {replicas: 5, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i}]}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sums}
+spec: {completions: 6, parallelism: 3, template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec: {replicas: 3, podManagementPolicy: Parallel, serviceName: db, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: i}]}}}
+Y
+  eventually 60 late_pods 5 3 3
+  # While the controllers still hear of the last change: more, one gone, fewer.
+  k -n late scale deployment web --replicas=9
+  k -n late delete pod db-1 "$(k -n late get pods -l app=web -o name | head -n 1 | cut -d/ -f2)"
+  eventually 60 late_pods 9 3 3
+  k -n late scale deployment web --replicas=4
+  eventually 60 late_pods 4 3 3
+  # Long enough for what was decided on late news to show.
+  k -n late create configmap end; k -n late annotate deployment web later=1; eventually 60 observed; sleep 6
+  late_pods 4 3 3
+  kill "$watch"
+  # 5 and 4 more, and 1 for the one that was deleted; never more than 9 at a time.
+  awk '$2 ~ /^web-/ { if ($1 == "ADDED") { made++; now++ } if ($1 == "DELETED") now--; if (now > most) most = now } END { print "web:", made, most; exit !(made == 10 && most == 9) }' "$W/told"
+  awk '$2 ~ /^sums-/ && $1 == "ADDED" { made++ } END { print "sums:", made; exit made != 3 }' "$W/told"
+  awk '$2 ~ /^db-/ && $1 == "ADDED" { made++ } END { print "db:", made; exit made != 4 }' "$W/told"
+  stop relay controllers apiserver
+}
+late_pods() { [ "$(k -n late get pods -o name | sed 's/.*\///; s/-.*//' | sort | uniq -c | awk '{ print $2 $1 }' | tr '\n' ' ')" = "db$2 sums$3 web$1 " ]; }
+observed() { [ "$(k -n late get deployment web -o jsonpath='{.status.observedGeneration}')" = "$(k -n late get deployment web -o jsonpath='{.metadata.generation}')" ]; }
 lines_are_refused_in_the_real_ones_words() {
   local part
   for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet; do
@@ -345,7 +392,7 @@ lines_are_refused_in_the_real_ones_words() {
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 ok=0 bad=0
-for name in lines_are_refused_in_the_real_ones_words several_api_servers_are_one_cluster ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server \
+for name in lines_are_refused_in_the_real_ones_words several_api_servers_are_one_cluster ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server controllers_that_hear_late_make_no_pod_too_many \
   the_go_kubelet_works_on_our_runtime our_kubelet_works_on_containerd; do
   [[ $name == *"${FOCUS:-}"* ]] || continue
   begin=$EPOCHREALTIME
