@@ -162,9 +162,9 @@ cpu() { # as processes
 }
 
 # KiB of memory, shared pages counted by share.
-pss() { # as processes
+pss() { # as processes [Pss_Anon]
   local pid
-  for pid in $(processes "$1" | sort -u); do awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null; done | awk '{ n += $1 } END { print n + 0 }'
+  for pid in $(processes "$1" | sort -u); do awk -v kind="${2:-Pss}:" '$1 == kind { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null; done | awk '{ n += $1 } END { print n + 0 }'
 }
 
 # KiB of resident memory: now, or the highest since `forget_peak`.
@@ -275,15 +275,16 @@ objects() {
   note us_cpu_per_op "$(jq -r --argjson cpu $((after - before)) '$cpu / .done' <<<"$answer")"
 }
 
-# Definitions that nobody uses: what each costs once they are served and the history of their making is forgotten.
+# Definitions that nobody uses: what each costs once they are served and the history of their making is forgotten. Pages of
+# files do not count: in so long a time the kernel takes back those of the program.
 definitions() {
   row=definitions
   local first last
-  settle 60; first=$(pss all)
+  settle 60; pause 5; first=$(pss all Pss_Anon)
   load definitions "$DEFINITIONS" 8 || return 0
   settle 120
-  note kib_each_new "$(per "$(pss all) - $first" "$DEFINITIONS")"
-  pause "$FORGET"; settle 60; last=$(pss all)
+  note kib_each_new "$(per "$(pss all Pss_Anon) - $first" "$DEFINITIONS")"
+  pause "$FORGET"; settle 60; last=$(pss all Pss_Anon)
   note kib_each "$(per "$last - $first" "$DEFINITIONS")"
 }
 
