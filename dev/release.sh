@@ -7,10 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 dev/packages.sh build release
 target=$(uname -m)-unknown-linux-gnu
-# The target is named, so that build scripts and procedural macros stay dynamic.
+# The target is named, so that build scripts and procedural macros stay dynamic. Addresses that the program corrects when it
+# starts, at whatever place, are kept packed: a megabyte less.
 build() { # flags of the compiler, arguments of cargo...
   local flags=$1; shift
-  RUSTFLAGS="-C link-arg=-fuse-ld=mold -C target-feature=+crt-static $flags" cargo build --locked --package knarr --target "$target" "$@"
+  RUSTFLAGS="-C link-arg=-fuse-ld=mold -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs $flags" cargo build --locked --package knarr --target "$target" "$@"
 }
 counts=$PWD/target/counts merged=$PWD/target/counts/knarr.profdata
 reader=$(rustc --print sysroot)/lib/rustlib/$target/bin/llvm-profdata

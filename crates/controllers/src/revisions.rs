@@ -53,7 +53,8 @@ pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec>
     let data = revision.data.as_ref()?.0.clone();
     let mut template = data.get("spec")?.get("template")?.clone();
     template.as_object_mut()?.remove("$patch");
-    serde_json::from_value(template).ok()
+    // By way of text, for which the reader of templates is in the program anyway; one for trees would be as large again.
+    serde_json::from_slice(&serde_json::to_vec(&template).ok()?).ok()
 }
 
 /// Whether two templates are the same to the API: both read the same way.

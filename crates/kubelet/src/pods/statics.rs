@@ -181,7 +181,8 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
     if let Some(map) = value.as_object_mut() {
         api::types::default(map, &schema);
     }
-    let mut pod: Pod = serde_json::from_value(value).context("no pod")?;
+    // By way of text, for which the reader of pods is in the program anyway; one for trees would be as large again.
+    let mut pod: Pod = serde_json::from_slice(&serde_json::to_vec(&value)?).context("no pod")?;
     let hash: String =
         Sha256::digest(format!("{node}{}{text}", path.display())).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     pod.metadata.name = Some(format!("{}-{node}", pod.metadata.name.unwrap_or_default()));
