@@ -380,6 +380,43 @@ Y
 }
 late_pods() { [ "$(k -n late get pods -o name | sed 's/.*\///; s/-.*//' | sort | uniq -c | awk '{ print $2 $1 }' | tr '\n' ' ')" = "db$2 sums$3 web$1 " ]; }
 observed() { [ "$(k -n late get deployment web -o jsonpath='{.status.observedGeneration}')" = "$(k -n late get deployment web -o jsonpath='{.metadata.generation}')" ]; }
+# Whoever renews certificates writes files, the certificate and its key one after the other.
+certificates_are_followed() {
+  local before
+  stop scheduler controllers proxy kubelet apiserver etcd; inside bench/reference.sh down >/dev/null 2>&1 || true
+  rm -rf "$W/apiserver"; inside bench/reference.sh certs >/dev/null
+  apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
+  before=$(shown_serial)
+  openssl req -newkey rsa:2048 -nodes -keyout "$W/new.key" -out "$W/new.csr" -subj /CN=kube-apiserver 2>/dev/null
+  echo subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.96.0.1,IP:192.0.2.20,IP:192.0.2.21 >"$W/ext"
+  openssl x509 -req -in "$W/new.csr" -CA "$P/ca.crt" -CAkey "$P/ca.key" -CAcreateserial -out "$W/new.crt" -days 365 -extfile "$W/ext" 2>/dev/null
+  cat "$W/new.crt" >"$P/apiserver.crt"; eventually 10 usable apiserver.crt 0
+  [ "$(shown_serial)" = "$before" ]
+  cat "$W/new.key" >"$P/apiserver.key"; eventually 10 usable apiserver.crt 1
+  [ "$(shown_serial)" != "$before" ]
+  # Another authority vouches for clients, for a while.
+  openssl req -x509 -newkey rsa:2048 -nodes -keyout "$W/other-ca.key" -out "$W/other-ca.crt" -days 365 -subj /CN=other 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -keyout "$W/other.key" -out "$W/other.csr" -subj /CN=somebody 2>/dev/null
+  openssl x509 -req -in "$W/other.csr" -CA "$W/other-ca.crt" -CAkey "$W/other-ca.key" -CAcreateserial -out "$W/other.crt" -days 365 -extfile <(echo extendedKeyUsage=clientAuth) 2>/dev/null
+  answers_somebody 401
+  cp "$P/ca.crt" "$W/ca.crt"
+  cat "$W/other-ca.crt" >>"$P/ca.crt"; eventually 10 answers_somebody 201
+  eventually 10 told_of_authorities 2
+  cat "$W/ca.crt" >"$P/ca.crt"; eventually 10 answers_somebody 401
+  eventually 10 told_of_authorities 1
+  echo nonsense >"$P/ca.crt"; eventually 10 usable ca.crt 0; k get namespaces
+  cat "$W/ca.crt" >"$P/ca.crt"; eventually 10 usable ca.crt 1
+  stop apiserver
+}
+shown_serial() { inside openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -serial; }
+usable() { k get --raw /metrics | grep -F "knarr_config_file_usable" | grep -F "/$1\"} $2"; }
+answers_somebody() {
+  local code
+  code=$(inside curl -sk -o /dev/null -w '%{http_code}' --cert "$W/other.crt" --key "$W/other.key" -H 'Content-Type: application/json' https://127.0.0.1:6443/apis/authentication.k8s.io/v1/selfsubjectreviews \
+    -d '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}')
+  echo "somebody: $code"; [ "$code" = "$1" ]
+}
+told_of_authorities() { [ "$(k -n kube-system get configmap extension-apiserver-authentication -o jsonpath='{.data.client-ca-file}' | grep -c BEGIN)" = "$1" ]; }
 lines_are_refused_in_the_real_ones_words() {
   local part
   for part in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet; do
@@ -392,7 +429,7 @@ lines_are_refused_in_the_real_ones_words() {
 # --- Running them ---------------------------------------------------------------------------------------------------
 
 ok=0 bad=0
-for name in lines_are_refused_in_the_real_ones_words several_api_servers_are_one_cluster ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server controllers_that_hear_late_make_no_pod_too_many \
+for name in lines_are_refused_in_the_real_ones_words several_api_servers_are_one_cluster ours_work_on_the_go_api_server api_servers_take_over_each_others_etcd go_components_work_on_our_api_server controllers_that_hear_late_make_no_pod_too_many certificates_are_followed \
   the_go_kubelet_works_on_our_runtime our_kubelet_works_on_containerd; do
   [[ $name == *"${FOCUS:-}"* ]] || continue
   begin=$EPOCHREALTIME

@@ -18,6 +18,7 @@ mod availability;
 mod body;
 mod bootstrap;
 mod catalog;
+mod certificate_files;
 mod config;
 mod conversion;
 mod definitions;
@@ -54,6 +55,7 @@ mod wait;
 mod websocket;
 mod write;
 
+pub use certificate_files::{CertificateFiles, PairFiles};
 pub use config::{Config, Deps};
 pub use durations::parse as parse_duration;
 pub use encryption::Encryption;

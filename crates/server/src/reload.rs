@@ -1,4 +1,5 @@
-//! Configuration files that are read again when they change: audit policy, authentication, authorization, encryption.
+//! Configuration files that are read again when they change: audit policy, authentication, authorization, encryption,
+//! certificates.
 //!
 //! A file that cannot be used changes nothing: what was read before stays, and the log, `knarr status` and the metrics
 //! say so. Changes are told by the kernel, so nothing runs while nobody writes.
@@ -20,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often a file is looked at where the kernel does not tell.
 const POLL: Duration = Duration::from_secs(5);
+
+/// Files whose reading upstream counts, too.
+const UPSTREAM: &[&str] = &["audit_policy", "authentication", "authorization", "encryption"];
 
 /// How a file was read last.
 #[derive(Clone, Debug, Default)]
@@ -57,9 +61,23 @@ impl Reloads {
         shutdown: CancellationToken,
         apply: impl Fn(&[u8]) -> Result<(), String> + Send + Sync + 'static,
     ) {
+        self.follow_all(what, &[path], Some(digest([content])), shutdown, move |contents| apply(&contents[0]));
+    }
+
+    /// Follows files that only make sense together, such as a certificate and its key; they are shown under the name of the
+    /// first. `seen` is the digest of their contents at the start; without one they are taken over once more.
+    pub fn follow_all(
+        self: &Arc<Self>,
+        what: &'static str,
+        paths: &[&Path],
+        seen: Option<[u8; 32]>,
+        shutdown: CancellationToken,
+        apply: impl Fn(&[Vec<u8>]) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let now = jiff::Timestamp::now().as_second();
-        self.states.lock().insert(path.to_owned(), FileState { what, at: now, ..FileState::default() });
-        let follower = Follower { reloads: self.clone(), what, path: path.to_owned(), seen: Mutex::new(Some(digest(content))), apply };
+        self.states.lock().insert(paths[0].clone(), FileState { what, at: now, ..FileState::default() });
+        let follower = Follower { reloads: self.clone(), what, paths, seen: Mutex::new(seen), apply };
         tokio::spawn(async move { shutdown.run_until_cancelled(follower.run()).await });
     }
 
@@ -70,7 +88,7 @@ impl Reloads {
             return;
         }
         let line = |out: &mut String, text: String| writeln!(out, "{text}").expect("a string takes all text");
-        for state in states.values() {
+        for state in states.values().filter(|state| UPSTREAM.contains(&state.what)) {
             let name = format!("apiserver_{}_config_controller_automatic_reload", state.what);
             line(out, format!("# TYPE {name}s_total counter"));
             line(out, format!("{name}s_total{{status=\"success\"}} {}", state.taken));
@@ -91,19 +109,24 @@ impl Reloads {
 struct Follower<A> {
     reloads: Arc<Reloads>,
     what: &'static str,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     /// Digest of what was last looked at; none after a failure to read.
     seen: Mutex<Option<[u8; 32]>>,
     apply: A,
 }
 
-fn digest(content: &[u8]) -> [u8; 32] {
-    Sha256::digest(content).into()
+fn digest<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut all = Sha256::new();
+    for content in contents {
+        all.update((content.len() as u64).to_be_bytes());
+        all.update(content);
+    }
+    all.finalize().into()
 }
 
-impl<A: Fn(&[u8]) -> Result<(), String>> Follower<A> {
+impl<A: Fn(&[Vec<u8>]) -> Result<(), String>> Follower<A> {
     async fn run(self) {
-        let mut told = self.watch().inspect_err(|error| tracing::warn!(file = %self.path.display(), %error, "looking at the file every few seconds, since changes are not told")).ok();
+        let mut told = self.watch().inspect_err(|error| tracing::warn!(file = %self.paths[0].display(), %error, "looking at the file every few seconds, since changes are not told")).ok();
         loop {
             // What was written between the first reading and the watch counts, too.
             self.look();
@@ -131,11 +154,10 @@ impl<A: Fn(&[u8]) -> Result<(), String>> Follower<A> {
         Ok((pipe::Receiver::from_owned_fd_unchecked(notify)?, watches))
     }
 
-    /// The folder of the file, and that of what a link leads to.
+    /// The folder of each file, and that of what a link leads to.
     fn add_all(&self, watches: &std::os::fd::OwnedFd) -> std::io::Result<()> {
         let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE;
-        let target = std::fs::canonicalize(&self.path).ok();
-        for path in [Some(self.path.clone()), target].into_iter().flatten() {
+        for path in self.paths.iter().flat_map(|path| [Some(path.clone()), std::fs::canonicalize(path).ok()]).flatten() {
             let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
             inotify::add_watch(watches, parent, flags)?;
         }
@@ -143,16 +165,16 @@ impl<A: Fn(&[u8]) -> Result<(), String>> Follower<A> {
     }
 
     fn look(&self) {
-        let read = std::fs::read(&self.path);
-        let now = read.as_ref().ok().map(|content| digest(content));
+        let read: std::io::Result<Vec<Vec<u8>>> = self.paths.iter().map(std::fs::read).collect();
+        let now = read.as_ref().ok().map(|contents| digest(contents.iter().map(Vec::as_slice)));
         if now.is_some() && *self.seen.lock() == now {
             return;
         }
         *self.seen.lock() = now;
-        let result = read.map_err(|error| format!("cannot read it: {error}")).and_then(|content| (self.apply)(&content));
+        let result = read.map_err(|error| format!("cannot read it: {error}")).and_then(|contents| (self.apply)(&contents));
         let mut states = self.reloads.states.lock();
-        let state = states.entry(self.path.clone()).or_default();
-        let (what, file) = (self.what, self.path.display());
+        let state = states.entry(self.paths[0].clone()).or_default();
+        let (what, file) = (self.what, self.paths[0].display());
         state.at = jiff::Timestamp::now().as_second();
         match result {
             Ok(()) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::Status;
 use client::metrics::Sources;
-use pki::{ClientAuthorities, TokenAuthority};
+use pki::TokenAuthority;
 use store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Chain;
 use crate::allocate::Allocators;
 use crate::audit::Audit;
-use crate::authenticate::{Issuers, StaticTokens, TokenWebhook};
+use crate::authenticate::{Issuers, StaticTokens, TokenWebhook, Trust};
 use crate::authorize::{Authorizers, NodeGraph, Rbac};
 use crate::catalog::{Catalog, Catalogs, Served};
 use crate::config::{Config, Deps};
@@ -38,8 +38,8 @@ pub struct Server {
     pub(crate) issuers: Issuers,
     pub(crate) token_webhook: Option<TokenWebhook>,
     pub(crate) authorizers: Authorizers,
-    pub(crate) client_authorities: ClientAuthorities,
-    pub(crate) proxy_authorities: ClientAuthorities,
+    pub(crate) client_authorities: Trust,
+    pub(crate) proxy_authorities: Trust,
     pub(crate) rbac: Follow<Rbac>,
     pub(crate) nodes: Follow<NodeGraph>,
     pub(crate) admission: Chain,
@@ -88,8 +88,8 @@ impl Server {
             issuers: Issuers::open(&config.security, &config.issuers, &reloads, &shutdown)?,
             token_webhook: TokenWebhook::of(&config.security)?,
             authorizers: Authorizers::open(&config.security, &reloads, &shutdown)?,
-            client_authorities: ClientAuthorities::from_pem(&[deps.pki.client_ca.cert_pem()])?,
-            proxy_authorities: ClientAuthorities::from_pem(&[deps.pki.request_header_ca.cert_pem()])?,
+            client_authorities: Trust::new(deps.pki.client_ca.cert_pem())?,
+            proxy_authorities: Trust::new(deps.pki.request_header_ca.cert_pem())?,
             rbac: Rbac::follow(store.clone()),
             nodes: NodeGraph::follow(store.clone()),
             admission: Chain::new(store.clone()),

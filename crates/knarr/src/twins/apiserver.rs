@@ -1,14 +1,14 @@
 //! `knarr kube-apiserver`: the API server alone, over etcd or the embedded store.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use pki::{Authority, ClusterPki, HotCert, PrivateKey, PublicKey, San, ServerTrust};
-use server::Server;
+use server::{CertificateFiles, Server};
 use store::embedded::{Embedded, Options};
 use store::etcd::Etcd;
 use store::{Cipher, Plain, Store};
@@ -217,6 +217,7 @@ pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
         security: settings,
     };
     let server = Server::new(config, deps).await.context("start the API server")?;
+    server.follow_certificates(&certificate_files(values));
     crate::process::show(&server.metric_sources(), "kube-apiserver", None);
     tracing::info!(version = api::VERSION, %address, "knarr kube-apiserver is running");
     let _ending = Ending(server.clone());
@@ -230,6 +231,19 @@ pub async fn run(values: &Values, stop: CancellationToken) -> Result<()> {
         } => {}
     }
     serving.await
+}
+
+/// The files that are renewed by whoever gave them.
+fn certificate_files(values: &Values) -> CertificateFiles {
+    let file = |flag: &str| values.text(flag).map(PathBuf::from);
+    let pair = |certificate: &str, key: &str| file(certificate).zip(file(key));
+    CertificateFiles {
+        serving: pair("tls-cert-file", "tls-private-key-file"),
+        kubelet_client: pair("kubelet-client-certificate", "kubelet-client-key"),
+        front_proxy: pair("proxy-client-cert-file", "proxy-client-key-file"),
+        client_authorities: file("client-ca-file"),
+        proxy_authorities: file("requestheader-client-ca-file"),
+    }
 }
 
 /// Tells everyone to finish when the server ends by itself.

@@ -16,7 +16,7 @@ pub fn authenticate(server: &Server, connection: &Connection) -> Found {
     if connection.chain.is_empty() {
         return Found::Nothing;
     }
-    let identity = match remembered(connection) {
+    let identity = match remembered(connection, server.client_authorities.since()) {
         Some(identity) => identity,
         None => match server.client_authorities.verify(&connection.chain) {
             Ok(identity) => {

@@ -10,6 +10,7 @@ pub mod impersonate;
 mod oidc;
 pub mod service_account;
 pub mod static_token;
+mod trust;
 mod webhook_token;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::user::User;
 
 pub use oidc::Issuers;
 pub use static_token::StaticTokens;
+pub use trust::Trust;
 pub use webhook_token::TokenWebhook;
 
 /// What a TLS connection says about the caller.
@@ -142,9 +144,10 @@ fn bearer(parts: &mut Parts) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-pub(crate) fn remembered(connection: &Connection) -> Option<Identity> {
+/// Who the connection's certificate was found to be, by authorities that are in force since then.
+pub(crate) fn remembered(connection: &Connection, since: Instant) -> Option<Identity> {
     let verified = connection.verified.lock();
-    verified.as_ref().filter(|(at, _)| at.elapsed() < certificate::TRUST_FOR).map(|(_, identity)| identity.clone())
+    verified.as_ref().filter(|(at, _)| *at >= since && at.elapsed() < certificate::TRUST_FOR).map(|(_, identity)| identity.clone())
 }
 
 pub(crate) fn remember(connection: &Connection, identity: &Identity) {

@@ -18,6 +18,9 @@ use crate::user::{MASTERS, User};
 /// Recorded from a fresh server of the real kind: namespaces, roles, flow schemas, priority classes, API services.
 static OBJECTS: &str = include_str!("objects.json");
 
+/// The config map in `kube-system` from which extension API servers learn whom to trust.
+const AUTHORITIES: &str = "extension-apiserver-authentication";
+
 /// How many are made at once, so that they share the syncs of the store.
 const AT_ONCE: usize = 64;
 
@@ -58,9 +61,18 @@ pub async fn ensure(server: &Arc<Server>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tells extension API servers who vouches for callers now.
+pub async fn tell_authorities(server: &Arc<Server>) {
+    let user = Arc::new(own_user());
+    for object in own_objects(server).iter().filter(|object| object["metadata"]["name"] == AUTHORITIES) {
+        if let Err(status) = ensure_one(server, &user, object).await {
+            tracing::error!(%status, "the authorities in force could not be written to the config map {AUTHORITIES}");
+        }
+    }
+}
+
 fn own_objects(server: &Server) -> Vec<Value> {
     let config = &server.config;
-    let pki = &server.deps.pki;
     let service_ip = config.kubernetes_service_ip();
     let family = family(&service_ip);
     let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
@@ -71,9 +83,9 @@ fn own_objects(server: &Server) -> Vec<Value> {
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs},
         }),
         json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITIES, "namespace": "kube-system"},
             "data": {
-                "client-ca-file": pki.client_ca.cert_pem(), "requestheader-client-ca-file": pki.request_header_ca.cert_pem(),
+                "client-ca-file": server.client_authorities.pem(), "requestheader-client-ca-file": server.proxy_authorities.pem(),
                 "requestheader-allowed-names": json!(crate::authenticate::front_proxy::ALLOWED_NAMES).to_string(),
                 "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]", "requestheader-group-headers": "[\"X-Remote-Group\"]",
                 "requestheader-username-headers": "[\"X-Remote-User\"]", "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
