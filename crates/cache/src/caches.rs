@@ -7,7 +7,7 @@ use client::{Client, Selection};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::{BY_NODE, BY_OWNER, BY_SELECTOR, Cache, Index, ORPHANS};
+use crate::{BY_ATTACHED_NODE, BY_NODE, BY_OWNER, BY_SELECTOR, BY_VOLUME, Cache, Index, ORPHANS};
 
 /// Starts a cache when somebody first asks for its selection. Dropping it ends all of them.
 pub struct Caches {
@@ -27,7 +27,7 @@ impl Caches {
         Arc::new(Caches { client, inner: Mutex::default() })
     }
 
-    /// The cache of a selection, indexed by owner; pods by node and services by selector, too.
+    /// The cache of a selection, indexed by owner; pods and attachments by node, these by volume and services by selector, too.
     pub fn get(&self, selection: Selection) -> Arc<Cache> {
         let mut inner = self.inner.lock();
         if let Some((cache, _)) = inner.caches.get(&selection) {
@@ -37,6 +37,7 @@ impl Caches {
         match (&*selection.resource.group, &*selection.resource.plural) {
             ("", "pods") => indexes.extend([BY_NODE, ORPHANS]),
             ("", "services") => indexes.push(BY_SELECTOR),
+            ("storage.k8s.io", "volumeattachments") => indexes.extend([BY_ATTACHED_NODE, BY_VOLUME]),
             _ => {}
         }
         let cache = Arc::new(Cache::new(selection.clone(), indexes));

@@ -1,6 +1,6 @@
 //! Secondary keys of a cache, read off headers.
 
-use client::ServiceLite;
+use client::{AttachmentLite, ServiceLite};
 use store::Entry;
 
 /// A named way from an entry to the keys under which it is found.
@@ -35,6 +35,21 @@ pub const BY_SELECTOR: Index = Index {
         if let Some((label, value)) = entry.header.project::<ServiceLite>().and_then(|service| service.selector.first()) {
             add(&selector_key(&entry.header.namespace, label, value));
         }
+    },
+};
+
+/// Attachments of volumes by their node.
+pub const BY_ATTACHED_NODE: Index = Index {
+    name: "attached-node",
+    keys: |entry, add| entry.header.project::<AttachmentLite>().into_iter().for_each(|attachment| add(&attachment.node)),
+};
+
+/// Attachments by their persistent volume.
+pub const BY_VOLUME: Index = Index {
+    name: "volume",
+    keys: |entry, add| {
+        let volume = entry.header.project::<AttachmentLite>().map(|attachment| &attachment.volume);
+        volume.filter(|volume| !volume.is_empty()).into_iter().for_each(|volume| add(volume));
     },
 };
 

@@ -8,5 +8,5 @@ mod index;
 mod view;
 
 pub use caches::Caches;
-pub use index::{BY_NODE, BY_OWNER, BY_SELECTOR, Index, ORPHANS, selector_key};
+pub use index::{BY_ATTACHED_NODE, BY_NODE, BY_OWNER, BY_SELECTOR, BY_VOLUME, Index, ORPHANS, selector_key};
 pub use view::{Cache, Handler, decode};

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use store::{Header, Key, OwnerRef, Revision, Stamp, StampError};
 
-use crate::{PodLite, ServiceLite};
+use crate::{AttachmentLite, PodLite, ServiceLite};
 
 /// The stamp function for JSON objects.
 pub fn stamp() -> Stamp {
@@ -168,26 +168,33 @@ struct Reader {
 
 /// What is kept of every version of a kind, so that readers of a few columns need not decode.
 struct Projection {
+    group: &'static str,
     plural: &'static str,
     /// Paths that it reads: (top field, second field).
     paths: &'static [(&'static str, &'static str)],
     read: fn(&Object) -> Arc<dyn Any + Send + Sync>,
 }
 
-/// The projections of kinds of the core group.
+/// The projections of kinds.
 const PROJECTIONS: &[Projection] = &[
-    Projection { plural: "pods", paths: PodLite::PATHS, read: |pod| Arc::new(PodLite::of(pod)) },
-    Projection { plural: "services", paths: ServiceLite::PATHS, read: |service| Arc::new(ServiceLite::of(service)) },
+    Projection { group: "", plural: "pods", paths: PodLite::PATHS, read: |pod| Arc::new(PodLite::of(pod)) },
+    Projection { group: "", plural: "services", paths: ServiceLite::PATHS, read: |service| Arc::new(ServiceLite::of(service)) },
+    Projection {
+        group: "storage.k8s.io",
+        plural: "volumeattachments",
+        paths: AttachmentLite::PATHS,
+        read: |attachment| Arc::new(AttachmentLite::of(attachment)),
+    },
 ];
 
-/// Readers by store prefix, for built-in kinds that have selectable fields.
+/// Readers by store prefix, for built-in kinds that have selectable fields or a projection.
 fn readers() -> &'static HashMap<String, Reader> {
     static READERS: OnceLock<HashMap<String, Reader>> = OnceLock::new();
     READERS.get_or_init(|| {
         let mut readers = HashMap::new();
         for resource in api::resources::builtin() {
             let kind = api::kinds::find(&resource.group, &resource.kind);
-            let projection = PROJECTIONS.iter().find(|one| resource.group.is_empty() && one.plural == &*resource.plural);
+            let projection = PROJECTIONS.iter().find(|one| one.group == &*resource.group && one.plural == &*resource.plural);
             if kind.selectable.is_empty() && projection.is_none() {
                 continue;
             }

@@ -4,6 +4,7 @@
 //! whether the server is in the same process: a [`Transport`] carries the calls, bound to one user.
 //! In process, list and watch hand out the store's own entries; over HTTP the same entries are made here.
 
+mod attachment_lite;
 mod calls;
 pub mod checks;
 mod events;
@@ -16,6 +17,7 @@ mod resource_id;
 mod service_lite;
 mod transport;
 
+pub use attachment_lite::{AttachmentLite, attachment_name};
 pub use calls::{Client, DeleteOptions, PatchKind, Propagation};
 pub use events::{EventKind, Recorder};
 pub use http_transport::{Connect, HttpTransport, Token};

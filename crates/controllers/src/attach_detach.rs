@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use client::{DeleteOptions, EventKind, PatchKind, ResourceId, Selection};
+use client::{AttachmentLite, DeleteOptions, EventKind, PatchKind, ResourceId, Selection, attachment_name};
 use k8s_openapi::api::core::v1::{AttachedVolume, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
-use sha2::{Digest, Sha256};
+use store::Revision;
 
 use crate::{Config, Entry, pods};
 
@@ -38,12 +38,23 @@ pub fn controller(_: &Config) -> Entry {
 struct AttachDetach {
     /// Since when nobody on its node needs an attachment that the node still uses.
     unwanted: Mutex<HashMap<String, Instant>>,
+    /// Held while a volume that only one node may have is given to one, until the cache shows it: pods of two nodes may ask for
+    /// it at the same moment.
+    giving: tokio::sync::Mutex<()>,
 }
 
 /// A volume that belongs on a node.
 struct Wanted {
     volume: PersistentVolume,
     pod: Arc<store::Entry>,
+}
+
+/// An attachment that this controller has made.
+struct Own {
+    name: String,
+    object: VolumeAttachment,
+    /// The name that the node's status has for its volume.
+    volume: String,
 }
 
 #[async_trait]
@@ -71,8 +82,8 @@ impl Controller for AttachDetach {
                 }
             }),
             Watch::mapped(Selection::of::<VolumeAttachment>(), |_, old, new, add| {
-                if let Some(attachment) = new.or(old).and_then(|entry| cache::decode::<VolumeAttachment>(entry)) {
-                    add(ObjectKey::new("", &attachment.spec.node_name));
+                if let Some(attachment) = new.or(old).and_then(|entry| entry.header.project::<AttachmentLite>()) {
+                    add(ObjectKey::new("", &attachment.node));
                 }
             }),
             // A pod may be on its node before its claim is seen to be bound.
@@ -98,24 +109,29 @@ impl Controller for AttachDetach {
     async fn reconcile(&self, context: &Context, key: &ObjectKey) -> Result<Next> {
         let name = &*key.name;
         let node = context.cache::<Node>().read::<Node>("", name);
-        let present = attachments(context);
+        let present = context.cache::<VolumeAttachment>();
+        let here = here(context, name);
         let (wanted, complete) = if node.is_some() { wanted(context, name) } else { (BTreeMap::new(), true) };
         let mut next = if complete { Next::Done } else { Next::After(AGAIN) };
         for (attachment, wanted) in &wanted {
-            if present.contains_key(attachment) {
+            if present.get("", attachment).is_some() {
                 continue;
             }
-            match elsewhere(&present, &wanted.volume, name) {
+            if is_shared(&wanted.volume) {
+                attach(context, attachment, &wanted.volume, name).await?;
+                continue;
+            }
+            let _giving = self.giving.lock().await;
+            match elsewhere(context, &wanted.volume, name) {
                 Some(other) => {
                     busy(context, wanted, &other);
                     next = Next::After(AGAIN);
                 }
-                None => attach(context, attachment, &wanted.volume, name).await?,
+                None => present.wait_for(attach(context, attachment, &wanted.volume, name).await?).await,
             }
         }
         let mut shown = Vec::new();
-        for (attachment, object) in present.iter().filter(|(_, object)| object.spec.node_name == name) {
-            let Some(volume) = ours(context, attachment, object) else { continue };
+        for Own { name: attachment, object, volume } in &here {
             let is_wanted = wanted.contains_key(attachment);
             if is_wanted {
                 self.unwanted.lock().remove(attachment);
@@ -123,7 +139,7 @@ impl Controller for AttachDetach {
             let leaving = object.metadata.deletion_timestamp.is_some();
             let attached = object.status.as_ref().is_some_and(|status| status.attached);
             let detach = !is_wanted && !leaving;
-            let kept = detach.then(|| self.is_kept(node.as_ref(), attachment, &volume)).flatten();
+            let kept = detach.then(|| self.is_kept(node.as_ref(), attachment, volume)).flatten();
             if let Some(wait) = kept {
                 next = Next::After(wait.min(match next {
                     Next::After(other) => other,
@@ -138,12 +154,11 @@ impl Controller for AttachDetach {
         if let Some(node) = &node {
             show(context, node, shown).await?;
         }
-        for (attachment, object) in present.iter().filter(|(_, object)| object.spec.node_name == name) {
-            let Some(volume) = ours(context, attachment, object) else { continue };
+        for Own { name: attachment, object, volume } in &here {
             if wanted.contains_key(attachment) || object.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            if self.is_kept(node.as_ref(), attachment, &volume).is_none() {
+            if self.is_kept(node.as_ref(), attachment, volume).is_none() {
                 self.unwanted.lock().remove(attachment);
                 match context.client.delete(&ATTACHMENTS, "", attachment, &DeleteOptions::default()).await {
                     Err(status) if !status.is_not_found() => return Err(status.into()),
@@ -151,6 +166,7 @@ impl Controller for AttachDetach {
                 }
             }
         }
+        self.unwanted.lock().retain(|attachment, _| present.get("", attachment).is_some());
         Ok(next)
     }
 }
@@ -186,9 +202,15 @@ fn has_claims(pod: &store::Entry) -> bool {
     pods::mentions(pod, "\"persistentVolumeClaim\"") || pods::mentions(pod, "\"ephemeral\"")
 }
 
-fn attachments(context: &Context) -> BTreeMap<String, VolumeAttachment> {
-    let all = context.cache::<VolumeAttachment>().list();
-    all.iter().filter_map(|entry| Some((entry.header.name.to_string(), cache::decode::<VolumeAttachment>(entry)?))).collect()
+/// The attachments of a node that this controller has made.
+fn here(context: &Context, node: &str) -> Vec<Own> {
+    let entries = context.cache::<VolumeAttachment>().by(&cache::BY_ATTACHED_NODE, node);
+    let own = |entry: &Arc<store::Entry>| {
+        let object = cache::decode::<VolumeAttachment>(entry)?;
+        let volume = ours(context, &entry.header.name, &object)?;
+        Some(Own { name: entry.header.name.to_string(), object, volume })
+    };
+    entries.iter().filter_map(own).collect()
 }
 
 /// The attachments that the pods of a node need, by name; and whether all their claims are bound.
@@ -244,15 +266,17 @@ fn ours(context: &Context, name: &str, object: &VolumeAttachment) -> Option<Stri
     (expected == name).then(|| format!("kubernetes.io/csi/{}^{}", source.driver, source.volume_handle))
 }
 
-/// Another node that has a volume which only one may have.
-fn elsewhere(present: &BTreeMap<String, VolumeAttachment>, volume: &PersistentVolume, node: &str) -> Option<String> {
+/// Whether several nodes may have a volume at once.
+fn is_shared(volume: &PersistentVolume) -> bool {
     let modes = volume.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
-    if modes.is_empty() || modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany") {
-        return None;
-    }
-    let same =
-        |object: &&VolumeAttachment| object.spec.source.persistent_volume_name == volume.metadata.name && object.spec.node_name != node;
-    present.values().find(same).map(|object| object.spec.node_name.clone())
+    modes.is_empty() || modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany")
+}
+
+/// Another node that has the volume.
+fn elsewhere(context: &Context, volume: &PersistentVolume, node: &str) -> Option<String> {
+    let all = context.cache::<VolumeAttachment>().by(&cache::BY_VOLUME, volume.metadata.name.as_deref()?);
+    let nodes = all.iter().filter_map(|entry| entry.header.project::<AttachmentLite>()).map(|attachment| &*attachment.node);
+    nodes.filter(|other| *other != node).map(str::to_owned).next()
 }
 
 fn busy(context: &Context, wanted: &Wanted, other: &str) {
@@ -265,7 +289,8 @@ fn busy(context: &Context, wanted: &Wanted, other: &str) {
     context.event(&pod, EventKind::Warning, "FailedAttachVolume", message);
 }
 
-async fn attach(context: &Context, name: &str, volume: &PersistentVolume, node: &str) -> Result<()> {
+/// Makes an attachment; the revision from which on everybody sees it.
+async fn attach(context: &Context, name: &str, volume: &PersistentVolume, node: &str) -> Result<Revision> {
     let driver = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()).map(|source| source.driver.clone()).unwrap_or_default();
     let attachment = VolumeAttachment {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
@@ -277,8 +302,10 @@ async fn attach(context: &Context, name: &str, volume: &PersistentVolume, node: 
         status: None,
     };
     match context.client.create(&attachment).await {
-        Err(status) if !status.is_already_exists() => Err(status.into()),
-        _ => Ok(()),
+        Ok(made) => Ok(Revision(made.metadata.resource_version.as_deref().unwrap_or_default().parse()?)),
+        // Another run of ours has made it, which the cache will show.
+        Err(status) if status.is_already_exists() => Ok(Revision(0)),
+        Err(status) => Err(status.into()),
     }
 }
 
@@ -309,10 +336,4 @@ fn is_out_of_service(node: &Node) -> bool {
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
-    let digest = Sha256::digest(format!("{handle}{driver}{node}").as_bytes());
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("csi-{digits}")
 }

@@ -369,8 +369,8 @@ const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 const CLASSES: ResourceId = ResourceId::new("storage.k8s.io", "v1", "volumeattributesclasses");
 const CLAIMS: ResourceId = ResourceId::new("", "v1", "persistentvolumeclaims");
 
-/// A volume of a driver, its claim, and a pod on the node that uses it.
-async fn pod_with_volume(world: &World, name: &str, node: &str) {
+/// A volume of a driver and its claim.
+async fn claim_with_volume(world: &World, name: &str) {
     let modes = json!(["ReadWriteOnce"]);
     let claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
@@ -385,9 +385,13 @@ async fn pod_with_volume(world: &World, name: &str, node: &str) {
     });
     world.create("/api/v1/persistentvolumes", volume).await;
     world.until("the claim is bound", &CLAIMS, "default", name, |claim| claim["status"]["phase"] == "Bound").await;
+}
+
+/// A pod on a node that uses a claim.
+async fn pod_with_claim(world: &World, name: &str, node: &str, claim: &str) {
     let spec = json!({
         "nodeName": node, "containers": [{"name": "c", "image": "one"}], "terminationGracePeriodSeconds": 0,
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
     });
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
     world.create("/api/v1/namespaces/default/pods", pod).await;
@@ -407,7 +411,8 @@ async fn volumes_are_attached_and_detached_when_the_node_has_let_go() {
     });
     world.create("/apis/storage.k8s.io/v1/volumeattachments", foreign).await;
     for (name, lets_go) in [("calm", true), ("lost", false)] {
-        pod_with_volume(&world, name, "n1").await;
+        claim_with_volume(&world, name).await;
+        pod_with_claim(&world, name, "n1", name).await;
         let source = format!("pv-{name}");
         let ours = |one: &Value| one["spec"]["source"]["persistentVolumeName"] == *source;
         let all = world.until_list("it is to be attached", &ATTACHMENTS, "", |all| all.iter().any(ours)).await;
@@ -420,13 +425,8 @@ async fn volumes_are_attached_and_detached_when_the_node_has_let_go() {
         world.until("the node may use it", &NODES, "", "n1", shows).await;
         world.merge(&NODES, "", "n1", "status", json!({"status": {"volumesInUse": [volume]}})).await;
         // Another node has to wait for a volume that only one may have.
-        let spec = json!({
-            "nodeName": "n2", "containers": [{"name": "c", "image": "one"}],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
-        });
         let second = format!("{name}-second");
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": second}, "spec": spec});
-        world.create("/api/v1/namespaces/default/pods", pod).await;
+        pod_with_claim(&world, &second, "n2", name).await;
         let events = ResourceId::new("", "v1", "events");
         let told = |event: &Value| event["reason"] == "FailedAttachVolume" && event["involvedObject"]["name"] == *second;
         world.until_list("the second pod hears why it waits", &events, "default", |all| all.iter().any(told)).await;
@@ -446,6 +446,32 @@ async fn volumes_are_attached_and_detached_when_the_node_has_let_go() {
         world.until_list("it is detached", &ATTACHMENTS, "", only_foreign).await;
         world.until("the node does not show it", &NODES, "", "n1", |node| !shows(node)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_two_nodes_ask_for_at_once_is_given_to_one() {
+    let world = World::start().await;
+    for node in ["n1", "n2"] {
+        world.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})).await;
+    }
+    let names: Vec<String> = (0..8).map(|number| format!("v{number}")).collect();
+    for name in &names {
+        claim_with_volume(&world, name).await;
+    }
+    for name in &names {
+        let (one, other) = (format!("{name}-one"), format!("{name}-other"));
+        tokio::join!(pod_with_claim(&world, &one, "n1", name), pod_with_claim(&world, &other, "n2", name));
+    }
+    let events = ResourceId::new("", "v1", "events");
+    let waits = |all: &[Value], name: &String| {
+        let about = |event: &Value| event["involvedObject"]["name"].as_str().is_some_and(|pod| pod.starts_with(&format!("{name}-")));
+        all.iter().any(|event| event["reason"] == "FailedAttachVolume" && about(event))
+    };
+    world.until_list("one pod of each volume waits", &events, "default", |all| names.iter().all(|name| waits(all, name))).await;
+    let attachments = world.until_list("all are attached", &ATTACHMENTS, "", |all| all.len() >= names.len()).await;
+    let mut volumes: Vec<&str> = attachments.iter().filter_map(|one| one["spec"]["source"]["persistentVolumeName"].as_str()).collect();
+    volumes.sort_unstable();
+    assert_eq!(volumes, names.iter().map(|name| format!("pv-{name}")).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::data::{self, VolumeData};
-use super::messages::{Empty, NodePublishVolumeRequest, NodeStageVolumeRequest};
-use super::mount::{attach, refuse_second_pod, text};
+use super::mount::{attach, publish, refuse_second_pod, stage};
 use super::volume::Wanted;
-use super::{Ability, expand, unique_name};
+use super::{Ability, expand};
 use crate::Kubelet;
 use crate::pods::model;
 use crate::volumes::{Mounted, VolumeError};
@@ -33,35 +32,14 @@ pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mount
     let note = VolumeData::new(kubelet, &wanted.driver, &wanted.handle, &wanted.spec_name, false, wanted.needs_attachment());
     note.write(&data::block_data(kubelet, &wanted.spec_name))?;
     link(&data::pod_devices(kubelet, uid), &wanted.spec_name, &target)?;
-    let make = |path: &Path| std::fs::create_dir_all(path).map_err(|error| VolumeError::io("make", path, error));
     let stages = driver.can(Ability::Stage);
-    let name = unique_name(&wanted.driver, &wanted.handle);
-    if stages && !kubelet.csi.staged.lock().contains(&name) {
-        make(&staging)?;
-        let request = NodeStageVolumeRequest {
-            volume_id: wanted.handle.clone(),
-            publish_context: publish_context.clone(),
-            staging_path: text(&staging),
-            capability: Some(wanted.capability(&driver, true)),
-            secrets: wanted.stage_secrets().await?,
-            context: wanted.stage_context(),
-        };
-        driver.call("NodeStageVolume", &request).await.map(|Empty {}| ())?;
-        kubelet.csi.staged.lock().insert(name);
+    if stages {
+        stage(wanted, &driver, true, &publish_context, &staging).await?;
     }
-    target.parent().map_or(Ok(()), make)?;
-    let (context, secrets) = wanted.publish_context().await?;
-    let request = NodePublishVolumeRequest {
-        volume_id: wanted.handle.clone(),
-        publish_context,
-        staging_path: if stages { text(&staging) } else { String::new() },
-        target_path: text(&target),
-        capability: Some(wanted.capability(&driver, true)),
-        read_only: wanted.read_only,
-        secrets,
-        context,
-    };
-    driver.call("NodePublishVolume", &request).await.map(|Empty {}| ())?;
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| VolumeError::io("make", parent, error))?;
+    }
+    publish(wanted, &driver, true, publish_context, stages.then_some(&*staging), &target).await?;
     if !is_device(&target) {
         return Err(VolumeError::Refused(format!("the driver showed no block device at {}", target.display())));
     }

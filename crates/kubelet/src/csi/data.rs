@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use client::attachment_name;
 use serde::{Deserialize, Serialize};
 
-use super::{attachment_name, hex};
+use super::hex;
 use crate::Kubelet;
 use crate::volumes::VolumeError;
 

@@ -149,11 +149,6 @@ pub fn unique_name(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
-/// The name of the attachment of a volume to a node.
-pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
-    format!("csi-{}", hex(&format!("{handle}{driver}{node}")))
-}
-
 /// SHA-256 of a text as lower-case hexadecimal digits.
 pub fn hex(text: &str) -> String {
     use sha2::Digest;
@@ -163,14 +158,4 @@ pub fn hex(text: &str) -> String {
 /// A map of the API as the protocol has it.
 fn map(of: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     of.cloned().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn attachments_are_named_as_everybody_names_them() {
-        // SHA-256 of "abc".
-        assert_eq!(super::hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(super::attachment_name("b", "a", "c"), "csi-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::attachment_name;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
 use super::data::{self, VolumeData};
 use super::messages::{Empty, NodePublishVolumeRequest, NodeStageVolumeRequest};
 use super::volume::Wanted;
-use super::{Ability, Driver, attachment_name, expand, unique_name};
+use super::{Ability, Driver, expand, unique_name};
 use crate::Kubelet;
 use crate::node::register;
 use crate::pods::{model, worker};
@@ -48,24 +49,15 @@ pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mount
     let note = |attached| VolumeData::new(kubelet, &wanted.driver, &wanted.handle, &wanted.spec_name, wanted.ephemeral, attached);
     note(wanted.needs_attachment()).write(&directory)?;
     let staging = staged_at(kubelet, wanted);
-    let capability = wanted.capability(&driver, false);
     let stages = driver.can(Ability::Stage) && !wanted.ephemeral;
     if stages {
-        stage(kubelet, wanted, &driver, &publish_context, &staging).await?;
+        let directory = data::staging_dir(kubelet, &wanted.driver, &wanted.handle);
+        let note = VolumeData { driver_name: wanted.driver.clone(), volume_handle: wanted.handle.clone(), ..VolumeData::default() };
+        note.write(&directory)?;
+        stage(wanted, &driver, false, &publish_context, &staging).await?;
         expand::expand(wanted, &driver, &staging, &staging).await?;
     }
-    let (context, secrets) = wanted.publish_context().await?;
-    let request = NodePublishVolumeRequest {
-        volume_id: wanted.handle.clone(),
-        publish_context,
-        staging_path: if stages { text(&staging) } else { String::new() },
-        target_path: text(&target),
-        capability: Some(capability),
-        read_only: wanted.read_only,
-        secrets,
-        context,
-    };
-    driver.call("NodePublishVolume", &request).await.map(|Empty {}| ())?;
+    publish(wanted, &driver, false, publish_context, stages.then_some(&*staging), &target).await?;
     if !stages {
         expand::expand(wanted, &driver, &target, &staging).await?;
     }
@@ -80,32 +72,59 @@ pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mount
     Ok(Mounted::Path { path: target, read_only: wanted.read_only })
 }
 
-async fn stage(
-    kubelet: &Kubelet,
+/// Has the driver stage a volume, unless it has done so for this process.
+///
+/// # Errors
+/// What the driver says.
+pub async fn stage(
     wanted: &Wanted<'_>,
     driver: &Driver,
+    block: bool,
     publish_context: &BTreeMap<String, String>,
     staging: &Path,
 ) -> Result<(), VolumeError> {
-    let name = unique_name(&wanted.driver, &wanted.handle);
-    if kubelet.csi.staged.lock().contains(&name) {
+    let (name, staged) = (unique_name(&wanted.driver, &wanted.handle), &wanted.kubelet.csi.staged);
+    if staged.lock().contains(&name) {
         return Ok(());
     }
-    let directory = data::staging_dir(kubelet, &wanted.driver, &wanted.handle);
-    let note = VolumeData { driver_name: wanted.driver.clone(), volume_handle: wanted.handle.clone(), ..VolumeData::default() };
-    note.write(&directory)?;
     std::fs::create_dir_all(staging).map_err(|error| VolumeError::io("make", staging, error))?;
     let request = NodeStageVolumeRequest {
         volume_id: wanted.handle.clone(),
         publish_context: publish_context.clone(),
         staging_path: text(staging),
-        capability: Some(wanted.capability(driver, false)),
+        capability: Some(wanted.capability(driver, block)),
         secrets: wanted.stage_secrets().await?,
         context: wanted.stage_context(),
     };
     driver.call("NodeStageVolume", &request).await.map(|Empty {}| ())?;
-    kubelet.csi.staged.lock().insert(name);
+    staged.lock().insert(name);
     Ok(())
+}
+
+/// Has the driver publish a volume for its pod.
+///
+/// # Errors
+/// What the driver says.
+pub async fn publish(
+    wanted: &Wanted<'_>,
+    driver: &Driver,
+    block: bool,
+    publish_context: BTreeMap<String, String>,
+    staging: Option<&Path>,
+    target: &Path,
+) -> Result<(), VolumeError> {
+    let (context, secrets) = wanted.publish_context().await?;
+    let request = NodePublishVolumeRequest {
+        volume_id: wanted.handle.clone(),
+        publish_context,
+        staging_path: staging.map(text).unwrap_or_default(),
+        target_path: text(target),
+        capability: Some(wanted.capability(driver, block)),
+        read_only: wanted.read_only,
+        secrets,
+        context,
+    };
+    driver.call("NodePublishVolume", &request).await.map(|Empty {}| ())
 }
 
 /// Where a volume is staged.

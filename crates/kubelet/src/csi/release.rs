@@ -88,7 +88,8 @@ async fn unstage(kubelet: &Arc<Kubelet>, driver: &Driver, data: &VolumeData, pla
     if used {
         return Ok(());
     }
-    let name = unique_name(&data.driver_name, &data.volume_handle);
+    // What is not unstaged whole is no longer staged whole either: the next pod has to ask the driver again.
+    kubelet.csi.staged.lock().remove(&unique_name(&data.driver_name, &data.volume_handle));
     if driver.can(Ability::Stage) {
         let staging = if block { place.to_owned() } else { place.join("globalmount") };
         let request = NodeUnstageVolumeRequest { volume_id: data.volume_handle.clone(), staging_path: text(&staging) };
@@ -102,7 +103,6 @@ async fn unstage(kubelet: &Arc<Kubelet>, driver: &Driver, data: &VolumeData, pla
             data::remove(place, &staging)?;
         }
     }
-    kubelet.csi.staged.lock().remove(&name);
     Ok(())
 }
 

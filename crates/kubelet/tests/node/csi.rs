@@ -1,8 +1,8 @@
 //! Volumes of drivers: registration, inline volumes, claims with attachment, devices, growth, figures, and nothing left.
 
-use client::{DeleteOptions, PatchKind, ResourceId};
+use client::{DeleteOptions, PatchKind, ResourceId, attachment_name};
 use http::Method;
-use kubelet::csi::{attachment_name, unique_name};
+use kubelet::csi::unique_name;
 use serde_json::{Value, json};
 
 use crate::driver::{DRIVER, Driver};
