@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use reconcile::{Context, Controller, Next, ObjectKey, Watch};
 
-use crate::{Config, Entry};
+use crate::{Config, Entry, pods};
 
 const FINALIZER: &str = "kubernetes.io/vac-protection";
 
@@ -30,15 +30,11 @@ impl Controller for Protection {
         vec![
             Watch::own(Selection::of::<VolumeAttributesClass>()),
             Watch::mapped(Selection::of::<PersistentVolumeClaim>(), |context, old, new, add| {
-                let of = |entry: Option<&Arc<store::Entry>>| {
-                    entry.and_then(|entry| cache::decode(entry)).map(|claim| of_claim(&claim)).unwrap_or_default()
-                };
+                let of = |entry| naming(entry).and_then(|entry| cache::decode(entry)).map(|claim| of_claim(&claim)).unwrap_or_default();
                 freed(context, of(old), &of(new), add);
             }),
             Watch::mapped(Selection::of::<PersistentVolume>(), |context, old, new, add| {
-                let of = |entry: Option<&Arc<store::Entry>>| {
-                    entry.and_then(|entry| cache::decode(entry)).map(|volume| of_volume(&volume)).unwrap_or_default()
-                };
+                let of = |entry| naming(entry).and_then(|entry| cache::decode(entry)).map(|volume| of_volume(&volume)).unwrap_or_default();
                 freed(context, of(old), &of(new), add);
             }),
         ]
@@ -65,6 +61,11 @@ impl Controller for Protection {
             _ => Ok(Next::Done),
         }
     }
+}
+
+/// An object that names a class, which few do: only these are read.
+fn naming(entry: Option<&Arc<store::Entry>>) -> Option<&Arc<store::Entry>> {
+    entry.filter(|entry| pods::mentions(entry, "olumeAttributesClassName\""))
 }
 
 /// Classes that are no longer named may go.
