@@ -119,22 +119,22 @@ impl Bus {
             body: call.body.0,
             ..Message::default()
         };
-        self.send(&message.encode(0)).await?;
+        self.send(&message.encode()).await?;
         let answer = tokio::time::timeout(PATIENCE, async {
             loop {
-                let message = self.next().await?;
+                let (message, descriptor) = self.next().await?;
                 match message.kind {
-                    REPLY | ERROR if message.reply_to == serial => return Ok::<_, BusError>(message),
+                    REPLY | ERROR if message.reply_to == serial => return Ok::<_, BusError>((message, descriptor)),
                     SIGNAL => self.signals.push_back(message),
                     _ => {}
                 }
             }
         });
-        let answer = answer.await.map_err(|_| BusError::Silent(call.member.to_owned()))??;
+        let (answer, descriptor) = answer.await.map_err(|_| BusError::Silent(call.member.to_owned()))??;
         if answer.kind == ERROR {
             return Err(BusError::Refused { member: call.member.to_owned(), error: answer.error });
         }
-        Ok((answer, self.descriptors.pop_front()))
+        Ok((answer, descriptor))
     }
 
     /// The next signal.
@@ -146,18 +146,22 @@ impl Bus {
             if let Some(signal) = self.signals.pop_front() {
                 return Ok(signal);
             }
-            let message = self.next().await?;
+            let (message, _nobody_asked_for_it) = self.next().await?;
             if message.kind == SIGNAL {
                 return Ok(message);
             }
         }
     }
 
-    async fn next(&mut self) -> Result<Message, BusError> {
+    /// The next message with its first descriptor.
+    async fn next(&mut self) -> Result<(Message, Option<OwnedFd>), BusError> {
         loop {
             if let Some((message, size)) = Message::decode(&self.bytes)? {
                 self.bytes.drain(..size);
-                return Ok(message);
+                // Those of messages that nobody waits for are closed with them.
+                let count = self.descriptors.len().min(message.descriptors as usize);
+                let first = self.descriptors.drain(..count).next();
+                return Ok((message, first));
             }
             self.receive().await?;
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::bus::{Bus, BusError, Call};
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{Malformed, Message, Reader, Writer};
 
 const SERVICE: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
@@ -61,11 +61,16 @@ impl Logind {
             }
         }
         let mut rule = Writer::default();
-        rule.text(&format!("type='signal',interface='{MANAGER}',member='PrepareForShutdown',path='{PATH}'"));
-        let interface = "org.freedesktop.DBus";
-        let call = Call { service: interface, path: "/org/freedesktop/DBus", interface, member: "AddMatch", signature: "s", body: rule };
-        logind.bus.call(call).await?;
+        rule.text(&format!("type='signal',sender='{SERVICE}',interface='{MANAGER}',member='PrepareForShutdown',path='{PATH}'"));
+        logind.ask_bus("AddMatch", rule).await?;
         Ok(logind)
+    }
+
+    /// Calls the bus itself.
+    async fn ask_bus(&mut self, member: &str, body: Writer) -> Result<Message, LogindError> {
+        let interface = "org.freedesktop.DBus";
+        let call = Call { service: interface, path: "/org/freedesktop/DBus", interface, member, signature: "s", body };
+        Ok(self.bus.call(call).await?.0)
     }
 
     /// How long it lets a lock hold the machine up.
@@ -121,9 +126,17 @@ impl Logind {
     pub async fn word(&mut self) -> Result<bool, LogindError> {
         loop {
             let signal = self.bus.signal().await?;
-            if signal.member == "PrepareForShutdown" && signal.interface == MANAGER {
+            if signal.member != "PrepareForShutdown" || signal.interface != MANAGER {
+                continue;
+            }
+            // Everybody on the machine may send signals, to us alone even past the rule of what we want to hear.
+            let mut name = Writer::default();
+            name.text(SERVICE);
+            let owner = self.ask_bus("GetNameOwner", name).await?;
+            if Reader::new(&owner.body).text()? == signal.sender {
                 return Ok(Reader::new(&signal.body).number()? != 0);
             }
+            tracing::warn!(sender = signal.sender, "somebody who is not logind says that the machine goes down");
         }
     }
 }

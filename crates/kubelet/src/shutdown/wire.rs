@@ -40,6 +40,10 @@ pub struct Message {
     pub error: String,
     /// To whom.
     pub destination: String,
+    /// From whom, as the bus says.
+    pub sender: String,
+    /// How many descriptors come with it.
+    pub descriptors: u32,
     /// Types of the body.
     pub signature: String,
     /// Arguments.
@@ -145,8 +149,8 @@ impl<'a> Reader<'a> {
 }
 
 impl Message {
-    /// Its bytes, with so many descriptors beside it.
-    pub fn encode(&self, descriptors: u32) -> Vec<u8> {
+    /// Its bytes; descriptors go beside them.
+    pub fn encode(&self) -> Vec<u8> {
         let mut fields = Writer::default();
         let mut field = |code: u8, kind: &str, write: &dyn Fn(&mut Writer)| {
             fields.align(8);
@@ -154,8 +158,14 @@ impl Message {
             fields.signature(kind);
             write(&mut fields);
         };
-        let texts =
-            [(1, "o", &self.path), (2, "s", &self.interface), (3, "s", &self.member), (4, "s", &self.error), (6, "s", &self.destination)];
+        let texts = [
+            (1, "o", &self.path),
+            (2, "s", &self.interface),
+            (3, "s", &self.member),
+            (4, "s", &self.error),
+            (6, "s", &self.destination),
+            (7, "s", &self.sender),
+        ];
         for (code, kind, value) in texts {
             if !value.is_empty() {
                 field(code, kind, &|out| out.text(value));
@@ -167,8 +177,8 @@ impl Message {
         if !self.signature.is_empty() {
             field(8, "g", &|out| out.signature(&self.signature));
         }
-        if descriptors > 0 {
-            field(9, "u", &|out| out.number(descriptors));
+        if self.descriptors > 0 {
+            field(9, "u", &|out| out.number(self.descriptors));
         }
         let mut all = Writer(vec![b'l', self.kind, 0, 1]);
         all.number(self.body.len() as u32);
@@ -213,7 +223,9 @@ impl Message {
                 (4, "s") => message.error = reader.text()?,
                 (5, "u") => message.reply_to = reader.number()?,
                 (6, "s") => message.destination = reader.text()?,
+                (7, "s") => message.sender = reader.text()?,
                 (8, "g") => message.signature = reader.signature()?,
+                (9, "u") => message.descriptors = reader.number()?,
                 (_, "s" | "o") => drop(reader.text()?),
                 (_, "u") => drop(reader.number()?),
                 _ => return Err(Malformed),
@@ -240,7 +252,7 @@ mod tests {
             destination: "org.freedesktop.DBus".into(),
             ..Message::default()
         };
-        let bytes = hello.encode(0);
+        let bytes = hello.encode();
         let expected = [
             b"l\x01\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\x6d\x00\x00\x00".as_slice(),
             b"\x01\x01o\x00\x15\x00\x00\x00/org/freedesktop/DBus\x00\x00\x00",
@@ -262,8 +274,18 @@ mod tests {
         body.text("shutdown");
         body.long(5_000_000);
         body.number(1);
-        let answer = Message { kind: REPLY, serial: 7, reply_to: 3, signature: "stu".into(), body: body.0, ..Message::default() };
-        let bytes = answer.encode(1);
+        let sender = ":1.2".to_owned();
+        let answer = Message {
+            kind: REPLY,
+            serial: 7,
+            reply_to: 3,
+            sender,
+            descriptors: 1,
+            signature: "stu".into(),
+            body: body.0,
+            ..Message::default()
+        };
+        let bytes = answer.encode();
         let (read, _) = Message::decode(&bytes).unwrap().unwrap();
         assert_eq!(read, answer);
         let mut reader = Reader::new(&read.body);
