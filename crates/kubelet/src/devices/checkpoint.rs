@@ -25,7 +25,6 @@ struct File {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Data {
-    #[serde(deserialize_with = "or_none")]
     pod_device_entries: Option<Vec<Entry>>,
     registered_devices: BTreeMap<String, Vec<String>>,
 }
@@ -43,10 +42,6 @@ struct Entry {
     devices: BTreeMap<i64, Vec<String>>,
     #[serde(rename = "AllocResp")]
     response: String,
-}
-
-fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Entry>>, D::Error> {
-    Option::deserialize(deserializer)
 }
 
 fn list(words: &[String]) -> String {

@@ -130,6 +130,10 @@ impl Devices {
             if inner.plugins.get(resource).is_none_or(|plugin| plugin.number != number) {
                 return Ok(());
             }
+            // Some plugins tell the same again and again; the disk and the node's status need not hear of it.
+            if inner.state.resources.get(resource) == Some(&devices) {
+                continue;
+            }
             inner.state.resources.insert(resource.to_owned(), devices);
             self.save_or_warn(&inner);
             drop(inner);

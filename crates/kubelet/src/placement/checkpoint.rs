@@ -54,6 +54,22 @@ pub trait Checkpoint: Serialize + DeserializeOwned {
     fn set_checksum(&mut self, sum: u64);
 }
 
+/// A file that belongs to a policy.
+pub trait PolicyFile: Checkpoint {
+    /// Word before messages about it.
+    const PREFIX: &'static str;
+    /// Whose file it is.
+    const WHAT: &'static str;
+    /// Name of the policy that remembers nothing.
+    const NONE: &'static str;
+
+    /// The policy that wrote it.
+    fn policy(&self) -> &str;
+
+    /// What the policy that remembers nothing writes.
+    fn none() -> Self;
+}
+
 /// FNV-1a of 32 bits.
 pub fn fnv(text: &[u8]) -> u64 {
     let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
@@ -73,6 +89,34 @@ pub fn read<C: Checkpoint>(path: &Path) -> Result<Option<C>, CheckpointError> {
     let found: C = serde_json::from_slice(&bytes).map_err(|_| CheckpointError::Corrupt)?;
     let whole = found.checksum() == 0 || found.checksum() == fnv(found.shown().as_bytes());
     if whole { Ok(Some(found)) } else { Err(CheckpointError::Corrupt) }
+}
+
+/// Reads the file of a policy; none if there is none.
+///
+/// # Errors
+/// As [`read`], or another policy wrote it.
+pub fn read_of<F: PolicyFile>(path: &Path, policy: &str) -> Result<Option<F>, CheckpointError> {
+    match read::<F>(path)? {
+        Some(found) if found.policy() != policy => Err(CheckpointError::OtherPolicy {
+            prefix: F::PREFIX,
+            configured: policy.to_owned(),
+            found: found.policy().to_owned(),
+            what: F::WHAT,
+            path: path.to_owned(),
+        }),
+        found => Ok(found),
+    }
+}
+
+/// Without a policy there is nothing to remember but that there is none.
+///
+/// # Errors
+/// An earlier run had a policy.
+pub fn none<F: PolicyFile>(path: &Path) -> Result<(), CheckpointError> {
+    match read_of::<F>(path, F::NONE)? {
+        Some(_) => Ok(()),
+        None => write(path, F::none()),
+    }
 }
 
 /// Replaces a file as a whole.

@@ -85,7 +85,7 @@ fn claim(container: &Container, guaranteed: bool) -> Claim {
     asked.extend(amounts(requests));
     if guaranteed {
         let cpu = asked.get("cpu").copied().unwrap_or_default();
-        claim.cpus = if cpu.value() * 1000 == cpu.milli() { cpu.value().max(0) as usize } else { 0 };
+        claim.cpus = if cpu.value().checked_mul(1000) == Some(cpu.milli()) { cpu.value().max(0) as usize } else { 0 };
         let memory = asked.iter().filter(|(name, amount)| (*name == "memory" || name.starts_with("hugepages-")) && amount.value() > 0);
         claim.memory = memory.map(|(name, amount)| (name.clone(), amount.value() as u64)).collect();
     }

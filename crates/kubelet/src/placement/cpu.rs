@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Checkpoint, CheckpointError};
+use super::checkpoint::{self, Checkpoint, CheckpointError, PolicyFile};
 use super::claim::{Claim, PodClaim};
 use super::cpus::CpuSet;
 use super::hints::{Hint, Hints};
@@ -118,30 +118,26 @@ impl Checkpoint for File {
     }
 }
 
-fn read(file: &Path, policy: &str) -> Result<Option<File>, CheckpointError> {
-    let found: Option<File> = checkpoint::read(file)?;
-    match found {
-        Some(found) if found.policy_name != policy => Err(CheckpointError::OtherPolicy {
-            prefix: "",
-            configured: policy.to_owned(),
-            found: found.policy_name,
-            what: "CPU manager",
-            path: file.to_owned(),
-        }),
-        found => Ok(found),
+impl PolicyFile for File {
+    const PREFIX: &'static str = "";
+    const WHAT: &'static str = "CPU manager";
+    const NONE: &'static str = "none";
+
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
+
+    fn none() -> File {
+        File { policy_name: Self::NONE.into(), default_cpu_set: String::new(), entries: BTreeMap::new(), checksum: 0 }
     }
 }
 
-/// Without a policy there is nothing to remember but that there is none.
+/// Notes that there is no policy.
 ///
 /// # Errors
-/// An earlier run had a policy.
+/// An earlier run had one.
 pub fn none(file: &Path) -> Result<(), CheckpointError> {
-    if read(file, "none")?.is_none() {
-        let empty = File { policy_name: "none".into(), default_cpu_set: String::new(), entries: BTreeMap::new(), checksum: 0 };
-        checkpoint::write(file, empty)?;
-    }
-    Ok(())
+    checkpoint::none::<File>(file)
 }
 
 impl Cpus {
@@ -169,7 +165,7 @@ impl Cpus {
         }
         let usable = if options.strict { all.difference(&reserved) } else { all };
         let mut cpus = Cpus { options, reserved, shared: usable.clone(), given: Entries::new(), reusable: Default::default(), file };
-        match read(&cpus.file, "static")? {
+        match checkpoint::read_of::<File>(&cpus.file, "static")? {
             Some(found) => cpus.restore(&found, &usable).map_err(CpuSetupError::State)?,
             None => cpus.save()?,
         }

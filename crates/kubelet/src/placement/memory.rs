@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Checkpoint, CheckpointError};
+use super::checkpoint::{self, Checkpoint, CheckpointError, PolicyFile};
 use super::claim::{Claim, PodClaim};
 use super::hints::{Hint, Hints};
 use super::machine::{Machine, huge_page_resource};
@@ -179,30 +179,26 @@ impl Checkpoint for File {
     }
 }
 
-fn read(file: &Path, policy: &str) -> Result<Option<File>, CheckpointError> {
-    let found: Option<File> = checkpoint::read(file)?;
-    match found {
-        Some(found) if found.policy_name != policy => Err(CheckpointError::OtherPolicy {
-            prefix: "[memorymanager] ",
-            configured: policy.to_owned(),
-            found: found.policy_name,
-            what: "memory manager",
-            path: file.to_owned(),
-        }),
-        found => Ok(found),
+impl PolicyFile for File {
+    const PREFIX: &'static str = "[memorymanager] ";
+    const WHAT: &'static str = "memory manager";
+    const NONE: &'static str = "None";
+
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
+
+    fn none() -> File {
+        File { policy_name: Self::NONE.into(), machine_state: BTreeMap::new(), entries: Entries::new(), checksum: 0 }
     }
 }
 
-/// Without a policy there is nothing to remember but that there is none.
+/// Notes that there is no policy.
 ///
 /// # Errors
-/// An earlier run had a policy.
+/// An earlier run had one.
 pub fn none(file: &Path) -> Result<(), CheckpointError> {
-    if read(file, "None")?.is_none() {
-        let empty = File { policy_name: "None".into(), machine_state: BTreeMap::new(), entries: Entries::new(), checksum: 0 };
-        checkpoint::write(file, empty)?;
-    }
-    Ok(())
+    checkpoint::none::<File>(file)
 }
 
 /// The nodes while nobody has anything of them.
@@ -250,7 +246,7 @@ impl Memory {
             }
         }
         let mut memory = Memory { nodes: untouched(machine, reserved), given: Entries::new(), reusable: Default::default(), file };
-        match read(&memory.file, "Static")? {
+        match checkpoint::read_of::<File>(&memory.file, "Static")? {
             Some(found) => memory.restore(found)?,
             None => memory.save()?,
         }

@@ -154,36 +154,40 @@ impl Placement {
     /// Why the pod cannot be here; it has nothing then.
     pub async fn admit(&self, pod: &PodClaim) -> Result<(), Refusal> {
         let before = self.shared();
-        let given = self.give(pod).await;
+        let given = self.give(pod).await.and_then(|()| self.save_for(pod));
         self.settle(pod, before, given)
     }
 
     /// As `admit` for a pod that an earlier run of ours started: its devices are its own whatever their plugins say.
     ///
     /// # Errors
-    /// What it runs on is no longer its own.
+    /// What it runs on is no longer its own, or its own and not written.
     pub fn readmit(&self, pod: &PodClaim) -> Result<(), Refusal> {
         let before = self.shared();
         let mut state = self.state.lock();
         let nowhere = Hint { nodes: None, preferred: false };
         let given = pod.containers.iter().try_for_each(|claim| state.give(&self.machine, &pod.uid, claim, nowhere));
         drop(state);
-        self.settle(pod, before, given)
+        self.settle(pod, before, given)?;
+        self.save_for(pod)
+    }
+
+    /// Writes what was given to a pod, if that is anything.
+    fn save_for(&self, pod: &PodClaim) -> Result<(), Refusal> {
+        let asks = pod.containers.iter().any(|claim| claim.cpus > 0 || !claim.memory.is_empty());
+        Ok(if asks {
+            self.state.lock().save()?
+        })
     }
 
     fn settle(&self, pod: &PodClaim, before: Option<CpuSet>, given: Result<(), Refusal>) -> Result<(), Refusal> {
-        let mut state = self.state.lock();
         if given.is_err() {
-            state.release(&pod.uid);
-            self.devices.release(&pod.uid);
+            self.release(&pod.uid);
         }
-        let asks = pod.containers.iter().any(|claim| claim.cpus > 0 || !claim.memory.is_empty());
-        let saved = if asks { state.save() } else { Ok(()) };
-        drop(state);
         if before != self.shared() {
             self.changed.notify_one();
         }
-        given.and(saved.map_err(Refusal::from))
+        given
     }
 
     async fn give(&self, pod: &PodClaim) -> Result<(), Refusal> {

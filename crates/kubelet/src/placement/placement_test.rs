@@ -108,6 +108,23 @@ fn what_is_given_survives_and_goes_with_its_pod() {
 }
 
 #[test]
+fn what_cannot_be_written_is_not_given() {
+    let (placement, folder) = open(DUAL_XEON, &Words::default()).unwrap();
+    let pod = pod("a", &[(2, 4)]);
+    let path = folder.path().to_owned();
+    drop(folder);
+    assert!(matches!(admit(&placement, &pod), Err(Refusal::Checkpoint(_))));
+    assert!(found_nothing(&placement, &pod) && placement.own_memory("a", "c0").is_empty());
+    std::fs::create_dir(&path).unwrap();
+    admit(&placement, &pod).unwrap();
+    assert_eq!(placement.own_cpus("a", "c0").len(), 2);
+    // A pod that runs keeps what it has, written or not.
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(placement.readmit(&pod).is_err());
+    assert_eq!(placement.own_cpus("a", "c0").len(), 2);
+}
+
+#[test]
 fn too_many_nodes_are_refused() {
     let many = Shape { nodes: 5, ..DUAL_EPYC };
     let refused = open(many, &topology("restricted", "")).err().map(|error| error.to_string());
