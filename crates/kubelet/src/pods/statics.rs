@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::Status;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use rustix::fs::inotify;
 use sha2::{Digest, Sha256};
@@ -181,8 +181,11 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
     if let Some(map) = value.as_object_mut() {
         api::types::default(map, &schema);
     }
+    let class = api::pods::qos_class(value.as_object().and_then(|pod| pod.get("spec")?.as_object()).context("a pod has a spec")?);
     // By way of text, for which the reader of pods is in the program anyway; one for trees would be as large again.
     let mut pod: Pod = serde_json::from_slice(&serde_json::to_vec(&value)?).context("no pod")?;
+    // What the API server tells of other pods; the rest of the status is ours to find out.
+    pod.status = Some(PodStatus { qos_class: Some(class.to_owned()), ..PodStatus::default() });
     let hash: String =
         Sha256::digest(format!("{node}{}{text}", path.display())).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     pod.metadata.name = Some(format!("{}-{node}", pod.metadata.name.unwrap_or_default()));
@@ -223,4 +226,24 @@ fn mirror_of(pod: &Pod, node: &Node, node_name: &str) -> Option<Pod> {
 /// Which static pod an object stands for.
 fn mirrored(object: &Pod) -> Option<&String> {
     object.metadata.annotations.as_ref()?.get(MIRROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_files_are_of_the_class_that_they_ask_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for (resources, class) in
+            [("{}", "BestEffort"), ("{requests: {cpu: 100m}}", "Burstable"), ("{limits: {cpu: 1, memory: 1Gi}}", "Guaranteed")]
+        {
+            let text = format!(
+                "{{kind: Pod, metadata: {{name: a}}, status: {{phase: Failed}}, spec: {{containers: [{{name: c, image: i, resources: {resources}}}]}}}}"
+            );
+            std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+            let status = read(folder.path(), "n").into_values().next().and_then(|pod| pod.status.clone()).unwrap();
+            assert_eq!((status.qos_class.as_deref(), status.phase), (Some(class), None), "{resources}");
+        }
+    }
 }
