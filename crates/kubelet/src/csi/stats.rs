@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use serde_json::{Value, json};
 
 use super::Ability;
@@ -16,26 +17,26 @@ use crate::pods::model;
 /// A driver that is slower than this is left out of a summary.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The volumes of a pod that their drivers can measure.
+/// The volumes of a pod that their drivers can measure. All are asked at once: a driver that hangs is waited for once.
 pub async fn of(kubelet: &Arc<Kubelet>, pod: &Pod, now: &str) -> Vec<Value> {
-    let mut all = Vec::new();
-    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
-        let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(source), _) => Some(source.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{}-{}", model::name(pod), volume.name)),
-            (None, None) if volume.csi.is_some() => None,
-            _ => continue,
-        };
-        let known = kubelet.csi.places.lock().get(&(model::uid(pod).to_owned(), volume.name.clone())).cloned();
-        let Some(directory) = known else { continue };
-        let Some(mut stats) = measure(kubelet, &directory, now).await else { continue };
-        stats["name"] = volume.name.as_str().into();
-        if let Some(claim) = claim {
-            stats["pvcRef"] = json!({"name": claim, "namespace": model::namespace(pod)});
-        }
-        all.push(stats);
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    join_all(volumes.map(|volume| one(kubelet, pod, volume, now))).await.into_iter().flatten().collect()
+}
+
+async fn one(kubelet: &Arc<Kubelet>, pod: &Pod, volume: &Volume, now: &str) -> Option<Value> {
+    let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => Some(source.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", model::name(pod), volume.name)),
+        (None, None) if volume.csi.is_some() => None,
+        _ => return None,
+    };
+    let directory = kubelet.csi.places.lock().get(&(model::uid(pod).to_owned(), volume.name.clone())).cloned()?;
+    let mut stats = measure(kubelet, &directory, now).await?;
+    stats["name"] = volume.name.as_str().into();
+    if let Some(claim) = claim {
+        stats["pvcRef"] = json!({"name": claim, "namespace": model::namespace(pod)});
     }
-    all
+    Some(stats)
 }
 
 async fn measure(kubelet: &Arc<Kubelet>, directory: &std::path::Path, now: &str) -> Option<Value> {

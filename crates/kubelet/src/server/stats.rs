@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cgroup::{Group, Stats};
+use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use runtime::{ContainerState, ContainerStatus};
@@ -73,7 +74,9 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
     let now = format!("{:.0}", Timestamp::now());
     let mut pods = Vec::new();
     let (own, images) = (disk(&kubelet.config.root_dir, &now), disk(kubelet.images.dir(), &now));
-    for measured in measure(kubelet, true).await {
+    let measured = measure(kubelet, true).await;
+    let driven = join_all(measured.iter().map(|one| csi::stats::of(kubelet, &one.pod, &now))).await;
+    for (measured, driven) in measured.into_iter().zip(driven) {
         let started = measured.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.to_string());
         let containers: Vec<Value> = measured
             .containers
@@ -109,7 +112,7 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
                 volume
             });
             let mut volumes: Vec<Value> = volumes.collect();
-            volumes.extend(csi::stats::of(kubelet, &measured.pod, &now).await);
+            volumes.extend(driven);
             pod["volume"] = volumes.into();
             pod["ephemeral-storage"] = room(&own, files.disk(), &now);
         }
