@@ -206,7 +206,9 @@ fn secret_of_volume(server: &Server, node: &str, asked: &Attributes) -> bool {
         return true;
     }
     let volumes = server.store.mvcc().snapshot(&Kind::new("/registry/persistentvolumes/"));
-    volumes.iter().any(|entry| {
+    // A volume is read only if its text has the secret's name: a node may ask for one after another that is none of its own.
+    let names_it = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| text.contains(&*asked.name));
+    volumes.iter().filter(|entry| names_it(&entry.bytes)).any(|entry| {
         let volume: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
         let names = |field: &&str| {
             let reference = &volume["spec"]["csi"][*field];

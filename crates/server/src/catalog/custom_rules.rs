@@ -1,5 +1,8 @@
 //! Validation of custom resources by the schema of their definition.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use api::{Cause, Causes, Object};
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -9,6 +12,9 @@ use super::custom::CustomVersion;
 
 /// Deepest value that is looked at.
 const MAX_DEPTH: usize = 128;
+
+/// Most patterns that a thread keeps.
+const MAX_PATTERNS: usize = 256;
 
 /// What the real server calls the place of an object itself.
 const ROOT: &str = "<nil>";
@@ -182,7 +188,7 @@ fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Causes) ->
         causes.type_invalid(
             path,
             &type_name(value).into(),
-            &format!("{} in body must be of type integer,string: {:?}", subject(path), type_name(value)),
+            &format!("{path} in body must be of type integer,string: {:?}", type_name(value)),
         );
         return false;
     }
@@ -197,17 +203,9 @@ fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Causes) ->
         _ => true,
     };
     if !fits {
-        causes.type_invalid(
-            path,
-            &type_name(value).into(),
-            &format!("{} in body must be of type {wanted}: {:?}", subject(path), type_name(value)),
-        );
+        causes.type_invalid(path, &type_name(value).into(), &format!("{path} in body must be of type {wanted}: {:?}", type_name(value)));
     }
     fits
-}
-
-fn subject(path: &str) -> &str {
-    path
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -311,7 +309,7 @@ fn string(schema: &Value, text: &str, path: &str, causes: &mut Causes) {
         causes.too_long(path, most as usize);
     } else if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
         causes.invalid(path, &value, &format!("{path} in body should be at least {least} chars long"));
-    } else if let Some(pattern) = pattern.filter(|pattern| Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text))) {
+    } else if let Some(pattern) = pattern.filter(|pattern| !fits(pattern, text)) {
         causes.invalid(path, &value, &format!("{path} in body should match '{pattern}'"));
     }
     if let Some(format) = schema["format"].as_str() {
@@ -319,6 +317,25 @@ fn string(schema: &Value, text: &str, path: &str, causes: &mut Causes) {
             causes.type_invalid(path, &value, &format!("{path} in body must be of type {format}: {text:?}"));
         }
     }
+}
+
+thread_local! {
+    /// Patterns that this thread has met lately, with nothing for those that are none.
+    static PATTERNS: RefCell<HashMap<Box<str>, Option<Regex>>> = RefCell::default();
+}
+
+/// Whether a text fits a pattern; every text fits one that is none. Reading a pattern takes far longer than using it, and lists
+/// have one for all their items.
+fn fits(pattern: &str, text: &str) -> bool {
+    PATTERNS.with_borrow_mut(|known| {
+        if !known.contains_key(pattern) {
+            if known.len() >= MAX_PATTERNS {
+                known.clear();
+            }
+            known.insert(pattern.into(), Regex::new(pattern).ok());
+        }
+        known[pattern].as_ref().is_none_or(|regex| regex.is_match(text))
+    })
 }
 
 fn number(schema: &Value, value: &Value, path: &str, causes: &mut Causes) {
@@ -353,9 +370,9 @@ fn number(schema: &Value, value: &Value, path: &str, causes: &mut Causes) {
 }
 
 fn combined(schema: &Value, value: &Value, path: &str, causes: &mut Causes, depth: usize) {
-    let parts = |name: &str| schema[name].as_array().cloned().unwrap_or_default();
+    let parts = |name: &str| schema[name].as_array().map_or(&[][..], Vec::as_slice);
     for part in parts("allOf") {
-        check(&part, value, path, causes, depth + 1);
+        check(part, value, path, causes, depth + 1);
     }
     let any = parts("anyOf");
     if !any.is_empty() && !any.iter().any(|part| satisfies(part, value, depth + 1)) {
@@ -402,6 +419,10 @@ mod tests {
         fields(schema.clone(), json!({"a": "x", "l": ["u", "w"]}), &["l", "l[1]"]);
         fields(schema.clone(), json!({"a": "x", "s": ["u", "u"]}), &["s[1]"]);
         fields(schema, json!({"a": 1}), &["a"]);
+        fields(json!({"pattern": "("}), json!("anything"), &[]);
+        for number in 0..2 * MAX_PATTERNS {
+            fields(json!({"pattern": format!("^{number}$")}), json!("x"), &[""]);
+        }
     }
 
     #[test]
