@@ -1,44 +1,16 @@
 //! A disk that is full, as clients meet it: writes are refused with a Status that says why, reads go on, nothing refused is
 //! half there, and once there is room again everything works without a restart.
 
+#[path = "../../store/tests/disk/mod.rs"]
+mod disk;
 mod server_under_test;
 
-use std::io::Write;
-use std::path::Path;
-
+use disk::Disk;
 use http::Method;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use server_under_test::UnderTest;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-/// A small file system of its own, gone with the value.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None` where nothing may be mounted.
-    fn new() -> Option<Disk> {
-        let dir = tempfile::tempdir().unwrap();
-        match mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), c"size=32m") {
-            Ok(()) => Some(Disk(dir)),
-            Err(error) => {
-                println!("skipped: nothing can be mounted here ({error})");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _gone = unmount(self.path(), UnmountFlags::DETACH);
-    }
-}
 
 fn map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": "x".repeat(100_000)}})
@@ -61,13 +33,10 @@ async fn names(test: &UnderTest) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_are_refused_and_reads_go_on_until_there_is_room() {
-    let Some(disk) = Disk::new() else { return };
+    let Some(disk) = Disk::new(c"size=32m") else { return };
     let test = UnderTest::start_in(tempfile::tempdir_in(disk.path()).unwrap(), server::Security::default()).await;
     test.create(MAPS, &map("before")).await;
-    let neighbour = disk.path().join("neighbour");
-    let mut file = std::fs::File::create(&neighbour).unwrap();
-    while file.write_all(&[0; 65536]).is_ok() {}
-    drop(file);
+    let neighbour = disk.fill();
 
     // What space the store had reserved is used up first.
     let mut there = names(&test).await;

@@ -1,41 +1,13 @@
 //! A real file system that fills up: a clear error to whoever writes, nothing half there, and it goes on when there is room.
 
+mod disk;
 mod support;
 
-use std::io::Write;
-use std::path::Path;
-
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use disk::Disk;
+use rustix::mount::{MountFlags, mount_remount};
 use store::embedded::{Embedded, Options};
 use store::{CommitError, Filter, Store, suite};
 use support::{content, kind, put};
-
-/// A file system of its own size, gone with the value.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None` where nothing may be mounted.
-    fn new(size: &std::ffi::CStr) -> Option<Disk> {
-        let dir = tempfile::tempdir().unwrap();
-        match mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), size) {
-            Ok(()) => Some(Disk(dir)),
-            Err(error) => {
-                println!("skipped: nothing can be mounted here ({error})");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _gone = unmount(self.path(), UnmountFlags::DETACH);
-    }
-}
 
 fn open(disk: &Disk) -> Embedded {
     let mut options = Options::new(disk.path().join("data"), suite::stamp(), "test");
@@ -86,10 +58,7 @@ async fn a_neighbour_takes_the_room_and_gives_it_back() {
     let Some(disk) = Disk::new(c"size=32m") else { return };
     let store = open(&disk);
     store.commit(put("first", "x")).await.unwrap();
-    let neighbour = disk.path().join("neighbour");
-    let mut file = std::fs::File::create(&neighbour).unwrap();
-    while file.write_all(&[0; 65536]).is_ok() {}
-    drop(file);
+    let neighbour = disk.fill();
     fill(&store, "a").await;
     let before = content(&store);
     drop(store);
