@@ -3,6 +3,8 @@
 //! jemalloc returns what has been free for a second, but looks at the clock only while somebody allocates: a server that
 //! was busy and fell idle would keep the memory of its last burst. So a thread looks once more a moment after the others
 //! have gone to sleep, and sleeps itself until they wake again.
+//!
+//! Keepers and the socket holder have a heap of another kind, see [`runtime::Heap`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +12,8 @@ use std::thread::Thread;
 use std::time::Duration;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: runtime::Heap<tikv_jemallocator::Jemalloc> =
+    runtime::Heap { main: tikv_jemallocator::Jemalloc, small: &[runtime::reexec::KEEPERS, crate::holder::WORD] };
 
 /// Somewhat longer than what is free is kept.
 const MOMENT: Duration = Duration::from_millis(1500);

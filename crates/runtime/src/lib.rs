@@ -17,6 +17,7 @@
 pub mod error;
 mod keeper;
 mod link;
+mod points;
 mod protocol;
 pub mod reexec;
 mod runtime;
@@ -44,3 +45,4 @@ pub use spec::{
 };
 pub use status::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
 pub use streams::{AttachHandle, AttachSpec, ExecHandle, ExecOutput, ExecSpec};
+pub use sys::Heap;

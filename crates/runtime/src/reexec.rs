@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use crate::spec::SandboxSpec;
 
 /// First argument of the process that keepers are forked from.
-const KEEPERS: &str = "keeper";
+pub const KEEPERS: &str = "keeper";
 /// Room in the command line for the names that keepers give themselves there.
 const ROOM: &str = "                                                                                                    ";
 

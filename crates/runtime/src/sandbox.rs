@@ -14,7 +14,7 @@ use crate::error::{ContainerError, CreateContainerError, ExecError, SandboxError
 use crate::keeper::state::{self, Files};
 use crate::link::{About, Answer, AttachInner, ExecInner, Link, unexpected};
 use crate::protocol::{self, ExecRequest, Failure, Reply, Request};
-use crate::spec::{ContainerId, ContainerSpec, Mount, SandboxId, SandboxSpec, Source};
+use crate::spec::{ContainerId, ContainerSpec, Mount, Rootfs, SandboxId, SandboxSpec, Source};
 use crate::status::{ContainerEvent, ContainerEventKind, ContainerStatus, ExitStatus};
 use crate::streams::{AttachHandle, AttachSpec, ExecHandle, ExecSpec};
 
@@ -140,7 +140,7 @@ impl Sandbox {
         let (spec, passed) = take_descriptors(spec)?;
         let id = spec.id.clone();
         // A few small files in memory: cheaper done here than handed to another thread.
-        write_container(&self.inner.files, spec, &self.inner.spec.hostname)?;
+        write_container(&self.inner.files, spec, &self.inner.spec)?;
         let fds: Vec<BorrowedFd<'_>> = passed.iter().map(|fd| fd.as_fd()).collect();
         let outcome = self.call(Request::Create { id: id.clone() }, &fds).await;
         let error = match outcome {
@@ -410,17 +410,30 @@ fn take_descriptors(mut spec: ContainerSpec) -> Result<(ContainerSpec, Vec<Arc<O
 }
 
 /// Leaves the description and the compiled filter where the keeper finds them.
-fn write_container(files: &Files, mut spec: ContainerSpec, hostname: &str) -> Result<(), CreateContainerError> {
+fn write_container(files: &Files, mut spec: ContainerSpec, sandbox: &SandboxSpec) -> Result<(), CreateContainerError> {
     if spec.argv.is_empty() {
         return Err(CreateContainerError::Invalid("no command specified".into()));
     }
     let program = crate::seccomp::compile(&spec.seccomp, &spec.capabilities.bounding)
         .map_err(|error| CreateContainerError::Invalid(error.to_string()))?;
-    crate::spawn::environment::complete(&mut spec.env, hostname, spec.tty);
+    crate::spawn::environment::complete(&mut spec.env, &sandbox.hostname, spec.tty);
+    add_points(files, &mut spec, sandbox);
     state::write_container(files, &spec, program.as_deref()).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => CreateContainerError::Exists(spec.id.to_string()),
         _ => CreateContainerError::Setup(format!("write description: {source}")),
     })
+}
+
+/// Puts a layer of mount points below the image. With users of its own a pod makes them in its writable layer, as its own.
+fn add_points(files: &Files, spec: &mut ContainerSpec, sandbox: &SandboxSpec) {
+    if let (Rootfs::Overlay { layers, .. }, None, Some(run_dir)) = (&mut spec.rootfs, &sandbox.user_ns, files.dir().parent())
+        && !layers.is_empty()
+    {
+        match crate::points::layer(run_dir, &spec.mounts) {
+            Ok(points) => layers.insert(0, points),
+            Err(error) => tracing::debug!(container = %spec.id, %error, "mount points are made in the writable layer"),
+        }
+    }
 }
 
 fn refusal(id: &ContainerId, reply: Reply) -> ContainerError {

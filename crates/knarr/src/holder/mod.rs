@@ -32,7 +32,7 @@ pub use process::dispatch;
 pub const GROUP: &str = "sockets";
 
 /// First argument of the process.
-const WORD: &str = "socket-holder";
+pub const WORD: &str = "socket-holder";
 
 /// Sockets that outlive this process.
 pub struct Held {

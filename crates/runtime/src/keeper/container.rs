@@ -254,7 +254,7 @@ impl Keeper {
             self.reply(asker, Reply::Container(status.clone()), &[]);
         }
         self.notify(Notice::Started(status));
-        crate::sys::process::trim_heap();
+        crate::sys::process::trim_memory();
     }
 
     pub(super) fn start_container(&mut self, asker: Asker, id: &ContainerId) -> Result<Option<Reply>, Failure> {
@@ -300,7 +300,7 @@ impl Keeper {
     fn forget(&mut self, place: usize) {
         let container = self.containers.remove(place);
         self.note_removed(&container.status.id);
-        crate::sys::process::trim_heap();
+        crate::sys::process::trim_memory();
     }
 
     /// The first process was reaped.
@@ -349,7 +349,7 @@ impl Keeper {
         }
         self.end_attached(number, status.exit.unwrap_or(exit));
         self.notify(Notice::Exited(status));
-        crate::sys::process::trim_heap();
+        crate::sys::process::trim_memory();
     }
 
     /// It was removed before its start, or its set-up failed: nothing of it stays.

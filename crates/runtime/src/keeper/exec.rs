@@ -145,7 +145,7 @@ impl Keeper {
                 self.send(exec.client, 0, &Message::Notice(notice), &[]);
             }
         }
-        crate::sys::process::trim_heap();
+        crate::sys::process::trim_memory();
     }
 
     pub(super) fn kill_exec(&mut self, number: u64, signal: i32) -> Result<Option<Reply>, Failure> {

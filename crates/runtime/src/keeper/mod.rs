@@ -85,6 +85,10 @@ impl Token {
     }
 }
 
+/// Room for a packet, from the kernel rather than from the heap.
+const BUFFER: usize = 256 << 10;
+const _: () = assert!(BUFFER >= protocol::INLINE + 64);
+
 /// Where an answer goes: connection and request.
 #[derive(Clone, Copy, Debug)]
 struct Asker {
@@ -205,7 +209,8 @@ fn refuse(socket: &OwnedFd, why: &str) {
 impl Keeper {
     fn serve(&mut self) -> anyhow::Result<()> {
         let mut events = Vec::with_capacity(16);
-        let mut buffer = vec![0; protocol::INLINE + 64];
+        // Of a piece as large as this nothing is in memory but what was written to; a smaller one would be cleared by hand.
+        let mut buffer = vec![0; BUFFER];
         loop {
             events.clear();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {

@@ -1,6 +1,7 @@
 //! The thin layer over system calls; the only place of this crate with `unsafe`.
 
 pub(crate) mod clone;
+mod heap;
 pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod process;
@@ -13,6 +14,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 
+pub use heap::Heap;
 pub use watch::watch;
 
 /// Nanoseconds since 1970, UTC.

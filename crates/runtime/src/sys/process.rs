@@ -203,12 +203,25 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives memory that the allocator keeps for later back to the machine.
-pub(crate) fn trim_heap() {
+/// How far below the place where a process waits its stack may have been used.
+const DEEP: usize = 128 << 10;
+/// What is surely below no frame that is still in use.
+const PAGE: usize = 4096;
+
+/// Gives memory that is kept for later back to the machine: of the heap, and of the stack what deeper calls have used. For
+/// processes with one thread that wait for a long time.
+pub(crate) fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim has no preconditions.
     unsafe {
         libc::malloc_trim(0);
+    }
+    let here = 0u8;
+    let top = (std::ptr::from_ref(&here) as usize & !(PAGE - 1)) - PAGE;
+    // SAFETY: no live frame reaches a whole page below this one, and what lies below the stack's mapping is a gap that the
+    // kernel keeps free, so that nothing but dead frames is given back.
+    unsafe {
+        libc::madvise((top - DEEP) as *mut libc::c_void, DEEP, libc::MADV_DONTNEED);
     }
 }
 
