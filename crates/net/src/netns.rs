@@ -1,7 +1,8 @@
 //! Network name spaces: naming one, entering one on a thread of its own, making one.
 //!
 //! Entering happens on a fresh thread that ends afterwards, so that no pooled thread can be left
-//! behind in the wrong name space. A netlink socket opened inside keeps belonging to it.
+//! behind in the wrong name space. A netlink socket opened inside keeps belonging to it, which is
+//! all that most callers need.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,22 @@ pub fn within<T: Send>(netns: NetnsRef<'_>, f: impl FnOnce() -> T + Send) -> std
         move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(f())
     })
+}
+
+/// Opens a socket in a network name space, without a thread for it: this one enters, opens, and comes back. `home` is the
+/// name space that it is in. Should it ever fail to come back, the process ends, since nothing else would be safe.
+pub(crate) fn socket_in(netns: BorrowedFd<'_>, home: BorrowedFd<'_>) -> std::io::Result<Socket> {
+    struct Return<'a>(BorrowedFd<'a>);
+    impl Drop for Return<'_> {
+        fn drop(&mut self) {
+            if move_into_link_name_space(self.0, Some(LinkNameSpaceType::Network)).is_err() {
+                std::process::abort();
+            }
+        }
+    }
+    move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))?;
+    let _return = Return(home);
+    Socket::open(Subsystem::Route).map_err(std::io::Error::other)
 }
 
 /// Runs `f` on a thread of its own inside a new network name space that ends with it, unless `f`

@@ -9,7 +9,7 @@
 //! Both neighbours are permanent, so that no ARP or neighbour discovery ever takes place.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use ipnet::IpNet;
@@ -163,7 +163,8 @@ impl PodNetwork {
                 }
             }
         };
-        within(NetnsRef::Fd(netns.as_fd()), || set_up_inside(&pod.addresses)).map_err(enter)?.map_err(kernel)?;
+        let mut inside = socket_in(netns.as_fd()).map_err(enter)?;
+        set_up_inside(&mut inside, &pod.addresses).map_err(kernel)?;
         self.route_to_pod(index, mac, &pod.addresses).map_err(kernel)?;
         Ok(Attached { host_interface: name, host_index: index, mac })
     }
@@ -254,8 +255,13 @@ fn has_interface(mac: [u8; 6]) -> Result<bool, NetlinkError> {
     Ok(link.is_some_and(|link| link.mac == Some(mac)))
 }
 
-fn set_up_inside(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
-    let mut socket = Socket::open(Subsystem::Route)?;
+/// A socket in the name space of a pod. Whichever name space this thread is in, it stays there.
+fn socket_in(netns: BorrowedFd<'_>) -> std::io::Result<Socket> {
+    let home = std::fs::File::open("/proc/thread-self/ns/net")?;
+    crate::netns::socket_in(netns, home.as_fd())
+}
+
+fn set_up_inside(socket: &mut Socket, addresses: &[IpAddr]) -> Result<(), NetlinkError> {
     let v6 = addresses.iter().any(IpAddr::is_ipv6);
     let up = LinkChange { up: true, ..Default::default() };
     let eth0 = LinkChange { up: true, no_link_local: !v6, ..Default::default() };
