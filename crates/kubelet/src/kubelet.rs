@@ -364,7 +364,7 @@ impl Kubelet {
         let asker = swap::Asker { class, critical: model::is_critical(pod), resources };
         // In pieces of version 1 swap belongs to memory, and no share of it can be given.
         let behavior = if self.cgroups.is_v1("memory") { swap::Behavior::NoSwap } else { self.config.swap.behavior };
-        let (all, _) = swap::of_machine();
+        let all = if behavior == swap::Behavior::NoSwap { 0 } else { swap::of_machine().0 };
         self.runtime.other().is_none().then(|| swap::limit(behavior, &asker, self.node.memory_bytes(), all))
     }
 

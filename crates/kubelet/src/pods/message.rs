@@ -53,8 +53,10 @@ pub enum Message {
     },
     /// A probe has a verdict.
     Probe(ProbeVerdict),
-    /// An object that the pod uses has changed, or time has passed.
+    /// An object that the pod uses has changed.
     Poke,
+    /// Something may be seen of the pod, or time has passed.
+    Look,
     /// The API lost what it knew of the pod: its status is to be told again.
     Forgotten,
     /// Everything was released.

@@ -79,18 +79,16 @@ pub async fn remove_directories(kubelet: &Arc<Kubelet>, uid: &str) -> bool {
         tracing::warn!(directory = %directory.display(), %error, "parts of volumes are still bound");
         return true;
     }
-    if let Err(error) = remove_tree(&directory) {
-        if error.kind() != std::io::ErrorKind::NotFound {
+    for directory in [kubelet.memory_dir(uid), directory] {
+        if let Err(error) = std::fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(directory = %directory.display(), %error, "pod directory stays");
             return true;
         }
     }
     kubelet.user_ids.release(uid);
     true
-}
-
-fn remove_tree(directory: &Path) -> std::io::Result<()> {
-    std::fs::remove_dir_all(directory)
 }
 
 fn children(directory: &Path) -> Vec<String> {

@@ -183,7 +183,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     }
     order.kubelet.metrics.phase(Phase::Start, began.elapsed());
     order.event(EventKind::Normal, "Started", "Container started");
-    let _ = order.sender.send(Message::Poke);
+    let _ = order.sender.send(Message::Look);
     post_start(order, &id).await
 }
 

@@ -51,6 +51,9 @@ enum Life {
     Over,
 }
 
+/// How long a pod that is being started may go without telling so.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// The worker of one pod.
 pub struct Worker {
     kubelet: Arc<Kubelet>,
@@ -229,7 +232,7 @@ impl Worker {
             None => self.inbox.recv().await,
             Some(at) => {
                 let left = Duration::from_millis(at.saturating_sub(now_ms()).max(0) as u64);
-                tokio::time::timeout(left, self.inbox.recv()).await.unwrap_or(Some(Message::Poke))
+                tokio::time::timeout(left, self.inbox.recv()).await.unwrap_or(Some(Message::Look))
             }
         };
         self.wake = None;
@@ -271,6 +274,7 @@ impl Worker {
             }
             Message::Probe(verdict) => self.probed(verdict),
             Message::Poke => self.poked(),
+            Message::Look => {}
             Message::Forgotten => self.published = None,
             Message::Released => self.life = Life::Over,
         }
@@ -754,7 +758,7 @@ impl Worker {
             self.kubelet.metrics.started(seen.elapsed());
         }
         self.status = fresh.clone();
-        if self.published.as_ref() != Some(&fresh) {
+        if self.published.as_ref() != Some(&fresh) && !self.lingers(&fresh) {
             match publish::status(&self.kubelet.client, &self.pod, &fresh).await {
                 Ok(()) => self.published = Some(fresh),
                 Err(error) if error.is_not_found() && statics::is_static(&self.pod) => {}
@@ -769,6 +773,19 @@ impl Worker {
         if released && self.pod.metadata.deletion_timestamp.is_some() {
             publish::delete(&self.kubelet.client, &self.pod).await;
         }
+    }
+
+    /// Whether a status may wait, since it will be overtaken in a moment: that of a pod that is being made ready to run for
+    /// the first time. Most pods run before anybody could have read it.
+    fn lingers(&mut self, fresh: &PodStatus) -> bool {
+        let busy = self.preparing || self.observed.progress.values().any(|progress| progress.busy && progress.waiting.is_none());
+        let plain = busy && self.life == Life::Syncing && self.failure.is_none() && fresh.phase.as_deref() == Some("Pending");
+        let Some(left) = self.seen.filter(|_| plain).and_then(|seen| LINGER.checked_sub(seen.elapsed())) else {
+            return false;
+        };
+        let due = now_ms() + left.as_millis() as i64 + 1;
+        self.wake = Some(self.wake.map_or(due, |old| old.min(due)));
+        true
     }
 
     fn event(&self, kind: EventKind, reason: &str, message: &str) {

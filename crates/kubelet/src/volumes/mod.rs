@@ -127,21 +127,7 @@ pub fn find_directory(directory: &str) -> Option<&'static VolumeType> {
     list::ALL.iter().find(|one| one.directory == directory)
 }
 
-impl TearDown<'_> {
-    /// Removes what a volume of this kind of directory keeps in memory.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn remove_from_memory(&self, directory: &str) -> Result<(), VolumeError> {
-        let path = self.kubelet.memory_dir(self.pod_uid).join(directory).join(self.volume);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(VolumeError::io("remove", &path, error)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// For types that have nothing to release.
+/// For types that have nothing to release but files, which go with the pod's directories.
 pub fn nothing<'a>(_: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>> {
     Box::pin(async { Ok(()) })
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ServiceAccountTokenProjection, VolumeProjection
 use super::config_map::object_files;
 use super::content::{File, Files};
 use super::downward_api;
-use super::{Mounted, SetUp, TearDown, VolumeError, VolumeType, atomic, ownership};
+use super::{Mounted, SetUp, VolumeError, VolumeType, atomic, ownership};
 use crate::objects::ObjectKind;
 use crate::pods::model;
 use crate::pods::worker::now_ms;
@@ -16,7 +16,14 @@ const DIRECTORY: &str = "kubernetes.io~projected";
 
 /// The volume type.
 pub const fn volume() -> VolumeType {
-    VolumeType { name: "projected", directory: DIRECTORY, is: |volume| volume.projected.is_some(), set_up, tear_down, live: true }
+    VolumeType {
+        name: "projected",
+        directory: DIRECTORY,
+        is: |volume| volume.projected.is_some(),
+        set_up,
+        tear_down: super::nothing,
+        live: true,
+    }
 }
 
 fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>> {
@@ -28,14 +35,9 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
             files.extend(project(order, projection, mode).await?);
         }
         let path = order.kubelet.memory_dir(model::uid(order.pod)).join(DIRECTORY).join(&order.volume.name);
-        std::fs::create_dir_all(order.directory).map_err(|source| VolumeError::io("make", order.directory, source))?;
         atomic::write(&path, &files, ownership::group(order.pod)).map_err(|source| VolumeError::io("write", &path, source))?;
         Ok(Mounted::Path { path, read_only: true })
     })
-}
-
-fn tear_down<'a>(order: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>> {
-    Box::pin(async move { order.remove_from_memory(DIRECTORY) })
 }
 
 async fn project(order: &SetUp<'_>, projection: &VolumeProjection, mode: i32) -> Result<Files, VolumeError> {

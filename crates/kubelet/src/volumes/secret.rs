@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::config_map::object_files;
-use super::{Mounted, SetUp, TearDown, VolumeError, VolumeType, atomic, ownership};
+use super::{Mounted, SetUp, VolumeError, VolumeType, atomic, ownership};
 use crate::objects::ObjectKind;
 use crate::pods::model;
 
@@ -11,7 +11,7 @@ const DIRECTORY: &str = "kubernetes.io~secret";
 
 /// The volume type.
 pub const fn volume() -> VolumeType {
-    VolumeType { name: "secret", directory: DIRECTORY, is: |volume| volume.secret.is_some(), set_up, tear_down, live: true }
+    VolumeType { name: "secret", directory: DIRECTORY, is: |volume| volume.secret.is_some(), set_up, tear_down: super::nothing, live: true }
 }
 
 fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>> {
@@ -21,13 +21,7 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let mode = source.default_mode.unwrap_or(0o644);
         let files = object_files(order, ObjectKind::Secret, &name, source.items.as_deref(), mode, source.optional == Some(true)).await?;
         let path = order.kubelet.memory_dir(model::uid(order.pod)).join(DIRECTORY).join(&order.volume.name);
-        // The directory on disk marks the volume for tear-down.
-        std::fs::create_dir_all(order.directory).map_err(|source| VolumeError::io("make", order.directory, source))?;
         atomic::write(&path, &files, ownership::group(order.pod)).map_err(|source| VolumeError::io("write", &path, source))?;
         Ok(Mounted::Path { path, read_only: true })
     })
-}
-
-fn tear_down<'a>(order: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>> {
-    Box::pin(async move { order.remove_from_memory(DIRECTORY) })
 }
