@@ -105,6 +105,12 @@ load() { # load-row count clients
 export KCM_EXTRA="--kube-api-qps=5000 --kube-api-burst=10000" SCHED_EXTRA="--kube-api-qps=5000 --kube-api-burst=10000"
 export REF_KUBELET_QPS=1000 PROXY_MODE=nftables REF_BIN=$KIT_BIN REF_IMAGES=pause
 
+# What is in /run and /var/log on a machine lies in memory here, as reference.sh has it for the Go node; world_remove unmounts it.
+in_memory() { # directory...
+  local dir
+  for dir in "$@"; do mkdir -p "$dir" && mount -t tmpfs tmpfs "$dir" || return 1; done
+}
+
 side_up() { # go|knarr with-node|without-node [range of pod addresses]
   local nodes=$2 range=${3:-} begin wait=ready dir
   flags=()
@@ -122,6 +128,7 @@ side_up() { # go|knarr with-node|without-node [range of pod addresses]
     [ "$nodes" != with-node ] || NO_IMAGES=1 inside bench/reference.sh up-node || { failed "the node did not start"; return 1; }
   else
     config=$WORLD/kubeconfig
+    in_memory "$WORLD/a/run" "$WORLD/a/log" || { failed "no file system in memory"; return 1; }
     [ "$nodes" = with-node ] || flags+=(--disable node)
     [ -z "$range" ] || flags+=(--cluster-cidr "$range")
     begin=$EPOCHREALTIME
