@@ -154,6 +154,11 @@ impl Observed {
     pub fn any_running(&self) -> bool {
         self.attempts.keys().any(|name| self.is_running(name))
     }
+
+    /// Whether a container is being started, and nothing keeps it from that.
+    pub fn any_starting(&self) -> bool {
+        self.progress.values().any(|progress| progress.busy && progress.waiting.is_none())
+    }
 }
 
 /// Which attempt a runtime container is.

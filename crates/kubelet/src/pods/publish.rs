@@ -1,5 +1,7 @@
 //! Tells the API what became of a pod: status patches and the final deletion.
 
+use std::time::Duration;
+
 use api::Status;
 use client::{Client, DeleteOptions, PatchKind, ResourceId};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -9,6 +11,9 @@ use super::model;
 
 /// The resource of pods.
 pub const PODS: ResourceId = ResourceId::new("", "v1", "pods");
+
+/// How long a pod that is being started may go without telling so: most pods run before anybody could have read it.
+pub const LINGER: Duration = Duration::from_millis(200);
 
 /// Whether the phase can no longer change.
 pub fn is_final(status: &PodStatus) -> bool {
@@ -45,7 +50,7 @@ pub async fn delete(client: &Client, pod: &Pod) {
             Err(status) if status.is_not_found() || status.is_conflict() => return,
             Err(status) => {
                 tracing::debug!(pod = model::name(pod), %status, "pod was not deleted yet");
-                tokio::time::sleep(std::time::Duration::from_millis(100 << attempt)).await;
+                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             }
         }
     }

@@ -51,9 +51,6 @@ enum Life {
     Over,
 }
 
-/// How long a pod that is being started may go without telling so.
-const LINGER: Duration = Duration::from_millis(200);
-
 /// The worker of one pod.
 pub struct Worker {
     kubelet: Arc<Kubelet>,
@@ -442,24 +439,10 @@ impl Worker {
         let until = self.restarts.entry(name.clone()).or_default().failed(ended);
         if until > now_ms() {
             let wait = (until - ended) / 1000;
-            let text = format!(
-                "back-off {} restarting failed container={name} pod={}_{}({})",
-                duration(wait),
-                model::name(&self.pod),
-                model::namespace(&self.pod),
-                model::uid(&self.pod)
-            );
-            self.event_for(
-                name,
-                EventKind::Warning,
-                "BackOff",
-                &format!(
-                    "Back-off restarting failed container {name} in pod {}_{}({})",
-                    model::name(&self.pod),
-                    model::namespace(&self.pod),
-                    model::uid(&self.pod)
-                ),
-            );
+            let pod = format!("{}_{}({})", model::name(&self.pod), model::namespace(&self.pod), model::uid(&self.pod));
+            let text = format!("back-off {} restarting failed container={name} pod={pod}", duration(wait));
+            let told = format!("Back-off restarting failed container {name} in pod {pod}");
+            self.event_for(name, EventKind::Warning, "BackOff", &told);
             let progress = self.progress(&member_name);
             progress.not_before = until;
             progress.waiting = Some(("CrashLoopBackOff".into(), text));
@@ -505,7 +488,7 @@ impl Worker {
             Action::Sandbox => self.prepare(),
             Action::Start { name, attempt } => self.start(&name, attempt),
             Action::Stop { name, why, grace: own } => self.stop(&name, &why, own.or(grace)),
-            Action::WakeAt(at) => self.wake = Some(self.wake.map_or(at, |old| old.min(at))),
+            Action::WakeAt(at) => self.wake_at(at),
             Action::Finish => self.release(),
         }
     }
@@ -521,7 +504,7 @@ impl Worker {
                 let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
                 self.end(grace);
             } else {
-                self.wake = Some(self.wake.map_or(due, |old| old.min(due)));
+                self.wake_at(due);
             }
         }
     }
@@ -765,8 +748,7 @@ impl Worker {
                 Err(error) if error.is_not_found() => self.gone = true,
                 Err(error) => {
                     tracing::debug!(pod = model::name(&self.pod), %error, "status was not written");
-                    let again = now_ms() + 500;
-                    self.wake = Some(self.wake.map_or(again, |old| old.min(again)));
+                    self.wake_at(now_ms() + 500);
                 }
             }
         }
@@ -776,16 +758,20 @@ impl Worker {
     }
 
     /// Whether a status may wait, since it will be overtaken in a moment: that of a pod that is being made ready to run for
-    /// the first time. Most pods run before anybody could have read it.
+    /// the first time.
     fn lingers(&mut self, fresh: &PodStatus) -> bool {
-        let busy = self.preparing || self.observed.progress.values().any(|progress| progress.busy && progress.waiting.is_none());
+        let busy = self.preparing || self.observed.any_starting();
         let plain = busy && self.life == Life::Syncing && self.failure.is_none() && fresh.phase.as_deref() == Some("Pending");
-        let Some(left) = self.seen.filter(|_| plain).and_then(|seen| LINGER.checked_sub(seen.elapsed())) else {
-            return false;
-        };
-        let due = now_ms() + left.as_millis() as i64 + 1;
-        self.wake = Some(self.wake.map_or(due, |old| old.min(due)));
-        true
+        let left = self.seen.filter(|_| plain).and_then(|seen| publish::LINGER.checked_sub(seen.elapsed()));
+        if let Some(left) = left {
+            self.wake_at(now_ms() + left.as_millis() as i64 + 1);
+        }
+        left.is_some()
+    }
+
+    /// Looks again at this time at the latest.
+    fn wake_at(&mut self, at: i64) {
+        self.wake = Some(self.wake.map_or(at, |old| old.min(at)));
     }
 
     fn event(&self, kind: EventKind, reason: &str, message: &str) {
