@@ -21,7 +21,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use store::{Entry, Revision};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsConnector;
 
 use crate::calls::query_escape;
@@ -61,6 +61,8 @@ struct Shared {
     host: ServerName<'static>,
     lanes: Mutex<Vec<Lane>>,
     stale: AtomicBool,
+    /// Connections end when it changes.
+    abandoned: watch::Sender<()>,
 }
 
 /// One connection. The first carries calls, and watches until it is full of them.
@@ -96,13 +98,21 @@ impl HttpTransport {
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(443));
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let host = ServerName::try_from(bare).map_err(|error| bad(format!("{error}")))?;
-        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, lanes: Mutex::default(), stale: AtomicBool::new(false) }) })
+        let (lanes, stale, abandoned) = (Mutex::default(), AtomicBool::new(false), watch::Sender::new(()));
+        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, lanes, stale, abandoned }) })
     }
 
     /// Makes the next call use a new connection, which shows the client certificate of that moment. What runs goes on
     /// over the old one.
     pub fn reconnect(&self) {
         self.shared.stale.store(true, Ordering::Release);
+    }
+
+    /// Ends every connection with all that runs over it, as when the address that they were made from is gone: nothing would come
+    /// over them any more, and nobody would tell for a while. Watches go on over new ones.
+    pub fn abandon(&self) {
+        self.reconnect();
+        self.shared.abandoned.send_replace(());
     }
 }
 
@@ -125,6 +135,7 @@ impl Shared {
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+        let mut abandoned = self.abandoned.subscribe();
         let failed = |what: &str, error: &dyn std::fmt::Display| unavailable(format!("{what} {}: {error}", self.authority));
         let tcp = TcpStream::connect(&self.authority).await.map_err(|error| failed("connect to", &error))?;
         tcp.set_nodelay(true).map_err(|error| failed("set up", &error))?;
@@ -140,8 +151,12 @@ impl Shared {
             .await
             .map_err(|error| failed("HTTP/2 with", &error))?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the API server ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection to the API server ended");
+                },
+                // A transport that is dropped says nothing: what runs comes to its own end.
+                Ok(()) = abandoned.changed() => tracing::debug!("connection to the API server is given up"),
             }
         });
         Ok(sender)

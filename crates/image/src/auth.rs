@@ -64,10 +64,10 @@ impl RegistryAuth {
         entries.into_iter().map(from_entry).collect()
     }
 
-    /// Those of `auths` that fit the reference, the most specific first, as the kubelet's key ring orders them.
-    pub(crate) fn matching<'a>(auths: &'a [RegistryAuth], reference: &Reference) -> Vec<&'a RegistryAuth> {
-        let mut fitting: Vec<&RegistryAuth> = auths.iter().filter(|auth| auth.fits(reference)).collect();
-        fitting.sort_by_key(|auth| std::cmp::Reverse(normalise(&auth.registry)));
+    /// Those whose credential fits the reference, the most specific first, as the kubelet's key ring orders them.
+    pub fn matching<T>(all: impl IntoIterator<Item = T>, reference: &Reference, auth: impl Fn(&T) -> &RegistryAuth) -> Vec<T> {
+        let mut fitting: Vec<T> = all.into_iter().filter(|one| auth(one).fits(reference)).collect();
+        fitting.sort_by_key(|one| std::cmp::Reverse(normalise(&auth(one).registry)));
         fitting
     }
 
@@ -209,7 +209,7 @@ mod tests {
         }
         let auths = ["r.io", "r.io/team/app", "r.io/team"].map(|r| RegistryAuth { registry: r.into(), ..RegistryAuth::default() });
         let reference = Reference::parse("r.io/team/app").expect("parses");
-        let order: Vec<&str> = RegistryAuth::matching(&auths, &reference).iter().map(|a| a.registry.as_str()).collect();
+        let order: Vec<&str> = RegistryAuth::matching(&auths, &reference, |auth| auth).iter().map(|a| a.registry.as_str()).collect();
         assert_eq!(order, ["r.io/team/app", "r.io/team", "r.io"]);
     }
 }

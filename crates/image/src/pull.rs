@@ -161,7 +161,7 @@ pub(crate) async fn pull(
 fn credentials(reference: &Reference, endpoint: &Endpoint, auths: &[RegistryAuth]) -> Vec<Option<RegistryAuth>> {
     let mirror = endpoint.namespace.is_some();
     let here = Reference { registry: endpoint.authority.clone(), path: endpoint.repository.clone(), tag: None, digest: None };
-    let fitting = RegistryAuth::matching(auths, if mirror { &here } else { reference });
+    let fitting = RegistryAuth::matching(auths, if mirror { &here } else { reference }, |auth| auth);
     let fitting: Vec<_> = fitting.into_iter().filter(|auth| !(mirror && auth.registry.is_empty())).cloned().map(Some).collect();
     if fitting.is_empty() { vec![endpoint.auth.clone()] } else { fitting }
 }

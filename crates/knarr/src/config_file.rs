@@ -1,4 +1,5 @@
-//! `--config FILE`: keys are flag names without dashes, lists repeat a flag; flags on the command line win.
+//! `--config FILE`: keys are flag names without dashes, lists repeat a flag; flags on the command line win. What a kubelet's own
+//! file says (`--kubelet-config FILE`) comes before both.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,12 +22,19 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     if !matches!(command, "server" | "agent") {
         return Ok(arguments);
     }
-    let (file, named) = match named(&arguments) {
+    let expanded = with_file(command, &arguments)?;
+    let Some(file) = value(&expanded, &["--kubelet-config"]) else { return Ok(expanded) };
+    let settings = crate::kubelet_file::arguments(&file)?;
+    Ok([&expanded[..2], &settings, &expanded[2..]].concat())
+}
+
+fn with_file(command: &str, arguments: &[OsString]) -> Result<Vec<OsString>> {
+    let (file, named) = match named(arguments) {
         Some(file) => (file, true),
         None => (PathBuf::from(DEFAULT), false),
     };
     if !named && !file.exists() {
-        return Ok(arguments);
+        return Ok(arguments.to_vec());
     }
     let text = std::fs::read_to_string(&file).with_context(|| format!("read configuration {}", file.display()))?;
     let value: Value = serde_saphyr::from_str(&text).with_context(|| format!("configuration {} is no YAML", file.display()))?;
@@ -37,17 +45,22 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>> {
 }
 
 fn named(arguments: &[OsString]) -> Option<PathBuf> {
+    value(arguments, &["--config", "-c"]).or_else(|| std::env::var_os("KNARR_CONFIG_FILE").map(PathBuf::from))
+}
+
+/// The last value of a flag.
+fn value(arguments: &[OsString], names: &[&str]) -> Option<PathBuf> {
+    let mut found = None;
     let mut rest = arguments.iter().skip(2);
     while let Some(argument) = rest.next() {
-        let text = argument.to_str()?;
-        if let Some(file) = text.strip_prefix("--config=") {
-            return Some(file.into());
-        }
-        if text == "--config" || text == "-c" {
-            return rest.next().map(PathBuf::from);
+        let Some(text) = argument.to_str() else { continue };
+        if let Some((_, file)) = text.split_once('=').filter(|(name, _)| names.contains(name)) {
+            found = Some(file.into());
+        } else if names.contains(&text) {
+            found = rest.next().map(PathBuf::from);
         }
     }
-    std::env::var_os("KNARR_CONFIG_FILE").map(PathBuf::from)
+    found
 }
 
 /// Names of the flags of a command.
@@ -83,4 +96,33 @@ fn flags(value: &Value, known: &[String]) -> Result<Vec<OsString>> {
         }
     }
     Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    #[derive(clap::Args)]
+    struct Line {
+        #[command(flatten)]
+        node: crate::flags::NodeFlags,
+    }
+
+    #[test]
+    fn the_command_line_comes_after_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, kubelet) = (dir.path().join("own.yaml"), dir.path().join("kubelet.yaml"));
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 1\nport: 1\nresolvConf: /one\n";
+        std::fs::write(&kubelet, text).unwrap();
+        std::fs::write(&own, format!("max-pods: 2\nkubelet-port: 2\nnode-label: [a=b]\nkubelet-config: {}\n", kubelet.display())).unwrap();
+        let words = ["knarr", "agent", "--config", own.to_str().unwrap(), "--max-pods", "3", "--node-label=c=d"];
+        let expanded = expand(words.iter().map(OsString::from).collect()).unwrap();
+        let command = <Line as clap::Args>::augment_args(clap::Command::new("knarr").args_override_self(true));
+        let matches = command.try_get_matches_from(std::iter::once("agent".into()).chain(expanded[2..].iter().cloned())).unwrap();
+        let flags = Line::from_arg_matches(&matches).unwrap().node;
+        assert_eq!((flags.max_pods, flags.kubelet_port, flags.resolv_conf.to_str()), (3, 2, Some("/one")));
+        assert_eq!(flags.node_label, ["a=b", "c=d"]);
+    }
 }

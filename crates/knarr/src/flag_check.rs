@@ -6,6 +6,7 @@ use api::Quantity;
 use image::Registries;
 
 use crate::flags::{NodeFlags, ServerFlags};
+use crate::kubelet_file::Settings;
 use crate::{node, server};
 
 /// Parts that can be switched off.
@@ -26,6 +27,7 @@ impl NodeFlags {
                 Quantity::parse(text).with_context(|| format!("--{flag} {text:?} is no quantity such as 2, 500m or 4Gi"))?;
             }
         }
+        Settings::of(self.kubelet_config.as_deref())?;
         if let Some(label) = self.node_label.iter().find(|label| !is_label(label)) {
             bail!("--node-label {label:?} is no label such as key=value");
         }

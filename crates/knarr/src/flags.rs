@@ -18,7 +18,7 @@ const EVICTION_HARD: &str = "memory.available<100Mi,nodefs.available<5%,nodefs.i
 
 /// Kubernetes as one small, fast program.
 #[derive(Parser)]
-#[command(name = "knarr", version = api::VERSION, arg_required_else_help = true)]
+#[command(name = "knarr", version = api::VERSION, arg_required_else_help = true, args_override_self = true)]
 #[command(
     after_help = "Examples:\n  knarr server                         # a one-node cluster\n  knarr status --wait                  # until node and DNS are ready\n  knarr agent --server https://10.0.0.1:6443 --token K10..."
 )]
@@ -106,6 +106,9 @@ pub struct NodeFlags {
     /// Pods are evicted while less than this is left (signal<amount or signal<per cent).
     #[arg(long, default_value = EVICTION_HARD, value_name = "LIST", help_heading = "Node")]
     pub eviction_hard: String,
+    /// Settings of the node in the form of the real kubelet's own file (KubeletConfiguration); flags win.
+    #[arg(long, value_name = "FILE", help_heading = "Node")]
+    pub kubelet_config: Option<PathBuf>,
     /// Per cent of the disk in use at which unused images are removed; 100 for never.
     #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Node")]
     pub image_gc_high_threshold: u8,

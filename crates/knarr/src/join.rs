@@ -17,6 +17,7 @@ use http::Method;
 use pki::{BootstrapToken, ParsedCsr, ServerToken, Usage};
 use serde_json::{Value, json};
 use store::Entry;
+use tokio::sync::watch;
 
 use crate::bundled::ensure;
 use crate::node::Cluster;
@@ -131,11 +132,11 @@ async fn token(client: &Client, pki: &pki::ClusterPki, given: Option<&str>, file
     Ok(())
 }
 
-/// Approves requests for serving certificates of nodes, until its list or watch fails.
+/// Approves requests for serving certificates of nodes, until its list or watch fails. No node gets a reserved address.
 ///
 /// # Errors
 /// The Status of the list or the watch.
-pub async fn approve_serving(client: Client, reserved: Vec<IpAddr>) -> Result<()> {
+pub async fn approve_serving(client: Client, reserved: watch::Receiver<Vec<IpAddr>>) -> Result<()> {
     let selection = Selection::all(REQUESTS).with_fields(format!("spec.signerName={SERVING}"));
     let ListWatch { initial, mut changes, .. } = client.list_watch(selection).await?;
     for entry in initial {
@@ -149,14 +150,14 @@ pub async fn approve_serving(client: Client, reserved: Vec<IpAddr>) -> Result<()
     Ok(())
 }
 
-async fn decide(client: &Client, entry: &Entry, reserved: &[IpAddr]) {
+async fn decide(client: &Client, entry: &Entry, reserved: &watch::Receiver<Vec<IpAddr>>) {
     let Ok(mut request) = serde_json::from_slice::<Value>(&entry.bytes) else { return };
     let name = request["metadata"]["name"].as_str().unwrap_or("").to_owned();
     if request["status"]["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
         return;
     }
     let outcome = match client.call(Method::GET, "/api/v1/nodes", &Value::Null).await {
-        Ok(nodes) => check(&request["spec"], &nodes["items"], reserved),
+        Ok(nodes) => check(&request["spec"], &nodes["items"], &reserved.borrow()),
         Err(status) => Err(status.message),
     };
     if let Err(why) = outcome {

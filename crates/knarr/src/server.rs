@@ -11,12 +11,14 @@ use pki::{AuthInfo, ClusterPki, HotCert, Kubeconfig, San, Subject, TokenAuthorit
 use server::{Server, User};
 use store::Store;
 use store::embedded::{Embedded, Options};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::ServerFlags;
 use crate::leading::Leaders;
 use crate::listen::listen;
 use crate::node::{self, Access, Cluster, Machine};
+use crate::server_address::{self, Follower, KubeletCert};
 use crate::signer::ClusterSigner;
 use crate::supervise::Supervisor;
 use crate::{admin, bundled, datastore, join, leading, logging, process, threads};
@@ -64,11 +66,29 @@ async fn serve(flags: ServerFlags, levels: logging::Levels) -> Result<()> {
     join::prepare(&admin_client, &cluster, &pki, flags.token.as_deref(), &token_file).await?;
     let leaders = Leaders::default();
     start_control_plane(&flags, &cluster, &server, &pki, &leaders, &supervisor)?;
-    start_approver(&cluster, &server, advertise, &ips, &supervisor);
-    let ready = match &machine {
-        Some(machine) => Some(start_node(&flags, &cluster, machine, &server, &pki, &supervisor)?),
-        None => None,
+    let reserved = watch::Sender::new(reserved(&cluster, advertise, &ips));
+    start_approver(&server, reserved.subscribe(), &supervisor);
+    let (ready, kubelet) = match &machine {
+        Some(machine) => {
+            start_node(&flags, &cluster, machine, &server, &pki, &supervisor).map(|(ready, cert)| (Some(ready), Some(cert)))?
+        }
+        None => (None, None),
     };
+    if flags.node.node_ip.is_empty() {
+        let serving = certificates.serving.clone();
+        server_address::follow(
+            Follower {
+                flags: flags.clone(),
+                cluster: cluster.clone(),
+                server: server.clone(),
+                pki: pki.clone(),
+                serving,
+                kubelet,
+                reserved,
+            },
+            &supervisor,
+        );
+    }
     if !flags.disabled("local-storage") {
         bundled::storage(&admin_client).await.context("make the storage class for volumes of this machine")?;
     }
@@ -199,6 +219,23 @@ fn server_config(flags: &ServerFlags, advertise: IpAddr, security: server::Secur
     })
 }
 
+/// Name of the API server's certificate.
+pub const SERVING: &str = "kube-apiserver";
+
+/// Names and addresses that the API server answers to.
+///
+/// # Errors
+/// The service range has no address.
+pub fn sans(flags: &ServerFlags, cluster: &Cluster, advertise: IpAddr, ips: &[IpAddr]) -> Result<Vec<San>> {
+    let first = cluster.services.hosts().next().context("the service range has an address")?;
+    let mut sans: Vec<San> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(San::parse).to_vec();
+    sans.push(San::Dns(format!("kubernetes.default.svc.{}", cluster.domain)));
+    sans.push(San::Dns(rustix::system::uname().nodename().to_string_lossy().to_lowercase()));
+    sans.extend([IpAddr::from([127, 0, 0, 1]), first, advertise].into_iter().chain(ips.iter().copied()).map(San::Ip));
+    sans.extend(flags.tls_san.iter().map(|san| San::parse(san)));
+    Ok(sans)
+}
+
 /// Certificates of the server, renewed while it runs.
 struct Certificates {
     serving: Arc<HotCert>,
@@ -208,14 +245,8 @@ struct Certificates {
 
 impl Certificates {
     fn make(pki: &ClusterPki, flags: &ServerFlags, cluster: &Cluster, advertise: IpAddr, ips: &[IpAddr]) -> Result<Certificates> {
-        let first = cluster.services.hosts().next().context("the service range has an address")?;
-        let mut sans: Vec<San> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(San::parse).to_vec();
-        sans.push(San::Dns(format!("kubernetes.default.svc.{}", cluster.domain)));
-        sans.push(San::Dns(rustix::system::uname().nodename().to_string_lossy().to_lowercase()));
-        sans.extend([IpAddr::from([127, 0, 0, 1]), first, advertise].into_iter().chain(ips.iter().copied()).map(San::Ip));
-        sans.extend(flags.tls_san.iter().map(|san| San::parse(san)));
         Ok(Certificates {
-            serving: pki.serving_cert("kube-apiserver", "kube-apiserver", &sans)?,
+            serving: pki.serving_cert(SERVING, SERVING, &sans(flags, cluster, advertise, ips)?)?,
             kubelet_client: pki.client_cert(
                 "kube-apiserver-kubelet-client",
                 &Subject::new("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"]),
@@ -323,9 +354,13 @@ fn start_control_plane(
     Ok(())
 }
 
-/// Serving certificates of joining nodes; no node gets an address of the servers.
-fn start_approver(cluster: &Cluster, server: &Arc<Server>, advertise: IpAddr, ips: &[IpAddr], supervisor: &Supervisor) {
-    let reserved: Vec<IpAddr> = ips.iter().copied().chain([advertise, cluster.dns]).chain(cluster.services.hosts().next()).collect();
+/// Addresses of the servers, which no node gets.
+pub fn reserved(cluster: &Cluster, advertise: IpAddr, ips: &[IpAddr]) -> Vec<IpAddr> {
+    ips.iter().copied().chain([advertise, cluster.dns]).chain(cluster.services.hosts().next()).collect()
+}
+
+/// Serving certificates of joining nodes.
+fn start_approver(server: &Arc<Server>, reserved: watch::Receiver<Vec<IpAddr>>, supervisor: &Supervisor) {
     let server = server.clone();
     supervisor.run("serving-approver", move || {
         let client = server.client(User::service_account("kube-system", join::APPROVER));
@@ -340,16 +375,15 @@ fn start_node(
     server: &Arc<Server>,
     pki: &Arc<ClusterPki>,
     supervisor: &Supervisor,
-) -> Result<node::Ready> {
-    let mut sans: Vec<San> = machine.ips.iter().copied().map(San::Ip).collect();
-    sans.push(San::Dns(machine.name.clone()));
-    let serving = pki.serving_cert("kubelet", &format!("system:node:{}", machine.name), &sans)?;
+) -> Result<(node::Ready, KubeletCert)> {
+    let kubelet = KubeletCert::make(pki, &machine.name, &machine.ips)?;
     let access = Access {
         node: server.client(User::node(&machine.name)),
         proxy: server.client(User::new("system:kube-proxy", &[])),
-        serving,
+        serving: kubelet.cert.clone(),
         client_ca: pki.client_ca.cert_pem().to_owned(),
         metrics: server.metric_sources(),
     };
-    node::start(&flags.node, cluster, machine, access, |name| flags.disabled(name), supervisor)
+    let ready = node::start(&flags.node, cluster, machine, access, |name| flags.disabled(name), supervisor)?;
+    Ok((ready, kubelet))
 }

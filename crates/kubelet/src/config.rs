@@ -66,6 +66,8 @@ pub struct Config {
     pub swap: crate::swap::Config,
     /// Programs that know credentials for images.
     pub credential_providers: Vec<crate::credentials::Provider>,
+    /// Whose credentials are verified for images that are here already.
+    pub image_access: crate::image_access::Policy,
     /// When unused images are removed.
     pub image_gc: ImageGc,
     /// What is kept from pods, and how processors and memory are given to them.

@@ -79,6 +79,8 @@ pub async fn remove_unused(kubelet: &Arc<Kubelet>, bytes: u64) -> GcReport {
         tracing::info!(image = image.id, names = ?image.names, "removed an image that nobody uses");
     }
     if !report.removed.is_empty() {
+        let at = SystemTime::now();
+        kubelet.image_access.forget_others(&kubelet.images.list().await, at);
         kubelet.status_changed.notify_one();
     }
     report

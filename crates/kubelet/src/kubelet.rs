@@ -20,10 +20,12 @@ use store::Entry;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock::now_ms;
 use crate::config::{Config, Deps};
 use crate::credentials::Providers;
 use crate::csi::{self, Drivers};
 use crate::eviction::{self, Pressure};
+use crate::image_access::ImageAccess;
 use crate::metrics::Metrics;
 use crate::node::facts::Facts;
 use crate::node::{addresses, heartbeat, register};
@@ -36,7 +38,6 @@ use crate::pods::model;
 use crate::pods::registry::Registry;
 use crate::pods::statics::Statics;
 use crate::pods::user_ids::UserIds;
-use crate::pods::worker::now_ms;
 use crate::swap;
 use crate::tokens::Tokens;
 
@@ -88,6 +89,8 @@ pub struct Kubelet {
     pub(crate) sources: client::metrics::Sources,
     /// Programs that know credentials for images.
     pub(crate) credentials: Providers,
+    /// Who may use which image.
+    pub(crate) image_access: ImageAccess,
     /// The machine goes down.
     pub shutting_down: AtomicBool,
     /// What the node is short of.
@@ -111,6 +114,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     let serving = deps.serving.clone();
     let kubelet = Kubelet::new(config, deps)?;
     kubelet.mount_memory()?;
+    kubelet.image_access.recover(&kubelet.images.list().await);
     csi::release::recover(&kubelet);
     let recovered = kubelet.runtime.recover().await;
     kubelet.pods.recovered(&recovered);
@@ -282,6 +286,7 @@ impl Kubelet {
         let cgroups = runtime.cgroup_root().layout().clone();
         crate::swap::check(&config.swap)?;
         let user_ids = UserIds::open(config.user_ids_per_pod, config.max_pods, &config.root_dir.join("pods"))?;
+        let image_access = ImageAccess::open(config.image_access.clone(), &config.root_dir).context("records of image pulls")?;
         let metrics = Arc::new(Metrics::new(&name));
         let shown = metrics.clone();
         sources.set("kubelet", move |out| shown.render(out));
@@ -317,6 +322,7 @@ impl Kubelet {
                 addresses: watch::Sender::new(config.node_ips.clone()),
                 csi: Drivers::default(),
                 credentials: Providers::new(config.credential_providers.clone()),
+                image_access,
                 shutting_down: AtomicBool::new(false),
                 pressure: Mutex::new(Pressure::new(config.eviction.transition)),
                 pulls: Mutex::default(),
@@ -466,7 +472,7 @@ impl Kubelet {
         }
     }
 
-    /// Has a pod look again at a time in milliseconds since the epoch.
+    /// Has a pod look again at a time in milliseconds of even time.
     pub fn poke_at(self: &Arc<Kubelet>, uid: &str, at: i64) {
         let (weak, uid) = (Arc::downgrade(self), uid.to_owned());
         let wait = Duration::from_millis((at - now_ms()).max(0) as u64);

@@ -1,13 +1,16 @@
 //! The kubelet: pods on this node.
 //!
 //! It watches the pods that are bound to its node, gives each a worker, registers the node and keeps its heartbeat.
-//! Everything it knows it learns from the API, the runtime and the kernel; it keeps nothing on disk that cannot be lost.
+//! Everything it knows it learns from the API, the runtime and the kernel; what it keeps on disk can be lost, at the price of
+//! asking again.
 
+mod clock;
 pub mod config;
 pub mod credentials;
 pub mod csi;
 pub mod devices;
 pub mod eviction;
+pub mod image_access;
 mod images;
 mod kubelet;
 mod metrics;

@@ -1,97 +1,193 @@
-//! Makes a container's image present by its pull policy, with the events and reasons that users know.
+//! Makes an image present by its pull policy and for those who may have it, with the events and reasons that users know.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use client::EventKind;
-use image::{Image, PullError, RegistryAuth};
+use image::{Image, PullError, Reference, RegistryAuth};
+use k8s_openapi::api::core::v1::Pod;
 
+use crate::Kubelet;
+use crate::image_access::{Offer, SecretUse, Source, Verdict, hash};
 use crate::objects::ObjectKind;
 use crate::pods::message::{Message, Trouble};
 use crate::pods::model;
 use crate::pods::start::Order;
+
+/// An image that a pod asks for.
+pub struct Wanted<'a> {
+    /// The node.
+    pub kubelet: &'a Arc<Kubelet>,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container that runs from it; empty for a volume.
+    pub container: &'a str,
+    /// Its name, as the pod gives it.
+    pub asked: &'a str,
+    /// Its pull policy.
+    pub policy: &'a str,
+}
 
 /// The image of a container, pulled if the policy says so.
 ///
 /// # Errors
 /// `InvalidImageName`, `ErrImageNeverPull`, `ErrImagePull`.
 pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
-    let asked = order.member.spec.image.clone().unwrap_or_default();
-    let images = &order.kubelet.images;
-    let event = |kind, reason: &str, message: &str| order.kubelet.event(&order.pod, &order.member.spec.name, kind, reason, message);
-    if let Err(error) = image::Reference::parse(&asked) {
-        let text = format!("Failed to apply default image tag {asked:?}: couldn't parse image name {asked:?}: {error}");
-        event(EventKind::Warning, "InspectFailed", &text);
-        return Err(Trouble { image: true, ..Trouble::new("InvalidImageName", text) });
+    let wanted = Wanted {
+        kubelet: &order.kubelet,
+        pod: &order.pod,
+        container: &order.member.spec.name,
+        asked: order.member.spec.image.as_deref().unwrap_or_default(),
+        policy: order.member.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
+    };
+    if let Some(image) = wanted.look().await? {
+        return Ok(image);
     }
-    let local = images.resolve(&asked).await;
-    let policy = order.member.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-    match (policy, local) {
-        ("IfNotPresent" | "Never", Some(image)) => {
-            event(
-                EventKind::Normal,
-                "Pulled",
-                &format!("Container image {asked:?} already present on machine and can be accessed by the pod"),
-            );
-            images.mark_used(&image.id);
+    if let Some(wait) = wanted.back_off() {
+        let text = format!("Back-off pulling image {:?}", wanted.asked);
+        let _ = order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text) });
+        tokio::time::sleep(wait).await;
+        if let Some(image) = wanted.look().await? {
             return Ok(image);
         }
-        ("Never", None) => {
-            let text = format!("Container image {asked:?} is not present with pull policy of Never");
-            event(EventKind::Warning, "ErrImageNeverPull", &text);
+    }
+    wanted.pull().await
+}
+
+/// The image of a volume.
+///
+/// # Errors
+/// As for a container, and `ImagePullBackOff` while nothing is tried.
+pub async fn for_volume(wanted: &Wanted<'_>) -> Result<Image, Trouble> {
+    if let Some(image) = wanted.look().await? {
+        return Ok(image);
+    }
+    match wanted.back_off() {
+        Some(_) => Err(Trouble { image: true, ..Trouble::new("ImagePullBackOff", format!("Back-off pulling image {:?}", wanted.asked)) }),
+        None => wanted.pull().await,
+    }
+}
+
+impl Wanted<'_> {
+    fn event(&self, kind: EventKind, reason: &str, message: &str) {
+        self.kubelet.event(self.pod, self.container, kind, reason, message);
+    }
+
+    fn reference(&self) -> Result<Reference, Trouble> {
+        let asked = self.asked;
+        Reference::parse(asked).map_err(|error| {
+            let text = format!("Failed to apply default image tag {asked:?}: couldn't parse image name {asked:?}: {error}");
+            self.event(EventKind::Warning, "InspectFailed", &text);
+            Trouble { image: true, ..Trouble::new("InvalidImageName", text) }
+        })
+    }
+
+    /// The image that is here, unless it has to be pulled.
+    async fn look(&self) -> Result<Option<Image>, Trouble> {
+        let reference = self.reference()?;
+        if self.policy == "Always" {
+            return Ok(None);
+        }
+        if let Some(image) = self.kubelet.images.resolve(self.asked).await {
+            let access = &self.kubelet.image_access;
+            let allowed = match access.verdict(&reference, &image) {
+                Verdict::Allowed => true,
+                Verdict::Pull => false,
+                Verdict::For(known) => access.fits(&reference, &image, &known, &self.offers(&reference).await),
+            };
+            if allowed {
+                let asked = self.asked;
+                let text = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
+                self.event(EventKind::Normal, "Pulled", &text);
+                self.kubelet.images.mark_used(&image.id);
+                return Ok(Some(image));
+            }
+        }
+        if self.policy == "Never" {
+            let text = format!("Container image {:?} is not present with pull policy of Never", self.asked);
+            self.event(EventKind::Warning, "ErrImageNeverPull", &text);
             return Err(Trouble { image: true, ..Trouble::new("ErrImageNeverPull", text) });
         }
-        _ => {}
+        Ok(None)
     }
-    if let Some(wait) = order.kubelet.pull_wait(&asked, model::uid(&order.pod)) {
-        let text = format!("Back-off pulling image {asked:?}");
-        event(EventKind::Normal, "BackOff", &text);
-        let _ =
-            order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text.clone()) });
-        tokio::time::sleep(wait).await;
-        if let Some(image) = images.resolve(&asked).await.filter(|_| policy != "Always") {
-            event(
-                EventKind::Normal,
-                "Pulled",
-                &format!("Container image {asked:?} already present on machine and can be accessed by the pod"),
-            );
-            return Ok(image);
+
+    /// How long it is not tried yet after failures.
+    fn back_off(&self) -> Option<Duration> {
+        let wait = self.kubelet.pull_wait(self.asked, model::uid(self.pod))?;
+        self.event(EventKind::Normal, "BackOff", &format!("Back-off pulling image {:?}", self.asked));
+        Some(wait)
+    }
+
+    async fn pull(&self) -> Result<Image, Trouble> {
+        let (asked, uid) = (self.asked, model::uid(self.pod));
+        let reference = self.reference()?;
+        self.event(EventKind::Normal, "Pulling", &format!("Pulling image {asked:?}"));
+        let offers = self.offers(&reference).await;
+        let began = std::time::Instant::now();
+        let intent = self.kubelet.image_access.intend(&reference).map_err(|error| {
+            self.kubelet.pull_failed(asked, uid);
+            let text = format!("failed to record image pull intent for image {asked:?}: {error}");
+            self.event(EventKind::Warning, "Failed", &format!("Failed to pull image {asked:?}: {text}"));
+            Trouble { image: true, ..Trouble::new("ErrImagePull", text) }
+        })?;
+        match self.first(&offers).await {
+            Ok((image, source)) => {
+                intent.pulled(&image.id, source);
+                self.kubelet.pull_succeeded(asked, uid);
+                let took = began.elapsed().as_millis();
+                let text = format!(
+                    "Successfully pulled image {asked:?} in {took}ms ({took}ms including waiting). Image size: {} bytes.",
+                    image.size
+                );
+                self.event(EventKind::Normal, "Pulled", &text);
+                Ok(image)
+            }
+            Err(error) => {
+                intent.failed();
+                self.kubelet.pull_failed(asked, uid);
+                let reason = if matches!(error, PullError::InvalidName { .. }) { "InvalidImageName" } else { "ErrImagePull" };
+                self.event(EventKind::Warning, "Failed", &format!("Failed to pull image {asked:?}: {error}"));
+                Err(Trouble { image: true, ..Trouble::new(reason, error.to_string()) })
+            }
         }
     }
-    event(EventKind::Normal, "Pulling", &format!("Pulling image {asked:?}"));
-    let mut auths = secrets(order).await;
-    if let Ok(reference) = image::Reference::parse(&asked) {
-        auths.extend(order.kubelet.credentials.of(&order.kubelet, &order.pod, &reference).await);
+
+    /// Pulls with one credential after the other, so that it is known which one opened the registry; without any where there
+    /// is none.
+    async fn first<'a>(&self, offers: &'a [Offer]) -> Result<(Image, &'a Source), PullError> {
+        let images = &self.kubelet.images;
+        let mut last = match offers {
+            [] => return images.pull(self.asked, &[]).await.map(|image| (image, &Source::Node)),
+            [first, ..] => images.pull(self.asked, std::slice::from_ref(&first.auth)).await.map(|image| (image, &first.source)),
+        };
+        for offer in offers.iter().skip(1) {
+            if last.is_ok() {
+                break;
+            }
+            last = images.pull(self.asked, std::slice::from_ref(&offer.auth)).await.map(|image| (image, &offer.source));
+        }
+        last
     }
-    let began = std::time::Instant::now();
-    match images.pull(&asked, &auths).await {
-        Ok(image) => {
-            order.kubelet.pull_succeeded(&asked, model::uid(&order.pod));
-            let took = began.elapsed().as_millis();
-            event(
-                EventKind::Normal,
-                "Pulled",
-                &format!("Successfully pulled image {asked:?} in {took}ms ({took}ms including waiting). Image size: {} bytes.", image.size),
-            );
-            Ok(image)
-        }
-        Err(error) => {
-            order.kubelet.pull_failed(&asked, model::uid(&order.pod));
-            let reason = if matches!(error, PullError::InvalidName { .. }) { "InvalidImageName" } else { "ErrImagePull" };
-            event(EventKind::Warning, "Failed", &format!("Failed to pull image {asked:?}: {error}"));
-            Err(Trouble { image: true, ..Trouble::new(reason, error.to_string()) })
-        }
+
+    /// The pod's credentials for the image, in the order in which they are tried: its pull secrets, then what programs know.
+    async fn offers(&self, reference: &Reference) -> Vec<Offer> {
+        let secrets = secrets(self.kubelet, self.pod).await;
+        let programs = self.kubelet.credentials.of(self.kubelet, self.pod, reference).await;
+        [secrets, programs].into_iter().flat_map(|offers| RegistryAuth::matching(offers, reference, |offer| &offer.auth)).collect()
     }
 }
 
 /// Credentials of the pod's pull secrets; secrets that are not there are left out, as upstream does.
-async fn secrets(order: &Order) -> Vec<RegistryAuth> {
-    let mut auths = Vec::new();
-    let named = order.pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
+async fn secrets(kubelet: &Arc<Kubelet>, pod: &Pod) -> Vec<Offer> {
+    let mut offers = Vec::new();
+    let named = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
     for reference in named {
-        let found =
-            order.kubelet.objects.get(model::uid(&order.pod), ObjectKind::Secret, model::namespace(&order.pod), &reference.name).await;
+        let namespace = model::namespace(pod);
+        let found = kubelet.objects.get(model::uid(pod), ObjectKind::Secret, namespace, &reference.name).await;
         let Ok(Some(entry)) = found else {
             let text =
                 format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
-            order.kubelet.event(&order.pod, "", EventKind::Warning, "FailedToRetrieveImagePullSecret", &text);
+            kubelet.event(pod, "", EventKind::Warning, "FailedToRetrieveImagePullSecret", &text);
             continue;
         };
         let data = crate::volumes::data_of(&entry);
@@ -100,10 +196,15 @@ async fn secrets(order: &Order) -> Vec<RegistryAuth> {
             (None, Some(config)) => RegistryAuth::parse_docker_cfg(config),
             (None, None) => continue,
         };
+        let offer = |auth: RegistryAuth| {
+            let (uid, name) = (entry.header.uid.to_string(), reference.name.clone());
+            let secret = SecretUse { uid, namespace: namespace.to_owned(), name, credential_hash: hash(&auth) };
+            Offer { auth, source: Source::Secret(secret) }
+        };
         match parsed {
-            Ok(parsed) => auths.extend(parsed),
+            Ok(parsed) => offers.extend(parsed.into_iter().map(offer)),
             Err(error) => tracing::warn!(secret = reference.name, %error, "pull secret is not usable"),
         }
     }
-    auths
+    offers
 }

@@ -7,7 +7,7 @@ use client::Client;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::pods::worker::now_ms;
+use crate::clock::now_ms;
 
 /// One token and when it should be replaced.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct Token {
     pub text: String,
     /// When it ends, as the API says it.
     pub expires: String,
-    /// When to ask for the next, in milliseconds since the epoch.
+    /// When to ask for the next, in milliseconds of even time.
     pub renew_at: i64,
 }
 

@@ -9,7 +9,7 @@
 //! <dir>/<name>.{crt,key}         leaves, renewed at two thirds of their life
 //! ```
 
-use crate::hot::RenewError;
+use crate::hot::{Renew, RenewError};
 use crate::{
     Authority, HotCert, IssueError, IssueRequest, Issued, KeyError, PrivateKey, San, ServerTrust, Subject, Usage, WriteError, files,
 };
@@ -95,11 +95,15 @@ impl ClusterPki {
     /// The serving certificate kept as `<name>.crt`, issued again when expired, due or when the SANs differ.
     /// Run `HotCert::keep_renewed` on it.
     pub fn serving_cert(&self, name: &str, common_name: &str, sans: &[San]) -> Result<Arc<HotCert>, PkiError> {
-        let mut sans = sans.to_vec();
-        sans.sort();
-        sans.dedup();
-        let usages = vec![Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth];
+        let (sans, usages) = serving(sans);
         self.leaf(&self.server_ca, name, Subject::new(common_name, &[]), sans, usages)
+    }
+
+    /// Gives a serving certificate of this directory other names, for new connections from now on.
+    pub fn rename_serving(&self, cert: &HotCert, name: &str, common_name: &str, sans: &[San]) -> Result<(), PkiError> {
+        let (sans, usages) = serving(sans);
+        let (issued, renew) = self.issue(&self.server_ca, name, Subject::new(common_name, &[]), sans, usages)?;
+        cert.replace_with_renewal(issued, renew).map_err(|source| PkiError::Issue { name: name.to_owned(), source })
     }
 
     /// The client certificate kept as `<name>.crt`, issued by the client CA.
@@ -123,15 +127,35 @@ impl ClusterPki {
         sans: Vec<San>,
         usages: Vec<Usage>,
     ) -> Result<Arc<HotCert>, PkiError> {
+        let (issued, renew) = self.issue(authority, name, subject, sans, usages)?;
+        HotCert::with_renewal(issued, Some(renew)).map_err(|source| PkiError::Issue { name: name.to_owned(), source })
+    }
+
+    /// What the files of that name hold, if it is still good, or a new pair; and how to make the next one.
+    fn issue(
+        &self,
+        authority: &Authority,
+        name: &str,
+        subject: Subject,
+        sans: Vec<San>,
+        usages: Vec<Usage>,
+    ) -> Result<(Issued, Renew), PkiError> {
         let request = IssueRequest { subject, sans, usages, lifetime: self.leaf_lifetime };
         let leaf = Leaf { authority: authority.clone(), request, files: PairFiles::new(&self.dir, name) };
         let issued = match leaf.load()? {
             Some(issued) => issued,
             None => leaf.issue()?,
         };
-        let renew = Box::new(move || leaf.issue().map_err(|error| RenewError(chain(&error))));
-        HotCert::with_renewal(issued, Some(renew)).map_err(|source| PkiError::Issue { name: name.to_owned(), source })
+        Ok((issued, Box::new(move || leaf.issue().map_err(|error| RenewError(chain(&error))))))
     }
+}
+
+/// Names as they are compared, and what a certificate for serving is for.
+fn serving(sans: &[San]) -> (Vec<San>, Vec<Usage>) {
+    let mut sans = sans.to_vec();
+    sans.sort();
+    sans.dedup();
+    (sans, vec![Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth])
 }
 
 /// An error with its causes on one line.

@@ -23,7 +23,7 @@ pub(crate) type Renew = Box<dyn Fn() -> Result<Issued, RenewError> + Send + Sync
 pub struct HotCert {
     current: ArcSwap<Pair>,
     replaced: watch::Sender<u64>,
-    renew: Option<Renew>,
+    renew: ArcSwap<Option<Renew>>,
 }
 
 struct Pair {
@@ -48,7 +48,7 @@ impl HotCert {
 
     pub(crate) fn with_renewal(issued: Issued, renew: Option<Renew>) -> Result<Arc<Self>, IssueError> {
         let current = ArcSwap::from_pointee(Pair::new(issued)?);
-        Ok(Arc::new(Self { current, replaced: watch::Sender::new(0), renew }))
+        Ok(Arc::new(Self { current, replaced: watch::Sender::new(0), renew: ArcSwap::from_pointee(renew) }))
     }
 
     /// The current pair.
@@ -61,6 +61,12 @@ impl HotCert {
         self.current.store(Arc::new(Pair::new(issued)?));
         self.replaced.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Puts a pair of other names in place, which is renewed as those.
+    pub(crate) fn replace_with_renewal(&self, issued: Issued, renew: Renew) -> Result<(), IssueError> {
+        self.renew.store(Arc::new(Some(renew)));
+        self.replace(issued)
     }
 
     /// Wakes after each replacement.
@@ -105,10 +111,11 @@ impl HotCert {
     /// Renews for ever with what the certificate was made by (`ClusterPki`); returns only for pairs from `new`.
     /// A failed renewal is logged and tried again after a growing pause of at most an hour.
     pub async fn keep_renewed(self: Arc<Self>) {
-        let Some(renew) = &self.renew else { return };
         let mut pause = Duration::from_secs(10);
-        loop {
+        while self.renew.load().is_some() {
             self.renewal_due().await;
+            let renew = self.renew.load_full();
+            let Some(renew) = &*renew else { return };
             let outcome = renew().and_then(|issued| {
                 let until = issued.not_after;
                 self.replace(issued).map_err(|error| RenewError(error.to_string())).map(|()| until)

@@ -49,12 +49,31 @@ pub async fn leave(server: &Arc<Server>) {
     if !server.store.is_shared() {
         return;
     }
-    let own = server.config.advertise;
+    let own = server.advertised();
     let gone = Change { key: kind().key(own.to_string()), expect: Expect::Any, op: Op::Delete };
     if let Err(error) = server.store.commit(gone).await {
         tracing::warn!(%error, "the server's lease could not be given up");
     }
     tell(server, &Arc::new(own_user()), Some(own)).await;
+}
+
+/// The server is to be reached at another address: others are told at once.
+pub async fn moved(server: &Arc<Server>, before: IpAddr) {
+    let user = Arc::new(own_user());
+    if server.store.is_shared() {
+        let gone = Change { key: kind().key(before.to_string()), expect: Expect::Any, op: Op::Delete };
+        if let Err(error) = server.store.commit(gone).await {
+            tracing::warn!(%error, "the lease of the server's old address stays until it ends");
+        }
+        say(server).await;
+        tell(server, &user, Some(before)).await;
+        return;
+    }
+    for object in endpoints(server, &[server.advertised()]) {
+        if let Err(status) = put(server, &user, &object).await {
+            tracing::warn!(%status, "the server's new address could not be told");
+        }
+    }
 }
 
 async fn follow(server: Arc<Server>) {
@@ -79,7 +98,7 @@ async fn follow(server: Arc<Server>) {
 
 /// Writes the lease anew.
 async fn say(server: &Arc<Server>) {
-    let own = server.config.advertise.to_string();
+    let own = server.advertised().to_string();
     let lease = json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {"name": own}, "subsets": [{"addresses": [{"ip": own}]}]});
     let put = Op::Put { raw: Bytes::from(lease.to_string()), ttl: Some(LIFE) };
     if let Err(error) = server.store.commit(Change { key: kind().key(own), expect: Expect::Any, op: put }).await {

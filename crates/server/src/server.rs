@@ -1,6 +1,6 @@
 //! The server as a whole: what its parts share, and the ways into it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::Status;
@@ -30,6 +30,7 @@ use crate::{bootstrap, pipeline, transport};
 /// One API server. In-process clients work as soon as it is made; `serve` lets others in.
 pub struct Server {
     pub(crate) config: Config,
+    advertised: watch::Sender<IpAddr>,
     pub(crate) deps: Deps,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalogs: Catalogs,
@@ -106,6 +107,7 @@ impl Server {
             shutdown,
             ready: watch::Sender::new(Readiness::Starting),
             store,
+            advertised: watch::Sender::new(config.advertise),
             config,
             deps,
         });
@@ -155,6 +157,19 @@ impl Server {
     pub fn stop(&self) {
         self.ready.send_replace(Readiness::Stopping);
         self.shutdown.cancel();
+    }
+
+    /// Where others reach this server.
+    pub fn advertised(&self) -> IpAddr {
+        *self.advertised.borrow()
+    }
+
+    /// From now on others reach this server at another address, which the endpoints of the Service `kubernetes` tell.
+    pub async fn advertise(self: &Arc<Self>, address: IpAddr) {
+        let before = self.advertised.send_replace(address);
+        if before != address {
+            crate::peers::moved(self, before).await;
+        }
     }
 
     /// Where the other components of this process add themselves to what `/metrics` shows.

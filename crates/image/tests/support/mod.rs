@@ -159,22 +159,39 @@ pub fn free_port() -> u16 {
         .expect("a free port")
 }
 
+/// User and password of a private registry.
+pub const CREDENTIAL: (&str, &str) = ("reader", "quiet");
+/// The password as the registry's file has it.
+const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuRyScXL0CLh8W.S/3xMgYpB5eRJlbHpC";
+
 /// Debian's registry on a free port; ended with the value.
 pub struct DebianRegistry {
     child: Child,
     pub address: SocketAddr,
+    credential: Option<(&'static str, &'static str)>,
     _directory: tempfile::TempDir,
 }
 
 impl DebianRegistry {
     pub fn start() -> DebianRegistry {
+        DebianRegistry::start_with("", None)
+    }
+
+    /// One that wants [`CREDENTIAL`].
+    pub fn start_private() -> DebianRegistry {
+        DebianRegistry::start_with("auth: {htpasswd: {realm: private, path: HTPASSWD}}\n", Some(CREDENTIAL))
+    }
+
+    fn start_with(more: &str, credential: Option<(&'static str, &'static str)>) -> DebianRegistry {
         let directory = tempfile::tempdir().expect("a directory");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = directory.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
-            directory.path().display()
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{}",
+            directory.path().display(),
+            more.replace("HTPASSWD", &directory.path().join("htpasswd").to_string_lossy()),
         );
+        std::fs::write(directory.path().join("htpasswd"), format!("{}:{HASH}\n", CREDENTIAL.0)).expect("writes");
         std::fs::write(&config, text).expect("writes");
         let child = Command::new("docker-registry")
             .arg("serve")
@@ -183,7 +200,7 @@ impl DebianRegistry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let registry = DebianRegistry { child, address, _directory: directory };
+        let registry = DebianRegistry { child, address, credential, _directory: directory };
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "the registry does not listen");
@@ -199,6 +216,7 @@ impl DebianRegistry {
         std::fs::write(&file, archive).expect("writes");
         let output = Command::new("skopeo")
             .args(["copy", "--insecure-policy", "-q", "--dest-tls-verify=false"])
+            .args(self.credential.map(|(user, password)| format!("--dest-creds={user}:{password}")))
             .arg(format!("docker-archive:{}:{name}", file.display()))
             .arg(format!("docker://{}/{target}", self.address))
             .output()

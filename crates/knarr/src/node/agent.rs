@@ -11,13 +11,14 @@ use anyhow::{Context, Result, bail};
 use api::{Reason, Status};
 use client::{Client, Connect, HttpTransport};
 use http::{Method, Request};
+use ipnet::IpNet;
 use pki::{HotCert, ServerToken, ServerTrust};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::credentials::Wanted;
+use super::credentials::{Wanted, follow_address};
 use super::facts::Facts;
 use super::{Access, Machine};
 use crate::flags::AgentFlags;
@@ -104,46 +105,32 @@ async fn serve(flags: AgentFlags, levels: logging::Levels, supervisor: Superviso
     std::future::pending().await
 }
 
-/// Connections die with the address that they were made from: the next call uses a new one.
-fn follow_uplink(transport: Arc<HttpTransport>, supervisor: &Supervisor) {
+/// Connections die with the address that they were made from, and nobody tells; what runs goes on over new ones at once. An address
+/// that comes to others costs nothing but a new connection for the next call.
+pub fn follow_uplink(transport: Arc<HttpTransport>, supervisor: &Supervisor) {
     supervisor.run("uplink", move || {
         let transport = transport.clone();
         Box::pin(async move {
-            let (mut addresses, _) = net::AddressWatch::open()?;
+            let (mut addresses, mut before) = net::AddressWatch::open()?;
             loop {
-                addresses.changed().await?;
-                transport.reconnect();
+                let now = addresses.changed().await?;
+                let held = |address: &IpNet| now.iter().any(|now| now.addresses.contains(address));
+                if before.iter().flat_map(|before| &before.addresses).all(held) {
+                    transport.reconnect();
+                } else {
+                    transport.abandon();
+                }
+                before = now;
             }
         })
     });
 }
 
-/// The serving certificate names the node's address: a new one is asked for when that changes.
+/// The serving certificate names the node's address.
 fn keep_serving(name: &str, dir: &Path, wanted: Wanted, cert: Arc<HotCert>, client: &Client, supervisor: &Supervisor) {
     let (name, dir, client) = (name.to_owned(), dir.to_owned(), client.clone());
     supervisor.run("certificate serving", move || {
-        let (name, dir, mut wanted, cert, client) = (name.clone(), dir.clone(), wanted.clone(), cert.clone(), client.clone());
-        Box::pin(async move {
-            let (mut addresses, mut now) = net::AddressWatch::open()?;
-            loop {
-                // A machine without an address keeps its last one, as its node does.
-                if let Some(ip) = now.as_ref().and_then(super::primary) {
-                    wanted = Wanted::serving(&name, &[ip], &dir);
-                }
-                let kept = async {
-                    let issued = match wanted.load() {
-                        Some(issued) => issued,
-                        None => wanted.request(&client).await.context("get a serving certificate for the node's address")?,
-                    };
-                    cert.replace(issued)?;
-                    wanted.clone().keep_renewed(cert.clone(), client.clone(), || ()).await
-                };
-                tokio::select! {
-                    ended = kept => return ended,
-                    changed = addresses.changed() => now = changed?,
-                }
-            }
-        })
+        Box::pin(follow_address(name.clone(), dir.clone(), cert.clone(), client.clone(), wanted.clone()))
     });
 }
 

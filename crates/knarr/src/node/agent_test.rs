@@ -80,7 +80,7 @@ async fn world() -> World {
     let file = dir.path().join("token");
     crate::join::prepare(&admin, &cluster(), &pki, None, &file).await.unwrap();
     let approver = server.client(User::service_account("kube-system", crate::join::APPROVER));
-    tasks.spawn(async move { crate::join::approve_serving(approver, vec![LOCAL]).await.unwrap() });
+    tasks.spawn(async move { crate::join::approve_serving(approver, tokio::sync::watch::channel(vec![LOCAL]).1).await.unwrap() });
     let config = controllers::Config {
         cluster_cidr: Some(cluster().pods),
         node_cidr_mask: 24,

@@ -149,6 +149,32 @@ impl Wanted {
     }
 }
 
+/// Keeps a kubelet's serving certificate on the node's address: a new one is asked for when that changes.
+///
+/// # Errors
+/// Addresses are not told, or a request was refused.
+pub async fn follow_address(name: String, dir: PathBuf, cert: Arc<HotCert>, client: Client, mut wanted: Wanted) -> Result<()> {
+    let (mut addresses, mut now) = net::AddressWatch::open()?;
+    loop {
+        // A machine without an address keeps its last one, as its node does.
+        if let Some(ip) = now.as_ref().and_then(super::primary) {
+            wanted = Wanted::serving(&name, &[ip], &dir);
+        }
+        let kept = async {
+            let issued = match wanted.load() {
+                Some(issued) => issued,
+                None => wanted.request(&client).await.context("get a serving certificate for the node's address")?,
+            };
+            cert.replace(issued)?;
+            wanted.clone().keep_renewed(cert.clone(), client.clone(), || ()).await
+        };
+        tokio::select! {
+            ended = kept => return ended,
+            changed = addresses.changed() => now = changed?,
+        }
+    }
+}
+
 fn subject(node: &str) -> Subject {
     Subject::new(format!("system:node:{node}"), &["system:nodes"])
 }

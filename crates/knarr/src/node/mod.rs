@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::flags::NodeFlags;
 use crate::holder::{self, Held};
+use crate::kubelet_file::Settings;
 use crate::supervise::Supervisor;
 
 /// Port of the node's own address at which the cluster DNS answers foreign proxies.
@@ -164,7 +165,7 @@ pub fn node_ips(flags: &NodeFlags) -> Result<Vec<IpAddr>> {
 }
 
 /// The address that stands for the machine: the first of version 4, else the first.
-pub(super) fn primary(found: &net::NodeAddresses) -> Option<IpAddr> {
+pub fn primary(found: &net::NodeAddresses) -> Option<IpAddr> {
     let mut all = found.addresses.iter().map(IpNet::addr);
     all.clone().find(IpAddr::is_ipv4).or_else(|| all.next())
 }
@@ -218,13 +219,13 @@ pub fn start(
 /// What the kubelet is told.
 ///
 /// # Errors
-/// A quantity that is none.
+/// A quantity that is none, or a file that cannot be used.
 pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -> Result<kubelet::Config> {
     let quantity = |text: &Option<String>| -> Result<Option<Quantity>> {
         text.as_deref().map(|text| Quantity::parse(text).with_context(|| format!("{text:?} is no quantity"))).transpose()
     };
     let mtu = net::addresses()?.map_or(1500, |found| found.mtu);
-    Ok(kubelet::Config {
+    let mut config = kubelet::Config {
         node_name: machine.name.clone(),
         node_ips: machine.ips.clone(),
         follow_addresses: flags.node_ip.is_empty(),
@@ -256,6 +257,7 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         shutdown: kubelet::shutdown::Config::new(Vec::new()),
         swap: kubelet::swap::Config { behavior: kubelet::swap::Behavior::NoSwap, fail_on: false },
         credential_providers: Vec::new(),
+        image_access: kubelet::image_access::Policy::default(),
         image_gc: kubelet::ImageGc {
             high_percent: flags.image_gc_high_threshold,
             low_percent: flags.image_gc_low_threshold,
@@ -263,7 +265,9 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         },
         placement: flags.placement.options()?,
         version: api::VERSION.to_owned(),
-    })
+    };
+    Settings::of(flags.kubelet_config.as_deref())?.apply(&mut config);
+    Ok(config)
 }
 
 fn start_dns(

@@ -2,32 +2,28 @@
 //! so that it stands for the kubelet together with containerd and the network plugin; with a container runtime endpoint it
 //! stands for the kubelet alone.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use api::Quantity;
+use anyhow::{Context, Result};
 use clap::Parser;
 use client::metrics::Sources;
 use client::{Client, HttpTransport};
 use ipnet::IpNet;
-use kubelet::eviction::Policy;
-use kubelet::shutdown::Period;
-use kubelet::swap::{Behavior, Config as SwapConfig};
 use pki::{AuthInfo, HotCert, Kubeconfig, San};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, reach};
-use super::component_config::{Fields, read};
+use super::component_config::Fields;
 use super::endpoint::{Plain, pair, self_signed};
 use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, switch, used};
 use crate::flags::NodeFlags;
-use crate::node::credentials::Wanted;
+use crate::kubelet_file::{self, Settings};
+use crate::node::agent::follow_uplink;
+use crate::node::credentials::{Wanted, follow_address};
 use crate::node::{self, Cluster, Machine};
 use crate::supervise::Supervisor;
 
@@ -68,55 +64,8 @@ pub const FLAGS: &[Flag] = &[
     harmless_switch("exit-on-lock-contention"),
 ];
 
-/// Fields of the configuration that nothing here depends on.
-const HARMLESS: &[&str] = &[
-    "/authentication/webhook",
-    "/authorization/webhook",
-    "/cgroupDriver",
-    "/cgroupsPerQOS",
-    "/enforceNodeAllocatable",
-    "/cpuManagerReconcilePeriod",
-    "/failCgroupV1",
-    "/fileCheckFrequency",
-    "/httpCheckFrequency",
-    "/imageMaximumGCAge",
-    "/kubeAPIQPS",
-    "/kubeAPIBurst",
-    "/logging",
-    "/nodeStatusReportFrequency",
-    "/nodeStatusUpdateFrequency",
-    "/rotateCertificates",
-    "/runtimeRequestTimeout",
-    "/streamingConnectionIdleTimeout",
-    "/syncFrequency",
-    "/volumeStatsAggPeriod",
-    "/featureGates",
-    "/crashLoopBackOff",
-    "/serializeImagePulls",
-    "/maxParallelImagePulls",
-    "/registryPullQPS",
-    "/registryBurst",
-    "/eventRecordQPS",
-    "/eventBurst",
-    "/oomScoreAdj",
-    "/localStorageCapacityIsolation",
-    "/enableServer",
-    "/enableProfilingHandler",
-    "/enableDebugFlagsHandler",
-    "/enableDebuggingHandlers",
-    "/containerLogMaxWorkers",
-    "/containerLogMonitorInterval",
-    "/nodeLeaseDurationSeconds",
-    "/volumePluginDir",
-    "/makeIPTablesUtilChains",
-    "/hairpinMode",
-    "/contentType",
-    "/configMapAndSecretChangeDetectionStrategy",
-    "/maxOpenFiles",
-    "/nodeStatusMaxImages",
-];
-
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Node {
     #[command(flatten)]
     flags: NodeFlags,
@@ -128,14 +77,10 @@ struct Node {
 /// Files that cannot be used, missing rights or a data directory in use.
 pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> {
     let mut fields = match values.text("config") {
-        Some(file) => read(Path::new(file), "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration")?,
+        Some(file) => kubelet_file::read(Path::new(file))?,
         None => Fields::default(),
     };
-    for (field, must) in [("/authentication/anonymous/enabled", "false"), ("/authorization/mode", "Webhook"), ("/registerNode", "true")] {
-        if let Some(value) = fields.text(field).filter(|value| value != must) {
-            bail!("the field {} can only be {must} here, not {value}", field.trim_start_matches('/').replace('/', "."));
-        }
-    }
+    kubelet_file::demand(&mut fields)?;
     let root = PathBuf::from(values.text("root-dir").unwrap_or("/var/lib/kubelet"));
     let certs = values.text("cert-dir").map_or_else(|| root.join("pki"), PathBuf::from);
     let flags = node_flags(values, &mut fields, &root)?;
@@ -150,17 +95,13 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
         Some("0") => String::new(),
         port => format!("{}:{}", fields.text("/healthzBindAddress").unwrap_or_else(|| "127.0.0.1".into()), port.unwrap_or("10248")),
     };
-    let dns: Vec<IpAddr> = texts(fields.take("/clusterDNS")).iter().map(|ip| ip.parse().context("clusterDNS")).collect::<Result<_>>()?;
+    let dns: Vec<IpAddr> =
+        kubelet_file::texts(fields.take("/clusterDNS")).iter().map(|ip| ip.parse().context("clusterDNS")).collect::<Result<_>>()?;
     let domain = fields.text("/clusterDomain").unwrap_or_default();
-    let log_size = fields.text("/containerLogMaxSize").unwrap_or_else(|| "10Mi".into());
-    let log_size = Quantity::parse(&log_size).with_context(|| format!("containerLogMaxSize {log_size:?} is no quantity"))?;
-    let log_files = fields.text("/containerLogMaxFiles").unwrap_or_else(|| "5".into()).parse().context("containerLogMaxFiles")?;
-    let eviction = eviction(&mut fields)?;
-    let shutdown = shutdown(&mut fields)?;
-    let swap = swap(values, &mut fields)?;
-    let user_ids = fields.text("/userNamespaces/idsPerPod").map(|ids| ids.parse::<u32>()).transpose();
-    let user_ids = user_ids.context("userNamespaces.idsPerPod")?.filter(|ids| *ids > 0);
-    fields.finish(HARMLESS)?;
+    let mut settings = Settings::read(&mut fields)?;
+    // The real kubelet refuses a machine that has swap unless it is told otherwise.
+    settings.fail_swap_on = values.text("fail-swap-on").map(|text| text != "false").or(settings.fail_swap_on).or(Some(true));
+    fields.finish(kubelet_file::HARMLESS)?;
 
     let name = node::node_name(&flags)?;
     std::fs::create_dir_all(&certs).with_context(|| format!("make {}", certs.display()))?;
@@ -176,11 +117,21 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     crate::process::show(&metrics, "kubelet", Some(machine.runtime.cgroup_root()));
     let stop = CancellationToken::new();
     let supervisor = Supervisor::new(stop);
+    let follows = flags.node_ip.is_empty();
+    if follows {
+        follow_uplink(transport.clone(), &supervisor);
+    }
     keep_certificate(&name, &certs, &access, &client, transport, &supervisor);
     let serving = match serving_files {
         (Some(cert), Some(key)) => pair(&cert, &key)?,
-        _ if bootstrap_serving => serving_by_request(&machine, &certs, &client, &supervisor),
-        _ => self_signed(&format!("{name}@kubelet"), &sans(&machine))?,
+        _ if bootstrap_serving => serving_by_request(&machine, &certs, &client, follows, &supervisor),
+        _ => {
+            let cert = self_signed(&format!("{name}@kubelet"), &sans(&name, &machine.ips))?;
+            if follows {
+                sign_again(&name, cert.clone(), &supervisor);
+            }
+            cert
+        }
     };
     let ranges: Vec<IpNet> = values
         .list("cluster-ranges")
@@ -196,14 +147,9 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     };
     let mut config = node::kubelet_config(&flags, &cluster, &machine)?;
     config.credential_providers = credential_providers(values)?;
-    config.eviction = eviction;
-    config.shutdown = kubelet::shutdown::Config::new(shutdown);
-    config.swap = swap;
-    config.user_ids_per_pod = user_ids.unwrap_or(config.user_ids_per_pod);
+    settings.apply(&mut config);
     config.cluster_ranges = ranges;
     config.cluster_dns = dns;
-    config.log_max_size = u64::try_from(log_size.value()).context("containerLogMaxSize")?;
-    config.log_max_files = log_files;
     let mut serving = pki::server_config(&serving, true, &["http/1.1"])?;
     serving.max_early_data_size = 0;
     let deps = kubelet::Deps {
@@ -250,94 +196,6 @@ fn credential_providers(values: &Values) -> Result<Vec<kubelet::credentials::Pro
     kubelet::credentials::parse(&config, Path::new(programs)).with_context(|| format!("credential provider config {file}"))
 }
 
-/// What pods are evicted for beside the hard thresholds.
-fn eviction(fields: &mut Fields) -> Result<Policy> {
-    let map = |fields: &mut Fields, name: &str| -> Result<BTreeMap<String, String>> {
-        let value = fields.take(&format!("/{name}")).map(serde_json::from_value).transpose();
-        Ok(value.with_context(|| name.to_owned())?.unwrap_or_default())
-    };
-    let soft: Vec<String> = map(fields, "evictionSoft")?.iter().map(|(signal, amount)| format!("{signal}<{amount}")).collect();
-    let grace = map(fields, "evictionSoftGracePeriod")?;
-    let grace = grace.into_iter().map(|(signal, time)| Ok((signal, duration(&time).context("evictionSoftGracePeriod")?)));
-    let grace: BTreeMap<String, Duration> = grace.collect::<Result<_>>()?;
-    let transition = fields.text("/evictionPressureTransitionPeriod").map(|time| duration(&time)).transpose();
-    let transition = transition.context("evictionPressureTransitionPeriod")?.filter(|time| !time.is_zero());
-    let most = fields.text("/evictionMaxPodGracePeriod").map(|seconds| seconds.parse()).transpose();
-    Ok(Policy {
-        soft: Policy::soft(&soft.join(","), &grace).context("evictionSoft")?,
-        minimum_reclaim: Policy::reclaim(&map(fields, "evictionMinimumReclaim")?).context("evictionMinimumReclaim")?,
-        max_pod_grace: most.context("evictionMaxPodGracePeriod")?.unwrap_or(0),
-        transition: transition.unwrap_or_else(|| Policy::default().transition),
-    })
-}
-
-/// How long pods have when the machine goes down.
-fn shutdown(fields: &mut Fields) -> Result<Vec<Period>> {
-    let mut time = |name: &str| -> Result<Duration> {
-        let text = fields.text(&format!("/{name}"));
-        Ok(text.map(|text| duration(&text)).transpose().with_context(|| name.to_owned())?.unwrap_or_default())
-    };
-    let (all, critical) = (time("shutdownGracePeriod")?, time("shutdownGracePeriodCriticalPods")?);
-    let by_priority = fields.take("/shutdownGracePeriodByPodPriority").and_then(|list| list.as_array().cloned()).unwrap_or_default();
-    if critical > all {
-        bail!("invalid configuration: shutdownGracePeriodCriticalPods {critical:?} must be <= shutdownGracePeriod {all:?}");
-    }
-    for (name, time) in [("shutdownGracePeriod", all), ("shutdownGracePeriodCriticalPods", critical)] {
-        if !time.is_zero() && time < Duration::from_secs(1) {
-            bail!("invalid configuration: {name} {time:?} must be either zero or otherwise >= 1 sec");
-        }
-        if !time.is_zero() && !by_priority.is_empty() {
-            bail!("invalid configuration: cannot specify both shutdownGracePeriodByPodPriority and {name} at the same time");
-        }
-    }
-    if by_priority.is_empty() {
-        return Ok(kubelet::shutdown::two_periods(all, critical));
-    }
-    let period = |entry: &Value| {
-        let number = |field: &str| entry[field].as_i64().or_else(|| entry[field].is_null().then_some(0));
-        let priority = number("priority").and_then(|priority| i32::try_from(priority).ok());
-        Some(Period { priority: priority?, seconds: number("shutdownGracePeriodSeconds").filter(|seconds| *seconds >= 0)? })
-    };
-    by_priority.iter().map(|entry| period(entry).context("shutdownGracePeriodByPodPriority")).collect()
-}
-
-/// What is said about swap. The real kubelet refuses a machine that has some unless it is told otherwise.
-fn swap(values: &Values, fields: &mut Fields) -> Result<SwapConfig> {
-    let field = fields.text("/failSwapOn");
-    let fail_on = values.text("fail-swap-on").map(str::to_owned).or(field).is_none_or(|text| text != "false");
-    let behavior = match fields.text("/memorySwap/swapBehavior").as_deref() {
-        None | Some("NoSwap") => Behavior::NoSwap,
-        Some("LimitedSwap") => Behavior::LimitedSwap,
-        Some(other) => {
-            bail!("invalid configuration: memorySwap.swapBehavior {other:?} must be one of: \"\", \"LimitedSwap\" or \"NoSwap\"")
-        }
-    };
-    Ok(SwapConfig { behavior, fail_on })
-}
-
-fn duration(text: &str) -> Result<Duration> {
-    let nanos = api::cron::go_duration(text).and_then(|nanos| u64::try_from(nanos).ok());
-    nanos.map(Duration::from_nanos).with_context(|| format!("time: invalid duration {text:?}"))
-}
-
-fn texts(value: Option<Value>) -> Vec<String> {
-    value.iter().filter_map(Value::as_array).flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-}
-
-/// A map as `name=value,...`, and a list of reserved memory as `node:name=value,...;...`, as flags have them.
-fn as_flag(value: &Value) -> String {
-    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match value {
-        Value::Object(map) => map.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(","),
-        Value::Array(list) => {
-            let node = |node: &Value| format!("{}:{}", node["numaNode"].as_i64().unwrap_or(0), as_flag(&node["limits"]));
-            list.iter().map(node).collect::<Vec<_>>().join(";")
-        }
-        Value::Null => String::new(),
-        other => plain(other),
-    }
-}
-
 /// The flags of an agent that say the same.
 fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeFlags> {
     let mut words = vec!["kubelet".to_owned(), format!("--kubelet-root={}", root.display())];
@@ -346,47 +204,18 @@ fn node_flags(values: &Values, fields: &mut Fields, root: &Path) -> Result<NodeF
     add("data-dir", given("data-dir"));
     add("run-dir", given("run-dir"));
     add("private-registry", given("registries"));
-    add("container-runtime-endpoint", given("container-runtime-endpoint").or_else(|| fields.text("/containerRuntimeEndpoint")));
     add("node-name", given("hostname-override"));
     add("node-ip", given("node-ip"));
     values.list("node-labels").into_iter().for_each(|label| add("node-label", Some(label)));
-    for (flag, field) in [
-        ("pod-logs", "/podLogsDir"),
-        ("pod-manifests", "/staticPodPath"),
-        ("kubelet-port", "/port"),
-        ("max-pods", "/maxPods"),
-        ("resolv-conf", "/resolvConf"),
-        ("image-gc-high-threshold", "/imageGCHighThresholdPercent"),
-        ("image-gc-low-threshold", "/imageGCLowThresholdPercent"),
-    ] {
-        add(flag, fields.text(field));
+    let mut configured = kubelet_file::flags(fields)?;
+    if !configured.iter().any(|(flag, _)| *flag == "eviction-hard") {
+        // The real kubelet's own values, not those of an agent.
+        configured.push(("eviction-hard", kubelet::eviction::DEFAULT_HARD.to_owned()));
     }
-    for (flag, field) in [
-        ("cpu-manager-policy", "/cpuManagerPolicy"),
-        ("cpu-manager-policy-options", "/cpuManagerPolicyOptions"),
-        ("reserved-cpus", "/reservedSystemCPUs"),
-        ("kube-reserved", "/kubeReserved"),
-        ("system-reserved", "/systemReserved"),
-        ("memory-manager-policy", "/memoryManagerPolicy"),
-        ("reserved-memory", "/reservedMemory"),
-        ("topology-manager-policy", "/topologyManagerPolicy"),
-        ("topology-manager-scope", "/topologyManagerScope"),
-        ("topology-manager-policy-options", "/topologyManagerPolicyOptions"),
-    ] {
-        let configured = fields.take(field).map(|value| as_flag(&value)).filter(|text| !text.is_empty());
-        add(flag, given(flag).or(configured));
-    }
-    add("cgroup-root", fields.text("/cgroupRoot").map(|path| path.trim_matches('/').to_owned()).filter(|path| !path.is_empty()));
-    let hard: BTreeMap<String, String> =
-        fields.take("/evictionHard").map(serde_json::from_value).transpose().context("evictionHard")?.unwrap_or_default();
-    // The real kubelet's own values, not those of an agent.
-    let hard: Vec<String> = hard.iter().map(|(signal, amount)| format!("{signal}<{amount}")).collect();
-    add("eviction-hard", Some(if hard.is_empty() { kubelet::eviction::DEFAULT_HARD.to_owned() } else { hard.join(",") }));
-    for taint in fields.take("/registerWithTaints").iter().filter_map(Value::as_array).flatten() {
-        let text = |field: &str| taint[field].as_str().unwrap_or("").to_owned();
-        let value = Some(text("value")).filter(|value| !value.is_empty()).map(|value| format!("={value}")).unwrap_or_default();
-        add("node-taint", Some(format!("{}{value}:{}", text("key"), text("effect"))));
-    }
+    configured.into_iter().for_each(|(flag, value)| add(flag, Some(value)));
+    // Of what is said twice the last counts.
+    let placement = kubelet_file::PLACEMENT.iter().map(|(flag, _)| *flag);
+    placement.chain(["container-runtime-endpoint"]).for_each(|flag| add(flag, given(flag)));
     let flags = Node::try_parse_from(words)?.flags;
     flags.check()?;
     Ok(flags)
@@ -433,12 +262,15 @@ fn keep_renewed(
 }
 
 /// A certificate that somebody has to approve first; until then one that nobody knows.
-fn serving_by_request(machine: &Machine, certs: &Path, client: &Client, supervisor: &Supervisor) -> Arc<HotCert> {
+fn serving_by_request(machine: &Machine, certs: &Path, client: &Client, follows: bool, supervisor: &Supervisor) -> Arc<HotCert> {
     let wanted = Wanted::serving(&machine.name, &machine.ips, certs);
-    let cert = self_signed(&format!("{}@kubelet", machine.name), &sans(machine)).expect("names of a node are names");
-    let (held, client) = (cert.clone(), client.clone());
+    let cert = self_signed(&format!("{}@kubelet", machine.name), &sans(&machine.name, &machine.ips)).expect("names of a node are names");
+    let (held, client, name, dir) = (cert.clone(), client.clone(), machine.name.clone(), certs.to_owned());
     supervisor.run("certificate serving", move || {
         let (wanted, held, client) = (wanted.clone(), held.clone(), client.clone());
+        if follows {
+            return Box::pin(follow_address(name.clone(), dir.clone(), held, client, wanted));
+        }
         Box::pin(async move {
             let issued = match wanted.load() {
                 Some(issued) => issued,
@@ -451,8 +283,25 @@ fn serving_by_request(machine: &Machine, certs: &Path, client: &Client, supervis
     cert
 }
 
-fn sans(machine: &Machine) -> Vec<San> {
-    machine.ips.iter().copied().map(San::Ip).chain([San::Dns(machine.name.clone())]).collect()
+/// A certificate that nobody knows, but under the node's present address.
+fn sign_again(name: &str, cert: Arc<HotCert>, supervisor: &Supervisor) {
+    let name = name.to_owned();
+    supervisor.run("certificate serving", move || {
+        let (name, cert) = (name.clone(), cert.clone());
+        Box::pin(async move {
+            let (mut addresses, _) = net::AddressWatch::open()?;
+            loop {
+                if let Some(ip) = addresses.changed().await?.as_ref().and_then(node::primary) {
+                    let signed = self_signed(&format!("{name}@kubelet"), &sans(&name, &[ip]))?.current();
+                    cert.replace((*signed).clone())?;
+                }
+            }
+        })
+    });
+}
+
+fn sans(name: &str, ips: &[IpAddr]) -> Vec<San> {
+    ips.iter().copied().map(San::Ip).chain([San::Dns(name.to_owned())]).collect()
 }
 
 async fn may_see_nodes(client: &Client) -> bool {

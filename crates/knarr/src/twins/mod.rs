@@ -3,7 +3,7 @@
 
 mod access;
 mod apiserver;
-mod component_config;
+pub mod component_config;
 mod controller_manager;
 mod coredns;
 mod corefile;

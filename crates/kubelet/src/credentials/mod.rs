@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 pub use self::config::{ConfigError, Provider, TokenAttributes, parse};
 use self::exec::{CacheKey, Question};
 use crate::Kubelet;
+use crate::image_access::{AccountUse, Offer, Source};
 use crate::pods::model;
 use crate::tokens;
 
@@ -49,6 +50,8 @@ struct Account {
     key: String,
     token: String,
     annotations: BTreeMap<String, String>,
+    /// The account whose the answers are; none where they are everybody's.
+    object: Option<AccountUse>,
 }
 
 /// Why a program was not asked, or had no answer.
@@ -73,7 +76,7 @@ impl Providers {
     }
 
     /// Credentials for an image of a pod. Programs that fail are told of in the log: others may know.
-    pub async fn of(&self, kubelet: &Arc<Kubelet>, pod: &Pod, image: &Reference) -> Vec<RegistryAuth> {
+    pub async fn of(&self, kubelet: &Arc<Kubelet>, pod: &Pod, image: &Reference) -> Vec<Offer> {
         let mut auths = Vec::new();
         for (provider, kept) in &self.all {
             if !provider.match_images.iter().any(|pattern| RegistryAuth::pattern_fits(pattern, image)) {
@@ -84,7 +87,9 @@ impl Providers {
                     Some(attributes) => account(kubelet, pod, attributes).await?,
                     None => Account::default(),
                 };
-                Ok::<_, AskError>(ask(provider, kept, image, account).await?)
+                let source = account.object.clone().map_or(Source::Node, Source::Account);
+                let auths = ask(provider, kept, image, account).await?;
+                Ok::<_, AskError>(auths.into_iter().map(move |auth| Offer { auth, source: source.clone() }))
             };
             match asked.await {
                 Ok(found) => auths.extend(found),
@@ -157,8 +162,10 @@ async fn account(kubelet: &Arc<Kubelet>, pod: &Pod, attributes: &TokenAttributes
     };
     let token = kubelet.tokens.get(&request).await?.text;
     let by_token = if attributes.cache_by_token { token.as_str() } else { "" };
-    let key = format!("{}\n{}\n{annotations:?}\n{by_token}", shown(), found.metadata.uid.unwrap_or_default());
-    Ok(Account { key, token, annotations })
+    let uid = found.metadata.uid.unwrap_or_default();
+    let key = format!("{}\n{uid}\n{annotations:?}\n{by_token}", shown());
+    let object = Some(AccountUse { uid, namespace: namespace.to_owned(), name });
+    Ok(Account { key, token, annotations, object })
 }
 
 /// A duration as Go writes it, unless it is negative.
@@ -231,7 +238,7 @@ mod tests {
         let image = Reference::parse("one.registry.example/a:1").unwrap();
         for key in ["x", "y", "x"] {
             let annotations = BTreeMap::from([("role".to_owned(), "puller".to_owned())]);
-            let account = Account { key: key.into(), token: "secret".into(), annotations };
+            let account = Account { key: key.into(), token: "secret".into(), annotations, object: None };
             ask(&provider, &kept, &image, account).await.unwrap();
         }
         assert_eq!(std::fs::read_to_string(dir.path().join("calls")).unwrap().lines().count(), 2);

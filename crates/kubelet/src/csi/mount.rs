@@ -14,8 +14,9 @@ use super::messages::{Empty, NodePublishVolumeRequest, NodeStageVolumeRequest};
 use super::volume::Wanted;
 use super::{Ability, Driver, expand, unique_name};
 use crate::Kubelet;
+use crate::clock::now_ms;
 use crate::node::register;
-use crate::pods::{model, worker};
+use crate::pods::model;
 use crate::volumes::{Mounted, VolumeError, mount, ownership};
 
 /// How long an attachment is waited for before the pod hears of it; it is waited for again then.
@@ -199,7 +200,7 @@ fn look_again(kubelet: &Arc<Kubelet>, wanted: &Wanted, driver: &Driver) {
         tokio::time::sleep(AGAIN).await;
         if let Some(kubelet) = weak.upgrade() {
             kubelet.csi.waking.lock().remove(&uid);
-            kubelet.poke_at(&uid, worker::now_ms());
+            kubelet.poke_at(&uid, now_ms());
         }
     });
 }

@@ -13,9 +13,9 @@ use super::threshold::in_force;
 use super::usage::measure;
 use super::{Condition, Observation, Order, Signal, Threshold, find};
 use crate::Kubelet;
+use crate::clock::now_ms;
 use crate::pods::message::Message;
 use crate::pods::model;
-use crate::pods::worker::now_ms;
 
 /// Time between two rounds, as upstream's.
 const ROUND: Duration = Duration::from_secs(10);

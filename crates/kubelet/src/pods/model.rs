@@ -91,7 +91,7 @@ pub struct Progress {
     pub waiting: Option<(String, String)>,
     /// The image is being pulled or the container is being made.
     pub busy: bool,
-    /// Not before this time (milliseconds since the epoch).
+    /// Not before this time (milliseconds of even time).
     pub not_before: i64,
     /// postStart has run, or there is none.
     pub post_started: bool,

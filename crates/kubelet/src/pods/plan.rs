@@ -31,7 +31,7 @@ pub enum Action {
         /// Seconds that it has; the pod's own grace where absent.
         grace: Option<i64>,
     },
-    /// Look again at this time (milliseconds since the epoch) at the latest.
+    /// Look again at this time (milliseconds of even time) at the latest.
     WakeAt(i64),
     /// All containers have ended for good: release everything, the phase is final.
     Finish,
@@ -49,7 +49,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// What to do about a pod that shall run. `now` is in milliseconds since the epoch.
+/// What to do about a pod that shall run. `now` is in milliseconds of even time.
 pub fn plan(spec: &PodSpec, members: &[Member], observed: &Observed, now: i64) -> Vec<Action> {
     let mut plan = Planner { spec, observed, now, actions: Vec::new() };
     let verdict = verdict(spec, members, observed);

@@ -33,6 +33,7 @@ use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
 use super::{container, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
+use crate::clock::{even_ms, now_ms};
 use crate::metrics::Turn;
 use crate::placement::claim::PodClaim;
 use crate::probes;
@@ -83,11 +84,6 @@ pub struct Worker {
     published: Option<PodStatus>,
     wake: Option<i64>,
     tasks: JoinSet<()>,
-}
-
-/// The time in milliseconds since the epoch.
-pub fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
 }
 
 impl Worker {
@@ -426,7 +422,7 @@ impl Worker {
             return;
         }
         let code = latest.exit.map_or(255, |exit| exit.code);
-        let ended = latest.finished_at.unwrap_or(0) / 1_000_000;
+        let ended = even_ms(latest.finished_at.unwrap_or(0) / 1_000_000);
         self.counted.insert(name.clone(), attempt);
         self.end_probes(name);
         let member_name = name.clone();
@@ -495,7 +491,7 @@ impl Worker {
 
     fn check_deadline(&mut self) {
         let deadline = self.pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
-        let started = self.status.start_time.as_ref().map(|time| time.0.as_millisecond());
+        let started = self.status.start_time.as_ref().map(|time| even_ms(time.0.as_millisecond()));
         if let (Some(seconds), Some(started)) = (deadline, started) {
             let due = started + seconds * 1000;
             if now_ms() >= due {
@@ -683,7 +679,7 @@ impl Worker {
                 id: latest.id.clone(),
                 sandbox: sandbox.clone(),
                 address: self.observed.addresses.first().cloned().unwrap_or_default(),
-                started_at: latest.started_at.unwrap_or(0) / 1_000_000,
+                started_at: even_ms(latest.started_at.unwrap_or(0) / 1_000_000),
                 started: progress.started,
                 ready: progress.ready,
             };

@@ -13,9 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use crate::Kubelet;
+use crate::clock::now_ms;
 use crate::pods::message::{Message, ProbeKind, ProbeVerdict};
 use crate::pods::model;
-use crate::pods::worker::now_ms;
 
 pub mod exec;
 pub mod grpc;
@@ -50,7 +50,7 @@ pub struct Target {
     pub sandbox: Sandbox,
     /// Address of the pod.
     pub address: String,
-    /// When it started, in milliseconds since the epoch.
+    /// When it started, in milliseconds of even time.
     pub started_at: i64,
     /// The startup probe has passed, or there is none.
     pub started: bool,

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::{Mounted, SetUp, VolumeError, VolumeType, nothing};
+use crate::pull::{self, Wanted};
 
 /// The volume type.
 pub const fn volume() -> VolumeType {
@@ -24,14 +25,9 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let source = order.volume.image.clone().unwrap_or_default();
         let reference = source.reference.unwrap_or_default();
         let images = &order.kubelet.images;
-        let local = images.resolve(&reference).await;
-        let image = match (source.pull_policy.as_deref(), local) {
-            (Some("Never") | Some("IfNotPresent") | None, Some(image)) => image,
-            (Some("Never"), None) => {
-                return Err(VolumeError::Refused(format!("image {reference:?} is not present with pull policy of Never")));
-            }
-            _ => images.pull(&reference, &[]).await.map_err(|error| VolumeError::Refused(error.to_string()))?,
-        };
+        let policy = source.pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let wanted = Wanted { kubelet: order.kubelet, pod: order.pod, container: "", asked: &reference, policy };
+        let image = pull::for_volume(&wanted).await.map_err(|trouble| VolumeError::Refused(trouble.message))?;
         order.kubelet.hold_image(crate::pods::model::uid(order.pod), &image.id);
         let mut layers = images.layers(&image);
         layers.reverse();

@@ -7,9 +7,9 @@ use super::config_map::object_files;
 use super::content::{File, Files};
 use super::downward_api;
 use super::{Mounted, SetUp, VolumeError, VolumeType, atomic, ownership};
+use crate::clock::now_ms;
 use crate::objects::ObjectKind;
 use crate::pods::model;
-use crate::pods::worker::now_ms;
 use crate::tokens::Request;
 
 const DIRECTORY: &str = "kubernetes.io~projected";

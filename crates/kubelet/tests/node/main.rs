@@ -4,13 +4,18 @@
 //! its own for network and mounts, so that addresses, rules and disks are the test's to break. `cargo test -p kubelet --test node
 //! name` runs the tests whose names contain `name`. Needs root.
 
+mod access;
 mod csi;
 mod devices;
 mod driver;
 mod eviction;
+mod faults;
 mod follow;
+#[path = "../../../image/tests/support/mod.rs"]
+mod images;
 mod placement;
 mod plugin;
+mod registry;
 mod shutdown;
 mod users;
 mod world;
@@ -44,6 +49,11 @@ const TESTS: &[(&str, Test)] = tests![
     eviction::a_pod_beyond_its_request_goes_when_memory_runs_out,
     eviction::a_soft_threshold_waits_and_gives_time,
     shutdown::a_machine_that_goes_down_ends_its_pods_in_order,
+    faults::a_pull_goes_on_where_its_registry_died,
+    faults::an_image_store_that_can_only_be_read_costs_new_images_only,
+    faults::a_probe_that_hangs_is_ended_and_counts,
+    faults::a_clock_that_jumps_changes_no_wait,
+    access::a_private_image_is_for_those_who_may_pull_it,
     users::pods_have_users_of_their_own,
     devices::a_pod_uses_devices_of_a_plugin,
     placement::whole_processors_are_a_pods_own,

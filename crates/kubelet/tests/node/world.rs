@@ -248,6 +248,19 @@ impl World {
         }
     }
 
+    /// The events about an object.
+    pub async fn events(&self, name: &str) -> Vec<Value> {
+        let list = self.admin.call(Method::GET, "/api/v1/events", &Value::Null).await.expect("events");
+        let events = list["items"].as_array().expect("a list").iter();
+        events.filter(|event| event["involvedObject"]["name"] == name).cloned().collect()
+    }
+
+    /// When the node's lease was last renewed.
+    pub async fn renewed(&self) -> Value {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}");
+        self.admin.call(Method::GET, &path, &Value::Null).await.expect("a lease")["spec"]["renewTime"].clone()
+    }
+
     /// Whether an event of this reason and message was recorded.
     pub async fn has_event(&self, name: &str, reason: &str, message: &str) -> bool {
         let list = self.admin.call(Method::GET, "/api/v1/events", &Value::Null).await.expect("events");
@@ -307,6 +320,7 @@ async fn node(
         shutdown: kubelet::shutdown::Config::new(Vec::new()),
         swap: kubelet::swap::Config { behavior: kubelet::swap::Behavior::NoSwap, fail_on: false },
         credential_providers: Vec::new(),
+        image_access: kubelet::image_access::Policy::default(),
         image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
         placement: kubelet::placement::Options::default(),
         version: "v1.36.0".into(),

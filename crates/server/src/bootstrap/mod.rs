@@ -77,7 +77,7 @@ fn own_objects(server: &Server) -> Vec<Value> {
     let family = family(&service_ip);
     let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
     // Where there are several servers, their leases say where they are.
-    let endpoints = if server.store.is_shared() { Vec::new() } else { crate::peers::endpoints(server, &[config.advertise]).to_vec() };
+    let endpoints = if server.store.is_shared() { Vec::new() } else { crate::peers::endpoints(server, &[server.advertised()]).to_vec() };
     let mut objects = vec![
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs},

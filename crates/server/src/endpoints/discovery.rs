@@ -42,7 +42,7 @@ pub async fn serve(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
     let document = match parts.as_slice() {
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": format!("{}:{}", server.config.advertise, server.config.advertise_port)}],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": format!("{}:{}", server.advertised(), server.config.advertise_port)}],
         }),
         ["apis"] => {
             let groups: Vec<Value> =
