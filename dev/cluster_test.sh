@@ -421,6 +421,62 @@ Y
 }
 ready_static() { [ "$(k get pod own-node-a -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
+# A kubelet on its own is let in by a bootstrap token, and asks for both of its certificates.
+a_kubelet_joins_by_a_bootstrap_kubeconfig() {
+  local token dir=$WORLD/b; token=$(n token create | sed -n 's/.*--token \([^ ]*\).*/\1/p')
+  mkdir -p "$dir/files"
+  cat >"$dir/files/bootstrap" <<Y
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://192.0.2.10:6443", certificate-authority-data: "$(fetch -k https://127.0.0.1:6443/cacerts | base64 -w0)"}}]
+users: [{name: u, user: {token: "${token##*::}"}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+Y
+  cat >"$dir/files/config" <<Y
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: false}, x509: {clientCAFile: $WORLD/a/data/pki/client-ca.crt}}
+serverTLSBootstrap: true
+rotateCertificates: true
+cgroupRoot: /${WORLD_ID}b
+clusterDNS: [10.43.0.10]
+clusterDomain: cluster.local
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%}
+imageGCHighThresholdPercent: 100
+podLogsDir: $dir/log/pods
+resolvConf: $dir/resolv.conf
+Y
+  lone_kubelet --bootstrap-kubeconfig="$dir/files/bootstrap"
+  eventually 90 k get node node-b
+  k wait --for=condition=Ready node/node-b --timeout=120s
+  same "$(stat -c %a "$dir/files/kubeconfig" "$dir/files/pki/client.pem" | tr '\n' ' ')" "600 600 "
+  eventually 30 names_in 192.0.2.11:10250 192.0.2.11
+  like "$(on a openssl s_client -connect 192.0.2.11:10250 </dev/null 2>/dev/null | openssl x509 -noout -issuer)" knarr-server-ca
+  on b "$KNARR" image --run-dir "$dir/run" import --demo
+  k run lone --image=$image:1 --overrides='{"spec":{"nodeName":"node-b","terminationGracePeriodSeconds":1}}'
+  k wait --for=condition=Ready pod/lone --timeout=120s
+  like "$(k logs lone)" "version 1"
+  # The next start needs nothing of it.
+  rm "$dir/files/bootstrap"
+  local before; before=$(k get csr -o name | wc -l)
+  world_stop b TERM
+  lone_kubelet
+  eventually 90 k exec lone -- hostname
+  same "$(k get csr -o name | wc -l)" "$before"
+  same "$(k get pod lone -o jsonpath='{.status.containerStatuses[0].restartCount}')" 0
+  k delete pod lone --timeout=60s
+  world_stop b TERM
+  k delete node node-b
+  rm -r "$dir/files"
+}
+lone_kubelet() { # flags...
+  local dir=$WORLD/b
+  nsenter --net="/run/netns/${WORLD_ID}b" setsid "$KNARR" kubelet --config="$dir/files/config" --kubeconfig="$dir/files/kubeconfig" --hostname-override=node-b \
+    --root-dir="$dir/kubelet" --cert-dir="$dir/files/pki" --data-dir="$dir/data" --run-dir="$dir/run" --cluster-ranges=10.42.0.0/16,10.43.0.0/16 "$@" >>"$dir/log/knarr" 2>&1 </dev/null &
+  echo $! >"$dir/pid"
+}
+
 a_second_node_joins_and_its_pods_are_reached() {
   local token; token=$(n token create | sed -n 's/.*--token \([^ ]*\).*/\1/p')
   [ -n "$token" ] || { echo "no token was printed"; return 1; }
@@ -434,6 +490,46 @@ a_second_node_joins_and_its_pods_are_reached() {
   like "$(k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/")" "version 2"
   eventually 90 k exec "$near" -- wget http://far.default.svc.cluster.local/
   like "$(k logs far)" "version 2"
+}
+
+# What both sides are known by follows their addresses, and what went over the old ones goes on.
+an_agents_address_changes() {
+  local begin=$EPOCHREALTIME
+  on b ip addr flush dev up0; on b ip addr add 192.0.2.21/24 dev up0; on b ip route replace default dev up0
+  eventually 10 same_text 192.0.2.21 k get node node-b -o 'jsonpath={.status.addresses[?(@.type=="InternalIP")].address}'
+  eventually 10 names_in 192.0.2.21:10250 192.0.2.21
+  eventually 10 k logs far
+  # Watches of the agent: a pod is seen and runs, and the way between the pods of both sides is back.
+  k run moved --image=$image:1 --overrides='{"spec":{"nodeName":"node-b","terminationGracePeriodSeconds":1}}'
+  k wait --for=condition=Ready pod/moved --timeout=10s
+  local near; near=$(k get pods -l app=web -o jsonpath='{.items[?(@.spec.nodeName=="node-a")].metadata.name}' | cut -d' ' -f1)
+  eventually 10 k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/"
+  echo "figures: everything went on $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }") after the agent's address changed"
+  k delete pod moved --timeout=60s
+}
+a_servers_address_changes() {
+  on a ip addr flush dev up0; on a ip addr add 192.0.2.20/24 dev up0; on a ip route replace default dev up0
+  eventually 10 same_text 192.0.2.20 k get endpoints kubernetes -o 'jsonpath={.subsets[*].addresses[*].ip}'
+  eventually 10 same_text 192.0.2.20 k get endpointslice kubernetes -o 'jsonpath={.endpoints[*].addresses[*]}'
+  eventually 10 names_in 192.0.2.20:6443 192.0.2.20
+  eventually 10 names_in 192.0.2.20:10250 192.0.2.20
+  local near; near=$(k get pods -l app=web -o jsonpath='{.items[?(@.spec.nodeName=="node-a")].metadata.name}' | cut -d' ' -f1)
+  eventually 10 k logs "$near"
+  # The Service leads there too.
+  like "$(fetch -k "https://$(k get service kubernetes -o jsonpath='{.spec.clusterIP}')/version")" gitVersion
+  # The agent knows the server by its old address only.
+  on a ip addr add 192.0.2.10/24 dev up0
+  k wait --for=condition=Ready node/node-b --timeout=120s
+  on a ip addr flush dev up0; on a ip addr add 192.0.2.10/24 dev up0; on a ip route replace default dev up0
+  eventually 10 same_text 192.0.2.10 k get endpoints kubernetes -o 'jsonpath={.subsets[*].addresses[*].ip}'
+  eventually 10 names_in 192.0.2.10:6443 192.0.2.10
+  on b ip addr flush dev up0; on b ip addr add 192.0.2.11/24 dev up0; on b ip route replace default dev up0
+  eventually 10 names_in 192.0.2.11:10250 192.0.2.11
+  eventually 20 k logs far
+}
+same_text() { local wanted=$1; shift; same "$("$@")" "$wanted"; }
+names_in() { # address name
+  local names; names=$(on a openssl s_client -connect "$1" </dev/null 2>/dev/null | openssl x509 -noout -ext subjectAltName) && [[ $names == *"$2"* ]]
 }
 
 # --- The end --------------------------------------------------------------------------------------------------------
@@ -463,7 +559,7 @@ uninstall_leaves_nothing() {
 
 all="own_status_waits_by_name own_images_are_imported_and_listed own_metrics_name_what_dashboards_ask_for own_log_levels_change_while_it_runs own_verbs_carry_a_newcomer own_verbs_follow_and_use_terminals"
 [ -n "$KUBECTL" ] && all="$all kubectl_deploys_and_exposes kubectl_scales_and_rolls_without_a_failed_request kubectl_looks_into_pods
-  kubectl_talks_to_containers kubectl_applies_twenty_objects_on_the_server helm_carries_a_chart kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_second_node_joins_and_its_pods_are_reached"
+  kubectl_talks_to_containers kubectl_applies_twenty_objects_on_the_server helm_carries_a_chart kubectl_applies_on_both_sides kubectl_explains_and_asks containers_outlive_a_killed_server static_pods_outlive_a_killed_server a_kubelet_joins_by_a_bootstrap_kubeconfig a_second_node_joins_and_its_pods_are_reached an_agents_address_changes a_servers_address_changes"
 all="$all a_kill_in_the_middle_of_everything_loses_nothing a_holder_that_dies_is_replaced uninstall_leaves_nothing"
 
 world_make "$(mktemp -d /tmp/knarr-cluster.XXXXXX)" || exit 1

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsConnector;
 
 use crate::calls::query_escape;
+use crate::severable::Severable;
 use crate::{Change, ListWatch, ResourceId, Selection, Transport, header};
 
 /// The largest answer that is read into memory.
@@ -135,7 +136,7 @@ impl Shared {
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
-        let mut abandoned = self.abandoned.subscribe();
+        let abandoned = self.abandoned.subscribe();
         let failed = |what: &str, error: &dyn std::fmt::Display| unavailable(format!("{what} {}: {error}", self.authority));
         let tcp = TcpStream::connect(&self.authority).await.map_err(|error| failed("connect to", &error))?;
         tcp.set_nodelay(true).map_err(|error| failed("set up", &error))?;
@@ -147,16 +148,12 @@ impl Shared {
             .initial_connection_window_size(16 << 20)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15))
-            .handshake(TokioIo::new(tls))
+            .handshake(TokioIo::new(Severable::new(tls, abandoned)))
             .await
             .map_err(|error| failed("HTTP/2 with", &error))?;
         tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection to the API server ended");
-                },
-                // A transport that is dropped says nothing: what runs comes to its own end.
-                Ok(()) = abandoned.changed() => tracing::debug!("connection to the API server is given up"),
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the API server ended");
             }
         });
         Ok(sender)

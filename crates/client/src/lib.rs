@@ -15,6 +15,7 @@ pub mod node_fit;
 mod pod_lite;
 mod resource_id;
 mod service_lite;
+mod severable;
 mod transport;
 
 pub use attachment_lite::{AttachmentLite, attachment_name};

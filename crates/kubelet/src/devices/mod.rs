@@ -7,6 +7,7 @@
 //! ```
 
 mod checkpoint;
+mod health;
 pub mod messages;
 mod serve;
 pub mod state;

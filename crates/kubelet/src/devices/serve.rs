@@ -29,6 +29,7 @@ pub async fn run(kubelet: &Arc<Kubelet>) -> Result<()> {
         loop {
             devices.changed.notified().await;
             kubelet.status_changed.notify_one();
+            devices.owners().iter().for_each(|uid| kubelet.pods.poke(uid));
         }
     };
     let serving = devices.clone();

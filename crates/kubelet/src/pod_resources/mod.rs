@@ -1,9 +1,11 @@
 //! The podresources API (`v1`): which processors, memory and devices containers have, for agents of the node that watch them.
 
 pub mod messages;
+mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use grpc::server::Reply;
 use grpc::wire::Message;
 use grpc::{Code, Failure};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
 use tokio::net::UnixListener;
 
 use crate::Kubelet;
@@ -18,6 +21,7 @@ use crate::devices::Shown;
 use crate::placement::cpus::CpuSet;
 use crate::pods::model;
 use messages::*;
+use pace::Pace;
 
 /// Serves until the future is dropped.
 ///
@@ -35,9 +39,14 @@ pub async fn run(kubelet: &Arc<Kubelet>) -> Result<()> {
     }
     let listener = UnixListener::bind(&socket).with_context(|| format!("listen on {}", socket.display()))?;
     let kubelet = Arc::downgrade(kubelet);
+    let pace = Mutex::new(Pace::new(Instant::now()));
     grpc::server::serve(listener, move |path, message| {
         let kubelet = kubelet.upgrade();
+        let allowed = pace.lock().allows(Instant::now());
         async move {
+            if !allowed {
+                return Err(Failure::new(Code::ResourceExhausted, "rejected by rate limit"));
+            }
             let kubelet = kubelet.ok_or_else(|| Failure::new(Code::Unavailable, "the kubelet has ended"))?;
             answer(&kubelet, &path, message).map(Reply::One)
         }

@@ -730,7 +730,8 @@ impl Worker {
             disrupted: self.disrupted,
             now: Timestamp::now(),
         };
-        let fresh = status::compute(&facts);
+        let mut fresh = status::compute(&facts);
+        self.kubelet.placement.devices.show_health(model::uid(&self.pod), &mut fresh);
         if fresh.phase.as_deref() == Some("Running")
             && let Some(seen) = self.seen.take()
         {

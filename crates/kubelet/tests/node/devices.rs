@@ -79,6 +79,8 @@ pub async fn a_pod_uses_devices_of_a_plugin(world: World) {
     // What is out of order is there and cannot be given.
     plugin.devices.send_replace(vec![("d0", false), ("d1", true)]);
     amounts(&world, "2", "1").await;
+    let health = |word: &str| json!([{"name": RESOURCE, "resources": [{"resourceID": "d1", "health": word}]}]);
+    assert_eq!(first["status"]["containerStatuses"][0]["allocatedResourcesStatus"], health("Healthy"));
     world.create("second", with_device()).await;
     let refused = world.pod("second", "is refused", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(refused["status"]["reason"], "UnexpectedAdmissionError");
@@ -89,6 +91,18 @@ pub async fn a_pod_uses_devices_of_a_plugin(world: World) {
     amounts(&world, "3", "3").await;
     world.running("third", with_device()).await;
     assert_eq!(*plugin.started.lock(), ["d1", "d2"]);
+
+    plugin.devices.send_replace(vec![("d0", true), ("d1", false), ("d2", true)]);
+    let told = |pod: &Value| pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"].clone();
+    world.pod("first", "tells of its device", |pod| told(pod) == health("Unhealthy")).await;
+    plugin.devices.send_replace(vec![("d0", true), ("d1", true), ("d2", true)]);
+    world.pod("first", "tells that it is well again", |pod| told(pod) == health("Healthy")).await;
+
+    // Who asks in a circle is sent away.
+    let list = call("List");
+    let calls = (0..100).map(|_| agent.call::<ListPodResourcesResponse>(&list, &wanted, None));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().any(|answer| answer.as_ref().is_err_and(|failure| failure.message == "rejected by rate limit")));
 
     // A plugin that ends takes nothing from running pods, and what pods leave is given again when it is back.
     plugin.stop();
