@@ -177,13 +177,18 @@ impl ImageAccess {
 
     /// Takes up what an earlier run left: pulls that it had begun may have come to their end unseen.
     pub fn recover(&self, images: &[Image]) {
-        self.records.settle(images);
-        self.forget_others(images, SystemTime::now());
+        if !images.is_empty() {
+            self.records.settle(images);
+            self.forget_others(images, SystemTime::now());
+        }
     }
 
-    /// Forgets images that were no longer here at that time.
+    /// Forgets images that were no longer here at that time. Where there are none at all, perhaps nobody could tell: nothing is
+    /// forgotten then, since an image without record is everybody's.
     pub fn forget_others(&self, images: &[Image], at: SystemTime) {
-        self.records.forget_others(images, at);
+        if !images.is_empty() {
+            self.records.forget_others(images, at);
+        }
     }
 
     /// Whether a pod may use an image that is here, as far as it can be told without its credentials.
@@ -371,7 +376,12 @@ mod tests {
         assert_eq!(std::fs::read_dir(&pulling).unwrap().count(), 0);
         pull(&access, "r.io/team/app:1", &secret("1", "p").source);
         assert!(allowed(&access, "r.io/team/app:1", &[secret("1", "p")]));
-        access.forget_others(&[image("sha256:2")], SystemTime::now() + std::time::Duration::from_secs(10));
+        let later = SystemTime::now() + std::time::Duration::from_secs(10);
+        access.recover(&[]);
+        access.forget_others(&[], later);
+        access.forget_others(&[image("sha256:1")], later);
+        assert!(!allowed(&access, "r.io/team/app:1", &[]));
+        access.forget_others(&[image("sha256:2")], later);
         assert_eq!(std::fs::read_dir(dir.path().join("image_manager/pulled")).unwrap().count(), 0);
     }
 }
