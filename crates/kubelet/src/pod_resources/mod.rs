@@ -39,7 +39,7 @@ pub async fn run(kubelet: &Arc<Kubelet>) -> Result<()> {
     }
     let listener = UnixListener::bind(&socket).with_context(|| format!("listen on {}", socket.display()))?;
     let kubelet = Arc::downgrade(kubelet);
-    let pace = Mutex::new(Pace::new(Instant::now()));
+    let pace = Arc::new(Mutex::new(Pace::new(Instant::now())));
     grpc::server::serve(listener, move |path, message| {
         let kubelet = kubelet.upgrade();
         let allowed = pace.lock().allows(Instant::now());
