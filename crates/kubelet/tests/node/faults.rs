@@ -226,7 +226,11 @@ pub async fn a_clock_that_jumps_changes_no_wait(world: World) {
         world.pod(turn, "waits again", |pod| waiting(pod)["reason"] == "CrashLoopBackOff").await;
         let again = Instant::now();
         world.pod(turn, "is started a third time", |pod| restarts(pod) > count + 1).await;
-        assert!(again.elapsed() > Duration::from_secs(2 * wait - 4) && again.elapsed() < Duration::from_secs(2 * wait + 8), "{turn}: {:?}", again.elapsed());
+        assert!(
+            again.elapsed() > Duration::from_secs(2 * wait - 4) && again.elapsed() < Duration::from_secs(2 * wait + 8),
+            "{turn}: {:?}",
+            again.elapsed()
+        );
         assert_ne!(world.renewed().await, renewed, "the lease goes on");
         let began = Instant::now();
         world.running(&format!("{turn}-new"), json!({})).await;
