@@ -223,7 +223,8 @@ YAML
   for tar in "$source"/*.tar; do
     for name in $(tar -xOf "$tar" manifest.json | python3 -c 'import json,sys; print(" ".join(json.load(sys.stdin)[0]["RepoTags"]))'); do
       path=${name#*/}
-      [ -e "$REGISTRY_DIR/docker/registry/v2/repositories/${path%:*}/_manifests/tags/${path##*:}" ] && continue
+      # What was built anew since is pushed again.
+      [ "$REGISTRY_DIR/docker/registry/v2/repositories/${path%:*}/_manifests/tags/${path##*:}/current/link" -nt "$tar" ] && continue
       skopeo copy -q --dest-tls-verify=false "docker-archive:$tar:$name" "docker://$GATE:5000/$path"
       echo "pushed $path"
     done
