@@ -220,8 +220,8 @@ ours_work_on_the_go_api_server() {
   inside curl -skf https://127.0.0.1:10259/healthz; inside curl -skf https://127.0.0.1:10257/livez; inside curl -sf http://127.0.0.1:10248/healthz
   [ "$(inside curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1:10257/metrics)" = 401 ]
   inside curl -skf --cert "$P/admin.crt" --key "$P/admin.key" https://127.0.0.1:10257/metrics | grep '^workqueue_adds_total' >/dev/null
-  inside curl -skf --cert "$P/admin.crt" --key "$P/admin.key" https://127.0.0.1:10259/metrics/slis |
-    grep '^kubernetes_healthcheck{name="leaderElection",type="healthz"} 1' >/dev/null
+  inside curl -skf --cert "$P/admin.crt" --key "$P/admin.key" https://127.0.0.1:10257/metrics/slis |
+    grep '^kubernetes_healthcheck{name="leaderElection",type="livez"} 1' >/dev/null
 }
 # Each reads what the other wrote, and writes what the other reads.
 api_servers_take_over_each_others_etcd() {

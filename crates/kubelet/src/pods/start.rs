@@ -183,7 +183,6 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     }
     order.kubelet.metrics.phase(Phase::Start, began.elapsed());
     order.event(EventKind::Normal, "Started", "Container started");
-    let _ = order.sender.send(Message::Look);
     post_start(order, &id).await
 }
 
@@ -191,6 +190,8 @@ async fn post_start(order: &Order, id: &ContainerId) -> Result<(), Trouble> {
     let Some(hook) = order.member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
         return Ok(());
     };
+    // That it runs shows while its hook does.
+    let _ = order.sender.send(Message::Look);
     let context = hooks::Context {
         kubelet: &order.kubelet,
         pod: &order.pod,

@@ -755,10 +755,10 @@ impl Worker {
     }
 
     /// Whether a status may wait, since it will be overtaken in a moment: that of a pod that is being made ready to run for
-    /// the first time.
+    /// the first time. Who waits for it to run then finds it ready as well, where nothing but a start was missing.
     fn lingers(&mut self, fresh: &PodStatus) -> bool {
         let busy = self.preparing || self.observed.any_starting();
-        let plain = busy && self.life == Life::Syncing && self.failure.is_none() && fresh.phase.as_deref() == Some("Pending");
+        let plain = busy && self.life == Life::Syncing && self.failure.is_none() && !publish::is_final(fresh);
         let left = self.seen.filter(|_| plain).and_then(|seen| publish::LINGER.checked_sub(seen.elapsed()));
         if let Some(left) = left {
             self.wake_at(now_ms() + left.as_millis() as i64 + 1);
