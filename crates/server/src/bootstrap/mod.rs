@@ -21,6 +21,9 @@ static OBJECTS: &str = include_str!("objects.json");
 /// The config map in `kube-system` from which extension API servers learn whom to trust.
 const AUTHORITIES: &str = "extension-apiserver-authentication";
 
+/// How often a write is tried that others may come before.
+const ATTEMPTS: usize = 20;
+
 /// How many are made at once, so that they share the syncs of the store.
 const AT_ONCE: usize = 64;
 
@@ -61,12 +64,16 @@ pub async fn ensure(server: &Arc<Server>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells extension API servers who vouches for callers now.
+/// Tells extension API servers who vouches for callers now. Who writes at the same moment is no reason to give up.
 pub async fn tell_authorities(server: &Arc<Server>) {
     let user = Arc::new(own_user());
-    for object in own_objects(server).iter().filter(|object| object["metadata"]["name"] == AUTHORITIES) {
-        if let Err(status) = ensure_one(server, &user, object).await {
-            tracing::error!(%status, "the authorities in force could not be written to the config map {AUTHORITIES}");
+    for _ in 0..ATTEMPTS {
+        let objects = own_objects(server);
+        let wanted = objects.iter().find(|object| object["metadata"]["name"] == AUTHORITIES).expect("it is one of them");
+        match ensure_one(server, &user, wanted).await {
+            Ok(()) => return,
+            Err(status) if status.is_conflict() => {}
+            Err(status) => return tracing::error!(%status, "the authorities in force could not be written to the config map {AUTHORITIES}"),
         }
     }
 }
