@@ -56,28 +56,29 @@ impl<A> Heap<A> {
     }
 }
 
+// Not inlined: a choice at every place where something is allocated would make the program larger by several megabytes.
 // SAFETY: every call goes to one of two allocators that keep the contract, and for the whole life of a process to the same
 // one: the choice is made by the first allocation, before there is a second thread, and never changes.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Heap<A> {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: what the caller promises is passed on.
         unsafe { if self.is_small() { System.alloc(layout) } else { self.main.alloc(layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: what the caller promises is passed on.
         unsafe { if self.is_small() { System.alloc_zeroed(layout) } else { self.main.alloc_zeroed(layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: what the caller promises is passed on.
         unsafe { if self.is_small() { System.dealloc(pointer, layout) } else { self.main.dealloc(pointer, layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: what the caller promises is passed on.
         unsafe { if self.is_small() { System.realloc(pointer, layout, size) } else { self.main.realloc(pointer, layout, size) } }
