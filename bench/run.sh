@@ -256,7 +256,7 @@ pods() {
 objects() {
   row=podmem
   local first last before after rss peak
-  settle 60; first=$(pss all)
+  settle 60; pause 5; first=$(pss all)
   load fill "$OBJECTS" 32 || return 0
   settle 60
   row=podlist
@@ -270,7 +270,8 @@ objects() {
     note size_mb "$(jq '.bytes / 1e6' <<<"$answer")"
   fi
   load lists-protobuf 1 1 || return 0
-  settle 60; last=$(pss all)
+  # Neither side gives back at once what it has freed.
+  settle 60; pause 5; last=$(pss all)
   row=podmem
   ! wanted podmem || note kib_per_pod "$(per "$last - $first" "$OBJECTS")"
   row=podlist
