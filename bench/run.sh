@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 every="size start idle create create1 get patch apply list fanout pod pods podlist podmem definitions restored schedule repel endpoint"
 rows=" ${*:-$every} "
 for row in $rows; do [[ " $every " == *" $row "* ]] || { echo "there is no row $row; rows: $every" >&2; exit 1; }; done
-export CREATES=${CREATES:-2000} GETS=${GETS:-4000} PATCHES=${PATCHES:-1500} PODS=${PODS:-50} IDLE=${IDLE:-30}
+# So many that the handshakes of the clients are not what is measured.
+export CREATES=${CREATES:-8000} GETS=${GETS:-8000} PATCHES=${PATCHES:-6000} PODS=${PODS:-50} IDLE=${IDLE:-30}
 export OBJECTS=${OBJECTS:-10000} NODES=${NODES:-1000} SCHEDULE=${SCHEDULE:-2000} REPEL=${REPEL:-500} SERVICES=${SERVICES:-10000} FLIPS=${FLIPS:-15}
 export DEFINITIONS=${DEFINITIONS:-1000} MAPS=${MAPS:-100000}
 FORGET=${FORGET:-330} # seconds until neither side remembers old versions
