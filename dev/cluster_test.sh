@@ -503,7 +503,7 @@ an_agents_address_changes() {
   k run moved --image=$image:1 --overrides='{"spec":{"nodeName":"node-b","terminationGracePeriodSeconds":1}}'
   k wait --for=condition=Ready pod/moved --timeout=60s
   local near; near=$(k get pods -l app=web -o jsonpath='{.items[?(@.spec.nodeName=="node-a")].metadata.name}' | cut -d' ' -f1)
-  eventually 60 k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/"
+  eventually 10 k exec "$near" -- wget "http://$(k get pod far -o jsonpath='{.status.podIP}')/"
   echo "figures: everything went on $(awk "BEGIN { printf \"%.1f s\", $EPOCHREALTIME - $begin }") after the agent's address changed"
   k delete pod moved --timeout=60s
 }
