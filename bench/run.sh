@@ -3,14 +3,14 @@
 # with TLS, RBAC and durable writes. Server CPU is counted over all processes of the side's control plane, for clients share
 # the cores. Needs root and `make kit`. Both sides run in network name spaces of their own.
 # Usage: run.sh [ROW...]     ROUNDS=3  SIDES="go knarr"  and the counts below
-# Rows: size | start idle create create1 get patch apply list fanout pod pods | podlist podmem | definitions | restored | schedule repel | endpoint
+# Rows: size | start idle create create1 get patch apply list fanout exec pod pods | podlist podmem | definitions | restored | schedule repel | endpoint
 # (a bar: each group has a cluster of its own; only the first and the last have a node)
 # Writes raw.tsv (round, side, row, measure, value) and table.md in bench/out, or where OUT says. A row that fails says why, the others
 # go on, and the exit code is 1; logs of a side that failed are in bench/out/failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . dev/world.sh
-every="size start idle create create1 get patch apply list fanout pod pods podlist podmem definitions restored schedule repel endpoint"
+every="size start idle create create1 get patch apply list fanout exec pod pods podlist podmem definitions restored schedule repel endpoint"
 rows=" ${*:-$every} "
 for row in $rows; do [[ " $every " == *" $row "* ]] || { echo "there is no row $row; rows: $every" >&2; exit 1; }; done
 # So many that the handshakes of the clients are not what is measured.
@@ -104,7 +104,7 @@ load() { # load-row count clients
 
 # The Go components at their best: no client of the control plane waits for its own rate limit.
 export KCM_EXTRA="--kube-api-qps=5000 --kube-api-burst=10000" SCHED_EXTRA="--kube-api-qps=5000 --kube-api-burst=10000"
-export REF_KUBELET_QPS=1000 PROXY_MODE=nftables REF_BIN=$KIT_BIN REF_IMAGES=pause
+export REF_KUBELET_QPS=1000 PROXY_MODE=nftables REF_BIN=$KIT_BIN REF_IMAGES="pause.tar busybox.tar"
 
 # What is in /run and /var/log on a machine lies in memory here, as reference.sh has it for the Go node; world_remove unmounts it.
 in_memory() { # directory...
@@ -113,7 +113,7 @@ in_memory() { # directory...
 }
 
 side_up() { # go|knarr with-node|without-node [range of pod addresses]
-  local nodes=$2 range=${3:-} begin wait=ready dir
+  local nodes=$2 range=${3:-} begin wait=ready dir image
   flags=()
   dir=$(mktemp -d /tmp/knarr-bench.XXXXXX)
   export REF_DIR=$dir/ref
@@ -143,18 +143,23 @@ side_up() { # go|knarr with-node|without-node [range of pod addresses]
   if [ "$nodes" = with-node ]; then
     row=start
     ! wanted start || note seconds "$(per "$EPOCHREALTIME - $begin" 1)"
-    if [ "$side" = go ]; then inside bench/reference.sh images; else inside "$KNARR" image --run-dir "$WORLD/a/run" import "$KIT_IMAGES/pause.tar" >/dev/null; fi
+    if [ "$side" = go ]; then
+      inside bench/reference.sh images
+    else
+      for image in $REF_IMAGES; do inside "$KNARR" image --run-dir "$WORLD/a/run" import "$KIT_IMAGES/$image" >/dev/null; done
+    fi
   fi
 }
 
-# Processes of the side: those that answer API calls, the scheduler, all, or what holds pods (shims, keepers, and the pods
-# themselves). One process is all of that but the last on the side of knarr.
-processes() { # api|scheduler|all|pods
+# Processes of the side: those that answer API calls, the scheduler, the node, all, or what holds pods (shims, keepers, and
+# the pods themselves). One process is all of that but the last on the side of knarr.
+processes() { # api|scheduler|node|all|pods
   case $side-$1 in
     go-api) cat "$REF_DIR"/run/{etcd,apiserver}.pid ;;
     go-scheduler) cat "$REF_DIR"/run/scheduler.pid ;;
+    go-node) cat "$REF_DIR"/run/{kubelet,containerd,proxy}.pid; processes pods ;;
     go-all) cat "$REF_DIR"/run/*.pid; processes pods ;;
-    knarr-all) cat "$WORLD/a/pid"; processes pods ;;
+    knarr-all|knarr-node) cat "$WORLD/a/pid"; processes pods ;;
     *-pods) { pgrep -f "containerd-shim-runc-v2.*$WORLD/"; find /sys/fs/cgroup -path "*/${WORLD_ID}a*" -name cgroup.procs -exec cat {} + 2>/dev/null; } | sort -u ;;
     knarr-*) cat "$WORLD/a/pid" ;;
   esac
@@ -239,6 +244,11 @@ idle() {
 }
 
 pods() {
+  row=exec
+  if wanted exec && load exec 100 1; then
+    note p50_ms "$(jq .p50_ms <<<"$answer")"
+    note p99_ms "$(jq .p99_ms <<<"$answer")"
+  fi
   row=pod
   if wanted pod && load pod 20 1; then
     note p50_ms "$(jq .p50_ms <<<"$answer")"
@@ -251,6 +261,11 @@ pods() {
   note p50_ms "$(jq .p50_ms <<<"$answer")"
   pause 5
   note mib_per_pod "$(per "$(pss pods)" "1024 * $PODS")"
+  # What follows their start is done when the node idles.
+  settle 60; pause 5
+  local before after
+  before=$(cpu node); pause "$IDLE"; after=$(cpu node)
+  note idle_percent_of_core "$(per "$after - $before" "$IDLE * 1e4")"
 }
 
 # Lists of many pods, and what each costs in memory after one list in either encoding. Both are one row's work.
@@ -395,7 +410,7 @@ for round in $(seq "$ROUNDS"); do
     side=$name
     [ "$round" != 1 ] || size
     # shellcheck disable=SC2046
-    group node with-node node_rows "" start idle create create1 get patch apply list fanout pod pods
+    group node with-node node_rows "" start idle create create1 get patch apply list fanout exec pod pods
     group objects without-node objects "" podlist podmem
     group definitions without-node definitions "" definitions
     group restored without-node restored "" restored

@@ -125,7 +125,7 @@ Y
 }
 go_node() {
   NO_IMAGES=1 inside bench/reference.sh up-node
-  local file; for file in pause busybox; do REF_IMAGES=$file inside bench/reference.sh images; done
+  REF_IMAGES="pause.tar busybox.tar" inside bench/reference.sh images
 }
 # The Go kubelet on our runtime: one process that serves CRI, in the mount name space of the kubelet.
 our_runtime="$KNARR runtime --listen=unix://$W/cri.sock --data-dir=$W/cri --run-dir=$W/crirun --cgroup-root=$ID --cluster-ranges=10.244.0.0/16,10.96.0.0/16"
@@ -135,7 +135,7 @@ go_kubelet_on_our_runtime() {
 }
 our_kubelet_on_containerd() {
   REF_KUBELET="$KNARR kubelet --data-dir=$W/kdata --run-dir=$W/krun" NO_IMAGES=1 inside bench/reference.sh up-node
-  local file; for file in pause busybox; do REF_IMAGES=$file inside bench/reference.sh images; done
+  REF_IMAGES="pause.tar busybox.tar" inside bench/reference.sh images
 }
 control_plane() {
   stop runtime scheduler controllers proxy kubelet apiserver etcd; inside bench/reference.sh down >/dev/null 2>&1 || true

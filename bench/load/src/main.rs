@@ -4,6 +4,7 @@
 //! spends is measured outside, by the accounts of its processes (`bench/run.sh`).
 
 mod api;
+mod exec;
 mod fleet;
 mod lists;
 mod pods;
@@ -21,7 +22,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, row, count, clients] = arguments.as_slice() else {
         bail!(
-            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods fill lists lists-protobuf definitions maps restored nodes beats schedule repel services flip listen"
+            "usage: load KUBECONFIG ROW COUNT CLIENTS; rows: served ready create get patch apply list fanout pod pods exec fill lists lists-protobuf definitions maps restored nodes beats schedule repel services flip listen"
         );
     };
     let load = Load { kubeconfig: kubeconfig.into(), count: count.parse().context("COUNT")?, clients: clients.parse().context("CLIENTS")? };
@@ -49,6 +50,7 @@ async fn main() -> Result<()> {
         "ready" => pods::node_ready(&load).await?,
         "pod" => pods::one_by_one(&load).await?,
         "pods" => pods::at_once(&load).await?,
+        "exec" => exec::again_and_again(&load).await?,
         other => bail!("there is no row {other:?}"),
     };
     println!("{}", measured.line());
@@ -78,11 +80,19 @@ impl Load {
     /// # Errors
     /// The kubeconfig cannot be used.
     pub fn connect(&self) -> Result<client::Connect> {
+        self.connect_by("h2")
+    }
+
+    /// The same, for a protocol of TLS' choice (RFC 7301).
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used.
+    pub fn connect_by(&self, protocol: &str) -> Result<client::Connect> {
         let resolved = pki::Kubeconfig::read(&self.kubeconfig)?.resolve(None)?;
         let trust = pki::ServerTrust::Authorities(vec![resolved.ca_pem.context("the kubeconfig has no authority")?]);
         let source = resolved.client.context("the kubeconfig has no client certificate")?;
         let certificate = pki::HotCert::new(pki::Issued::from_pem(&source.cert_pem, &source.key_pem)?)?;
-        let tls = pki::client_config(&trust, Some(&certificate), &["h2"])?;
+        let tls = pki::client_config(&trust, Some(&certificate), &[protocol])?;
         Ok(client::Connect { server: resolved.server, tls: std::sync::Arc::new(tls), token: None })
     }
 }

@@ -15,6 +15,8 @@ use crate::{Load, Measured};
 const PODS: ResourceId = ResourceId::new("", "v1", "pods");
 const NODES: ResourceId = ResourceId::new("", "v1", "nodes");
 const NAMESPACE: &str = "default";
+/// What pods run that have nothing to do.
+const PAUSE: &str = "registry.k8s.io/pause:3.10";
 /// How long anything may take.
 pub const LONGEST: Duration = Duration::from_secs(180);
 
@@ -98,7 +100,7 @@ pub async fn one_by_one(load: &Load) -> Result<Measured> {
     let begin = Measured::begin();
     let mut each = Vec::new();
     for number in 0..load.count {
-        let started = pods.create(number).await?;
+        let started = pods.create(number, PAUSE, &[]).await?;
         let running = pods.all_running(&[number]).await?;
         each.push(running[&number].duration_since(started));
     }
@@ -115,7 +117,7 @@ pub async fn at_once(load: &Load) -> Result<Measured> {
     let mut pods = Pods::open(load).await?;
     let numbers: Vec<usize> = (0..load.count).collect();
     let begin = Measured::begin();
-    let started = futures_util::future::try_join_all(numbers.iter().map(|number| pods.create(*number))).await?;
+    let started = futures_util::future::try_join_all(numbers.iter().map(|number| pods.create(*number, PAUSE, &[]))).await?;
     let running = pods.all_running(&numbers).await?;
     let wall = begin.elapsed();
     let each = numbers.iter().map(|number| running[number].duration_since(started[*number])).collect();
@@ -125,13 +127,18 @@ pub async fn at_once(load: &Load) -> Result<Measured> {
     Ok(Measured::new(load.count, wall, each))
 }
 
-struct Pods {
+/// Pods that this program made, and what happens to them.
+pub struct Pods {
     client: Client,
     changes: client::ChangeStream,
 }
 
 impl Pods {
-    async fn open(load: &Load) -> Result<Pods> {
+    /// Begins to watch, after pods of an earlier run are gone.
+    ///
+    /// # Errors
+    /// A refusal, or a pod that does not go.
+    pub async fn open(load: &Load) -> Result<Pods> {
         let client = load.client()?;
         served(&client).await?;
         let selection = Selection::all(PODS).in_namespace(NAMESPACE).with_labels("made-by=load");
@@ -143,16 +150,23 @@ impl Pods {
         Ok(pods)
     }
 
-    async fn create(&self, number: usize) -> Result<Instant> {
+    /// Creates one of them, and says when. Where there is no command, the image says what runs.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn create(&self, number: usize, image: &str, command: &[&str]) -> Result<Instant> {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("load-{number}"), "labels": {"made-by": "load"}},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "pause", "image": "registry.k8s.io/pause:3.10", "imagePullPolicy": "IfNotPresent"}]}});
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": image, "command": command, "imagePullPolicy": "IfNotPresent"}]}});
         let started = Instant::now();
         self.client.call(Method::POST, &PODS.collection_path(NAMESPACE), &pod).await?;
         Ok(started)
     }
 
     /// When each of these pods was first seen Running.
-    async fn all_running(&mut self, numbers: &[usize]) -> Result<HashMap<usize, Instant>> {
+    ///
+    /// # Errors
+    /// The watch ends, or nothing happens any more.
+    pub async fn all_running(&mut self, numbers: &[usize]) -> Result<HashMap<usize, Instant>> {
         let mut running = HashMap::new();
         while running.len() < numbers.len() {
             let entry = self.next().await?;
@@ -170,7 +184,10 @@ impl Pods {
     }
 
     /// Deletes all pods and waits until none is left.
-    async fn delete(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// They take too long.
+    pub async fn delete(&mut self) -> Result<()> {
         let path = format!("{}?labelSelector=made-by%3Dload", PODS.collection_path(NAMESPACE));
         self.client.call(Method::DELETE, &path, &Value::Null).await?;
         let begin = Instant::now();
