@@ -8,6 +8,7 @@
 //!
 //! Nothing is compressed. No generated code and no compiler for it is needed: [`messages!`] makes types of tables.
 
+mod authority;
 pub mod client;
 pub mod server;
 pub mod wire;

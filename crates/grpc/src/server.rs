@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::authority::Lenient;
 use super::{Code, Failure, MAX_MESSAGE, encode, framed, unframed};
 
 /// What a call is answered with.
@@ -69,7 +70,7 @@ where
     });
     let outcome = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(connection), service)
+        .serve_connection(TokioIo::new(Lenient::new(connection)), service)
         .await;
     if let Err(error) = outcome {
         tracing::debug!(%error, "a gRPC connection ended");
