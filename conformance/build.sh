@@ -3,6 +3,7 @@
 #   clients     kubectl helm
 #   suite       e2e.test ginkgo: the official Kubernetes 1.36 end-to-end suite and its runner
 #   images      agnhost and the other programs inside the suite's test images
+#   csi         the hostpath volume driver and the sidecars that the suite deploys with it
 #   reference   kube-* kubelet etcd containerd runc coredns kwok: the Go components, for side-by-side runs
 # Usage: build.sh [GROUP...]     default: clients suite images; kubectl_ builds kubectl alone
 # Output: $KIT_BIN (default ~/.cache/kube-kit/bin). A first run of the default takes about 15 minutes on 2 cores.
@@ -12,7 +13,7 @@ command -v go >/dev/null || { echo "Go is missing: it builds these programs (htt
 export KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} GOFLAGS=-mod=mod
 mkdir -p "$KIT_BIN"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-cp -r "$here"/{tools,etcd-tools,runtime-tools} "$work"
+cp -r "$here"/{tools,etcd-tools,runtime-tools,csi-tools,csi-driver} "$work"
 V=v1.36.3
 X="-s -w -X k8s.io/component-base/version.gitVersion=$V -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
 have() { [ -x "$KIT_BIN/$1" ] && echo "have $1"; }
@@ -31,4 +32,9 @@ reference() { for c in kube-apiserver kube-controller-manager kube-scheduler kub
   inst containerd github.com/containerd/containerd/v2/cmd/containerd@latest 1 "-tags=no_btrfs,no_zfs,no_devmapper"
   inst containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@latest; inst ctr github.com/containerd/containerd/v2/cmd/ctr@latest
   have runc || { dpkg -s libseccomp-dev >/dev/null 2>&1 || apt-get install -y -qq libseccomp-dev pkg-config; (cd "$work/runtime-tools" && CGO_ENABLED=1 go build -tags seccomp -trimpath -ldflags "-s -w" -o "$KIT_BIN/runc" github.com/opencontainers/runc && echo built runc); }; }
+mod() { have "$2" || (cd "$work/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w ${4:-}" -o "$KIT_BIN/$2" "$3" && echo "built $2"); } # module program package [linker options]
+csi() { local c=github.com/kubernetes-csi; mod csi-driver hostpathplugin $c/csi-driver-host-path/cmd/hostpathplugin "-X main.version=v1.7.2"
+  mod csi-tools csi-attacher $c/external-attacher/v4/cmd/csi-attacher; mod csi-tools csi-provisioner $c/external-provisioner/v6/cmd/csi-provisioner
+  mod csi-tools csi-resizer $c/external-resizer/v2/cmd/csi-resizer; mod csi-tools csi-snapshotter $c/external-snapshotter/v8/cmd/csi-snapshotter
+  mod csi-tools csi-node-driver-registrar ./csi-node-driver-registrar; mod csi-tools livenessprobe ./livenessprobe; }
 for g in ${*:-clients suite images}; do "$g"; done

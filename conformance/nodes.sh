@@ -51,7 +51,7 @@ alive() { [ -n "$1" ] && [ -d "/proc/$1" ]; }
 # A process that does nothing holds a node's name spaces, so that they outlive knarr as a machine would.
 make_node() {
   local node=$1 dir; dir=$(node_dir "$node")
-  mkdir -p "$dir"/{data,knarr,run,kubelet,pods,containers}
+  mkdir -p "$dir"/{data,knarr,run,kubelet,pods,containers,csi-data}
   ip netns add "$NAME-$node"
   ip link add "$NAME-$node" type veth peer name eth0 netns "$NAME-$node"
   ip link set "$NAME-$node" master "$BRIDGE" up
@@ -62,10 +62,12 @@ make_node() {
   setsid nsenter --net="/run/netns/$NAME-$node" unshare --mount --uts --propagation private bash -c '
     set -e
     dir=$1; hostname "$2"
-    mkdir -p /var/lib/kubelet /var/log/pods /var/log/containers
+    mkdir -p /var/lib/kubelet /var/log/pods /var/log/containers /var/lib/csi-hostpath-data
     mount --bind "$dir/kubelet" /var/lib/kubelet
     mount --bind "$dir/pods" /var/log/pods
     mount --bind "$dir/containers" /var/log/containers
+    # Where the volume driver of the suite keeps its volumes.
+    mount --bind "$dir/csi-data" /var/lib/csi-hostpath-data
     mount -t tmpfs -o mode=755 tmpfs /run
     mount --make-rshared /
     echo $$ > "$dir/holder.pid"
