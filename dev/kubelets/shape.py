@@ -1,0 +1,85 @@
+"""What is compared of a pod: its status and events, with what is another one in each run named by what it is."""
+
+import json
+import re
+import zlib
+
+UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+CONTAINER = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b|\b[0-9a-f]{32}-[a-z0-9-]+-\d+\b")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+TOOK = re.compile(r"\bin (\d+(\.\d+)?(ms|s|µs|m))+ \((\d+(\.\d+)?(ms|s|µs|m))+ including waiting\)")
+ADDRESS = re.compile(r"\b(10\.(244|172)|192\.0\.2)\.\d+(\.\d+)?\b")
+SUFFIX = re.compile(r"kube-api-access-[a-z0-9]{5}")
+TIMES = {"startTime", "startedAt", "finishedAt", "lastTransitionTime", "lastProbeTime"}
+
+
+class Side:
+    """One of the kubelets: where its pods are, and the words that mean it in texts."""
+
+    def __init__(self, name, space, node, address, words):
+        self.name, self.space, self.node, self.address = name, space, node, address
+        self.words = sorted(words.items(), key=lambda word: -len(word[0]))
+
+    def text(self, text):
+        """A text without what is this run's and this side's own."""
+        text = UID.sub("<uid>", TIME.sub("<time>", TOOK.sub("in <time>", text)))
+        text = SUFFIX.sub("kube-api-access-<random>", text)
+        for word, stands in self.words:
+            text = text.replace(word, stands)
+        text = re.sub(rf"(?<![\w.-]){re.escape(self.node)}(?![\w-])", "<node>", text)
+        text = re.sub(rf"(?<![a-z0-9-]){re.escape(self.space)}(?![a-z0-9-])", "<ns>", text)
+        return ADDRESS.sub("<ip>", CONTAINER.sub("<id>", text))
+
+    def value(self, value, key=""):
+        """The same of all texts of a JSON value."""
+        if isinstance(value, dict):
+            return {self.text(name): self.value(one, name) for name, one in sorted(value.items())}
+        if isinstance(value, list):
+            shown = [self.value(one, key) for one in value]
+            return sorted(shown, key=lambda one: one["type"]) if key == "conditions" else shown
+        if key in TIMES:
+            return value and "<time>"
+        return self.text(value) if isinstance(value, str) else value
+
+    def pod(self, world, name, held=None):
+        """Everything that is compared of one pod, as lines; as it was at a moment where that is given."""
+        key = (self.space, name)
+        pod = held or world.pods.get(key) or world.gone.get(key)
+        told = [f"there: {key in world.pods}"]
+        if pod:
+            kept = {"status": pod.get("status", {}), "generation": pod["metadata"].get("generation"), "deleting": "deletionTimestamp" in pod["metadata"]}
+            told += lines(self.value(kept))
+        return told + self.events(world, name)
+
+    def events(self, world, name):
+        found = set()
+        for one in world.events.get((self.space, name), {}).values():
+            found.add(self.text(f"event: {one.get('type')} {one.get('reason')} {one['involvedObject'].get('fieldPath', '-')} {one.get('reportingComponent')}: {one.get('message')}"))
+        return sorted(found)
+
+
+def lines(value, path=""):
+    """Every leaf of a JSON value as one line that says where it is."""
+    if isinstance(value, dict) and value:
+        return [line for name, one in value.items() for line in lines(one, f"{path}.{name}" if path else name)]
+    if isinstance(value, list) and value:
+        def label(at, one):
+            return str(one.get("type") or one.get("name") or at) if isinstance(one, dict) else str(at)
+        return [line for at, one in enumerate(value) for line in lines(one, f"{path}[{label(at, one)}]")]
+    if isinstance(value, str):
+        # A long text by how it begins, its length and what it hashes to.
+        short = value if len(value) < 600 else f"{value[:60]}... {len(value)} {zlib.crc32(value.encode()):08x}"
+        return [f"{path}: {json.dumps(short, ensure_ascii=False)[1:-1]}"]
+    return [f"{path}: {value!r}"]
+
+
+def keys(value):
+    """A JSON value with nothing but its names: what a reader may count on."""
+    if isinstance(value, dict):
+        return {name: keys(one) for name, one in value.items()}
+    if isinstance(value, list):
+        merged = {}
+        for one in value:
+            merged.update(one if isinstance(one, dict) else {})
+        return [keys(merged)] if merged else []
+    return type(value).__name__
