@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use runtime::{Bind, ContainerSpec, Device, Mount, Propagation};
+use runtime::{Bind, ContainerSpec, Device, HookKind, Mount, Propagation, UserRef};
 use serde::Deserialize;
 
 /// Folders of descriptions; what stands in a later one counts before what stands in an earlier one.
@@ -25,6 +26,9 @@ pub enum CdiError {
     /// A description asks for something that is not done here.
     #[error("CDI device injection failed: {0} of CDI device {1:?} is not supported")]
     Unsupported(String, String),
+    /// A description says something that cannot be.
+    #[error("CDI device injection failed: invalid CDI device {0:?}: {1}")]
+    Invalid(String, String),
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -60,7 +64,14 @@ struct Edits {
 struct DeviceNode {
     path: String,
     host_path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    major: u32,
+    minor: u32,
+    file_mode: Option<u32>,
     permissions: String,
+    uid: Option<u32>,
+    gid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -77,6 +88,10 @@ struct MountEdit {
 #[serde(default, rename_all = "camelCase")]
 struct Hook {
     hook_name: String,
+    path: String,
+    args: Vec<String>,
+    env: Vec<String>,
+    timeout: Option<u64>,
 }
 
 /// A value that is only looked at for being there.
@@ -168,9 +183,6 @@ fn read(path: &Path) -> Option<File> {
 
 fn edit(spec: &mut ContainerSpec, name: &str, edits: &Edits) -> Result<(), CdiError> {
     let unsupported = |what: String| Err(CdiError::Unsupported(what, name.to_owned()));
-    if let Some(hook) = edits.hooks.first() {
-        return unsupported(format!("the hook {:?}", hook.hook_name));
-    }
     if edits.intel_rdt.is_some() {
         return unsupported("intelRdt".to_owned());
     }
@@ -186,7 +198,8 @@ fn edit(spec: &mut ContainerSpec, name: &str, edits: &Edits) -> Result<(), CdiEr
         let host_path = if node.host_path.is_empty() { &node.path } else { &node.host_path };
         let permissions = if node.permissions.is_empty() { "rwm" } else { &node.permissions };
         spec.devices.retain(|known| known.container_path != Path::new(&node.path));
-        spec.devices.push(Device { host_path: host_path.into(), container_path: (&node.path).into(), permissions: permissions.to_owned() });
+        let device = Device::new(host_path, &node.path, permissions);
+        spec.devices.push(Device { node: described(spec, name, node)?, ..device });
     }
     for mount in &edits.mounts {
         if !matches!(mount.kind.as_str(), "" | "bind") {
@@ -203,12 +216,42 @@ fn edit(spec: &mut ContainerSpec, name: &str, edits: &Edits) -> Result<(), CdiEr
         spec.mounts.retain(|known| known.target() != bind.target);
         spec.mounts.push(Mount::Bind(bind));
     }
+    for hook in &edits.hooks {
+        spec.hooks.push(described_hook(name, hook)?);
+    }
     for gid in edits.gids.iter().filter(|gid| **gid != 0) {
         if !spec.user.supplemental.contains(gid) {
             spec.user.supplemental.push(*gid);
         }
     }
     Ok(())
+}
+
+/// What a description says of a node. Who runs as another user than 0 owns nodes that nobody else is said to own.
+fn described(spec: &ContainerSpec, name: &str, node: &DeviceNode) -> Result<runtime::DeviceNode, CdiError> {
+    let kind = match node.kind.as_str() {
+        "" => None,
+        "b" | "c" | "u" | "p" => node.kind.chars().next().map(|kind| if kind == 'u' { 'c' } else { kind }),
+        other => return Err(CdiError::Invalid(name.to_owned(), format!("device {:?}: invalid type {other:?}", node.path))),
+    };
+    let number = kind.filter(|kind| node.major > 0 || *kind == 'p').map(|kind| (kind, node.major, node.minor));
+    let user = if let UserRef::Id(uid) = spec.user.user { Some(uid).filter(|uid| *uid > 0) } else { None };
+    let group = spec.user.group.filter(|gid| *gid > 0);
+    Ok(runtime::DeviceNode { number, mode: node.file_mode, uid: node.uid.or(user), gid: node.gid.or(group) })
+}
+
+fn described_hook(name: &str, hook: &Hook) -> Result<runtime::Hook, CdiError> {
+    let invalid = |text: String| CdiError::Invalid(name.to_owned(), text);
+    let kind = HookKind::ALL.into_iter().find(|kind| kind.to_string() == hook.hook_name);
+    let kind = kind.ok_or_else(|| invalid(format!("invalid hook name {:?}", hook.hook_name)))?;
+    if !hook.path.starts_with('/') {
+        return Err(invalid(format!("hook {kind}: the path {:?} is not absolute", hook.path)));
+    }
+    if let Some(line) = hook.env.iter().find(|line| !line.contains('=')) {
+        return Err(invalid(format!("hook {kind}: invalid environment variable {line:?}")));
+    }
+    let timeout = hook.timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    Ok(runtime::Hook { kind, path: (&hook.path).into(), args: hook.args.clone(), env: hook.env.clone(), timeout })
 }
 
 #[cfg(test)]
@@ -233,7 +276,15 @@ devices:
     - {hostPath: /usr/lib/a, containerPath: /usr/lib/a, options: [ro, nosuid, rbind]}
 - name: d1
 - name: hooked
-  containerEdits: {hooks: [{hookName: createContainer, path: /bin/hook, args: [hook]}]}
+  containerEdits: {hooks: [{hookName: createContainer, path: /bin/hook, args: [hook, x], env: [A=b], timeout: 3}]}
+- name: wrong
+  containerEdits: {hooks: [{hookName: sometimes, path: /bin/hook}]}
+- name: relative
+  containerEdits: {hooks: [{hookName: poststop, path: hook}]}
+- name: cache
+  containerEdits: {intelRdt: {closID: a}}
+- name: seen
+  containerEdits: {deviceNodes: [{path: /dev/seen, hostPath: /dev/zero, fileMode: 384, uid: 7}, {path: /dev/pipe, type: p}]}
 "#;
 
     fn spec() -> ContainerSpec {
@@ -259,17 +310,31 @@ devices:
         let found = inject(&folders, &["example.com/device=d0", "example.com/device=d1", "example.com/device=d0"]).unwrap();
         assert_eq!(found.env, ["C=3", "COMMON=1", "A=new", "B=2"]);
         assert_eq!(found.user.supplemental, [44]);
-        let device = |host: &str, inside: &str, permissions: &str| Device {
-            host_path: host.into(),
-            container_path: inside.into(),
-            permissions: permissions.into(),
-        };
-        assert_eq!(found.devices, [device("/dev/zero", "/dev/d0", "rwm"), device("/dev/null", "/dev/null", "r")]);
+        let node = runtime::DeviceNode { number: Some(('c', 1, 5)), mode: Some(0o666), ..runtime::DeviceNode::default() };
+        let first = Device { node, ..Device::new("/dev/zero", "/dev/d0", "rwm") };
+        assert_eq!(found.devices, [first, Device::new("/dev/null", "/dev/null", "r")]);
+        let seen = inject(&folders, &["example.com/device=seen"]).unwrap().devices;
+        assert_eq!((seen[0].node.number, seen[0].node.mode, seen[0].node.uid), (None, Some(0o600), Some(7)));
+        assert_eq!(seen[1].node.number, Some(('p', 0, 0)));
         assert!(matches!(&found.mounts[..], [Mount::Bind(bind)] if bind.read_only && bind.target == Path::new("/usr/lib/a")));
         let refused = inject(&folders, &["example.com/device=d0", "a/b=c", "a/b=d"]).unwrap_err();
         assert_eq!(refused, "CDI device injection failed: unresolvable CDI devices a/b=c, a/b=d");
-        let refused = inject(&folders, &["example.com/device=hooked"]).unwrap_err();
-        assert!(refused.contains("the hook \"createContainer\" of CDI device \"example.com/device=hooked\" is not supported"), "{refused}");
+        let hook = runtime::Hook {
+            kind: HookKind::CreateContainer,
+            path: "/bin/hook".into(),
+            args: vec!["hook".into(), "x".into()],
+            env: vec!["A=b".into()],
+            timeout: Some(Duration::from_secs(3)),
+        };
+        assert_eq!(inject(&folders, &["example.com/device=hooked"]).unwrap().hooks, [hook]);
+        for (device, why) in [
+            ("wrong", "invalid CDI device \"example.com/device=wrong\": invalid hook name \"sometimes\""),
+            ("relative", "invalid CDI device \"example.com/device=relative\": hook poststop: the path \"hook\" is not absolute"),
+            ("cache", "intelRdt of CDI device \"example.com/device=cache\" is not supported"),
+        ] {
+            let refused = inject(&folders, &[&format!("example.com/device={device}")]).unwrap_err();
+            assert_eq!(refused, format!("CDI device injection failed: {why}"));
+        }
         // The later folder counts, and is JSON.
         let json = r#"{"cdiVersion":"0.6.0","kind":"example.com/device","devices":[{"name":"d1","containerEdits":{"env":["D=4"]}}]}"#;
         std::fs::write(run.path().join("b.json"), json).unwrap();

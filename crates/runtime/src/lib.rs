@@ -15,6 +15,7 @@
 //! ```
 
 pub mod error;
+mod hooks;
 mod keeper;
 mod link;
 mod points;
@@ -40,8 +41,8 @@ pub use error::{ContainerError, CreateContainerError, CreateSandboxError, ExecEr
 pub use runtime::{Recovered, Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, StopOutcome};
 pub use spec::{
-    Bind, Capabilities, ContainerId, ContainerSpec, Device, IdMapping, ImageMount, LogSpec, Mount, NameSpace, NetNs, PidMode, Propagation,
-    Rlimit, Rootfs, SandboxId, SandboxSpec, Seccomp, Source, SupplementalGroups, User, UserNs, UserRef,
+    Bind, Capabilities, ContainerId, ContainerSpec, Device, DeviceNode, Hook, HookKind, IdMapping, ImageMount, LogSpec, Mount, NameSpace,
+    NetNs, PidMode, Propagation, Rlimit, Rootfs, SandboxId, SandboxSpec, Seccomp, Source, SupplementalGroups, User, UserNs, UserRef,
 };
 pub use status::{ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExitStatus, ResolvedUser};
 pub use streams::{AttachHandle, AttachSpec, ExecHandle, ExecOutput, ExecSpec};

@@ -38,6 +38,10 @@ pub(crate) enum Request {
     Create {
         id: ContainerId,
     },
+    /// The hooks on the node have run; what was paused goes on.
+    Proceed {
+        id: ContainerId,
+    },
     Start {
         id: ContainerId,
     },
@@ -100,9 +104,21 @@ pub(crate) struct ExecRequest {
 pub(crate) enum Reply {
     Done,
     Container(Box<ContainerStatus>),
-    List { keeper: i32, containers: Vec<ContainerStatus> },
-    Exec { exec: u64, pid: i32 },
-    Attach { attach: u64 },
+    /// It is made so far that the hooks on the node can run; this is its first process.
+    Paused {
+        pid: i32,
+    },
+    List {
+        keeper: i32,
+        containers: Vec<ContainerStatus>,
+    },
+    Exec {
+        exec: u64,
+        pid: i32,
+    },
+    Attach {
+        attach: u64,
+    },
     Socket,
     Failed(Failure),
 }

@@ -12,6 +12,7 @@ use cgroup::{Group, Layout};
 use tokio::sync::broadcast;
 
 use crate::error::{CreateSandboxError, OpenError, SandboxError};
+use crate::hooks::bundle;
 use crate::keeper::state::{self, Files};
 use crate::reexec::Zygote;
 use crate::sandbox::Sandbox;
@@ -213,6 +214,7 @@ impl Runtime {
         let files = files.clone();
         let cleared = tokio::task::spawn_blocking(move || {
             clear_groups(&parent, &ids);
+            bundle::hooked(&files, &ids).iter().for_each(|spec| bundle::after_end(&files, spec));
             files.remove();
             if ours {
                 parent.remove_if_empty();

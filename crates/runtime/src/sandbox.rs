@@ -11,10 +11,11 @@ use cgroup::{Group, Limits, Stats};
 use tokio::sync::broadcast;
 
 use crate::error::{ContainerError, CreateContainerError, ExecError, SandboxError, StartError};
+use crate::hooks::{self, bundle};
 use crate::keeper::state::{self, Files};
 use crate::link::{About, Answer, AttachInner, ExecInner, Link, unexpected};
 use crate::protocol::{self, ExecRequest, Failure, Reply, Request};
-use crate::spec::{ContainerId, ContainerSpec, Mount, Rootfs, SandboxId, SandboxSpec, Source};
+use crate::spec::{ContainerId, ContainerSpec, HookKind, Mount, Rootfs, SandboxId, SandboxSpec, Source};
 use crate::status::{ContainerEvent, ContainerEventKind, ContainerStatus, ExitStatus};
 use crate::streams::{AttachHandle, AttachSpec, ExecHandle, ExecSpec};
 
@@ -140,9 +141,24 @@ impl Sandbox {
         let (spec, passed) = take_descriptors(spec)?;
         let id = spec.id.clone();
         // A few small files in memory: cheaper done here than handed to another thread.
+        let hooked = (!spec.hooks.is_empty()).then(|| spec.clone());
+        if let Some(spec) = &hooked {
+            self.check_hooks(spec)?;
+        }
         write_container(&self.inner.files, spec, &self.inner.spec)?;
         let fds: Vec<BorrowedFd<'_>> = passed.iter().map(|fd| fd.as_fd()).collect();
-        let outcome = self.call(Request::Create { id: id.clone() }, &fds).await;
+        let mut outcome = self.call(Request::Create { id: id.clone() }, &fds).await;
+        if let Some(spec) = &hooked {
+            match self.go_on(spec, outcome).await {
+                Ok(done) => outcome = done,
+                Err(text) => {
+                    if let Err(error) = self.remove(&id).await {
+                        tracing::warn!(container = %id, %error, "container whose hooks failed stays");
+                    }
+                    return Err(CreateContainerError::Setup(text));
+                }
+            }
+        }
         let error = match outcome {
             Ok(Answer { reply: Reply::Container(status), .. }) => return Ok(self.with_metadata(*status)),
             Ok(Answer { reply: Reply::Failed(Failure::Exists), .. }) => {
@@ -153,19 +169,79 @@ impl Sandbox {
             Ok(other) => CreateContainerError::Sandbox(unexpected(&other.reply)),
             Err(error) => CreateContainerError::Sandbox(error),
         };
+        if let Some(spec) = hooked {
+            self.after_end(vec![spec]).await;
+        }
         self.inner.files.remove_container(&id);
         Err(error)
+    }
+
+    /// Hooks whose place there is not.
+    fn check_hooks(&self, spec: &ContainerSpec) -> Result<(), CreateContainerError> {
+        let inside = spec.hooks.iter().find(|hook| hook.kind == HookKind::CreateContainer);
+        match (inside, &self.inner.spec.user_ns) {
+            (Some(hook), Some(_)) => {
+                let text = format!("the {} hook {:?} in a pod with users of its own is not supported", hook.kind, hook.path);
+                Err(CreateContainerError::Invalid(text))
+            }
+            _ => bundle::write(&self.inner.files, spec).map_err(|error| CreateContainerError::Setup(format!("write bundle: {error}"))),
+        }
+    }
+
+    /// Runs the hooks on the node of a container that waits for them, and lets it go on. An error is one of the hooks.
+    async fn go_on(&self, spec: &ContainerSpec, answer: Result<Answer, SandboxError>) -> Result<Result<Answer, SandboxError>, String> {
+        let pid = match answer {
+            Ok(Answer { reply: Reply::Paused { pid }, .. }) => pid,
+            Ok(Answer { reply: Reply::Container(_), .. }) => {
+                return Err("the keeper of this pod is of an earlier version without hooks".into());
+            }
+            other => return Ok(other),
+        };
+        for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
+            self.run_hooks(spec, kind, "creating", pid).await?;
+        }
+        Ok(self.call(Request::Proceed { id: spec.id.clone() }, &[]).await)
+    }
+
+    /// Runs hooks on the node, in another thread.
+    async fn run_hooks(&self, spec: &ContainerSpec, kind: HookKind, status: &'static str, pid: i32) -> Result<(), String> {
+        let state = bundle::state(&self.inner.files, spec, status, Some(pid));
+        let hooks = spec.hooks.clone();
+        let run = tokio::task::spawn_blocking(move || hooks::run_all(&hooks, kind, &state).map_err(|error| hooks::told(&error)));
+        run.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Runs the last hooks of containers that are gone.
+    async fn after_end(&self, specs: Vec<ContainerSpec>) {
+        let files = self.inner.files.clone();
+        let run = tokio::task::spawn_blocking(move || specs.iter().for_each(|spec| bundle::after_end(&files, spec)));
+        if run.await.is_err() {
+            tracing::error!(sandbox = %self.inner.spec.id, "hooks after the end panicked");
+        }
     }
 
     /// Starts the program of a created container.
     pub async fn start(&self, id: &ContainerId) -> Result<ContainerStatus, StartError> {
         match self.call(Request::Start { id: id.clone() }, &[]).await?.reply {
-            Reply::Container(status) => Ok(self.with_metadata(*status)),
+            Reply::Container(status) => self.started(id, self.with_metadata(*status)).await,
             Reply::Failed(Failure::Exec(text)) => Err(StartError::Exec(text)),
             Reply::Failed(Failure::NotFound | Failure::WrongState(_)) => Err(StartError::NotCreated(id.to_string())),
             Reply::Failed(failure) => Err(StartError::Exec(failure.text())),
             other => Err(StartError::Sandbox(unexpected(&other))),
         }
+    }
+
+    /// Runs the hooks of a container whose program has begun; it does not outlive one that fails.
+    async fn started(&self, id: &ContainerId, status: ContainerStatus) -> Result<ContainerStatus, StartError> {
+        for spec in bundle::hooked(&self.inner.files, &[id.to_string()]) {
+            if let Err(text) = self.run_hooks(&spec, HookKind::Poststart, "running", status.pid.unwrap_or_default()).await {
+                if let Err(error) = self.stop(id, 9, Duration::ZERO).await {
+                    tracing::warn!(container = %id, %error, "container whose hook failed runs on");
+                }
+                return Err(StartError::Exec(text));
+            }
+        }
+        Ok(status)
     }
 
     /// Sends a signal to the first process of a container. No error when it has ended.
@@ -207,6 +283,7 @@ impl Sandbox {
         let (group, files, id) = (self.container_cgroup(id), self.inner.files.clone(), id.clone());
         let removed = tokio::task::spawn_blocking(move || {
             group.remove(Duration::from_secs(10))?;
+            bundle::hooked(&files, &[id.to_string()]).iter().for_each(|spec| bundle::after_end(&files, spec));
             files.remove_container(&id);
             Ok(())
         });
@@ -338,6 +415,7 @@ impl Sandbox {
         let (files, parent, ours) = (self.inner.files.clone(), self.inner.parent.clone(), self.inner.spec.owns_group());
         let cleared = tokio::task::spawn_blocking(move || {
             crate::runtime::clear_groups(&parent, &containers);
+            bundle::hooked(&files, &containers).iter().for_each(|spec| bundle::after_end(&files, spec));
             files.remove();
             if ours {
                 parent.remove_if_empty();

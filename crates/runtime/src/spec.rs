@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -375,13 +376,94 @@ pub struct Device {
     pub container_path: PathBuf,
     /// Any of `r`, `w`, `m`.
     pub permissions: String,
+    /// What is said of the node in the container rather than seen on the host.
+    #[serde(default)]
+    pub node: DeviceNode,
+}
+
+/// What a device in a container is like; what is absent is as on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceNode {
+    /// Kind (`c`, `b` or `p`) with major and minor number; the host needs no such node then.
+    pub number: Option<(char, u32, u32)>,
+    /// Mode.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
 }
 
 impl Device {
+    /// A node of the host under another name, like it.
+    pub fn new(host_path: impl Into<PathBuf>, container_path: impl Into<PathBuf>, permissions: impl Into<String>) -> Self {
+        let (host_path, container_path, permissions) = (host_path.into(), container_path.into(), permissions.into());
+        Self { host_path, container_path, permissions, node: DeviceNode::default() }
+    }
+
     /// Whether the container sees it outside of `/dev`.
     pub fn is_elsewhere(&self) -> bool {
         self.container_path.is_absolute() && !self.container_path.starts_with("/dev")
     }
+}
+
+/// When a hook runs, in the words of the OCI runtime specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HookKind {
+    /// On the node, when the container's name spaces are there. The older name of the next one, which it precedes.
+    Prestart,
+    /// On the node, when the container's name spaces and mounts are there.
+    CreateRuntime,
+    /// In the container's name spaces, while the paths are still those of the node.
+    CreateContainer,
+    /// In the container, as its user, before its program.
+    StartContainer,
+    /// On the node, once the program runs.
+    Poststart,
+    /// On the node, once nothing is left of the container.
+    Poststop,
+}
+
+impl HookKind {
+    /// All, in the order in which they run.
+    pub const ALL: [HookKind; 6] = [
+        HookKind::Prestart,
+        HookKind::CreateRuntime,
+        HookKind::CreateContainer,
+        HookKind::StartContainer,
+        HookKind::Poststart,
+        HookKind::Poststop,
+    ];
+}
+
+impl fmt::Display for HookKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HookKind::Prestart => "prestart",
+            HookKind::CreateRuntime => "createRuntime",
+            HookKind::CreateContainer => "createContainer",
+            HookKind::StartContainer => "startContainer",
+            HookKind::Poststart => "poststart",
+            HookKind::Poststop => "poststop",
+        })
+    }
+}
+
+/// A program that runs at a moment of a container's life and reads its state from standard input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// When.
+    pub kind: HookKind,
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// `NAME=value` lines; it has no others.
+    pub env: Vec<String>,
+    /// How long it may take; two minutes where nothing is said.
+    pub timeout: Option<Duration>,
 }
 
 /// One resource limit of `setrlimit`.
@@ -461,6 +543,9 @@ pub struct ContainerSpec {
     pub log: Option<LogSpec>,
     /// Size of a `/dev/shm` of its own when the sandbox uses the host's IPC; otherwise the pod's is used.
     pub stop_signal: Option<i32>,
+    /// Programs that run at moments of its life; those of a kind in order.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
 }
 
 impl ContainerSpec {
@@ -493,6 +578,7 @@ impl ContainerSpec {
             limits: cgroup::Limits::default(),
             log: None,
             stop_signal: None,
+            hooks: Vec::new(),
         }
     }
 }

@@ -213,11 +213,7 @@ fn target(path: &str) -> PathBuf {
 }
 
 fn device(device: &Device) -> RuntimeDevice {
-    RuntimeDevice {
-        host_path: device.host_path.clone().into(),
-        container_path: device.container_path.clone().into(),
-        permissions: device.permissions.clone(),
-    }
+    RuntimeDevice::new(&device.host_path, &device.container_path, &device.permissions)
 }
 
 /// Limits of a container's cgroup; zero is no word about one.

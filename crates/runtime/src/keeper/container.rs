@@ -29,6 +29,8 @@ pub(super) struct Container {
     stdin_once: bool,
     /// Conversation with its first process until that executes the program.
     socket: Option<OwnedFd>,
+    /// Its first process waits for the hooks on the node.
+    paused: bool,
     asked: Asked,
     /// Why the set-up or the start failed, until the process is reaped.
     failure: Option<Failure>,
@@ -139,6 +141,7 @@ impl Keeper {
             memory: &self.memory,
             users: self.users.as_ref(),
             filter: filter.as_deref(),
+            hooked: (!spec.hooks.is_empty()).then_some(&self.files),
             socket: &theirs,
         };
         let side = match &spec.pid {
@@ -190,6 +193,7 @@ impl Keeper {
             host_pids: spec.pid == PidMode::Host,
             stdin_once: spec.stdin_once,
             socket: Some(socket),
+            paused: false,
             asked: Asked { create: Some(asker), ..Asked::default() },
             failure: None,
             log,
@@ -209,6 +213,13 @@ impl Keeper {
             match Report::receive(socket) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Ok(Some((Report::Moved(pid), _))) => container.status.pid = Some(pid),
+                Ok(Some((Report::Paused, _))) => {
+                    container.paused = true;
+                    let pid = container.status.pid.unwrap_or_default();
+                    if let Some(asker) = container.asked.create.take() {
+                        self.reply(asker, Reply::Paused { pid }, &[]);
+                    }
+                }
                 Ok(Some((Report::Ready(user), mut fds))) => {
                     if let Some(users) = &self.users {
                         let streams: Vec<_> = container.outputs.iter().flatten().chain(&container.stdin).map(AsFd::as_fd).collect();
@@ -257,10 +268,23 @@ impl Keeper {
         crate::sys::process::trim_memory();
     }
 
+    /// The hooks on the node have run.
+    pub(super) fn proceed(&mut self, asker: Asker, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let place = self.place(id)?;
+        let container = &mut self.containers[place];
+        let (Some(socket), Some(pid), true) = (&container.socket, container.status.pid, container.paused) else {
+            return Err(Failure::WrongState("container does not wait for its hooks".into()));
+        };
+        rustix::io::write(socket, pid.to_string().as_bytes()).map_err(|error| Failure::Failed(format!("go on: {error}")))?;
+        container.paused = false;
+        container.asked.create = Some(asker);
+        Ok(None)
+    }
+
     pub(super) fn start_container(&mut self, asker: Asker, id: &ContainerId) -> Result<Option<Reply>, Failure> {
         let place = self.place(id)?;
         let container = &mut self.containers[place];
-        let waiting = container.status.state == ContainerState::Created && container.asked.start.is_none();
+        let waiting = container.status.state == ContainerState::Created && container.asked.start.is_none() && !container.paused;
         let Some(socket) = container.socket.as_ref().filter(|_| waiting && container.is_known()) else {
             return Err(Failure::WrongState("container is not waiting to be started".into()));
         };
@@ -468,6 +492,13 @@ fn device_rules(devices: &[crate::spec::Device], privileged: bool) -> Vec<Device
     }
     let mut rules = DeviceRule::defaults();
     for device in devices {
+        if let Some((kind, major, minor)) = device.node.number {
+            // A pipe is no device.
+            if matches!(kind, 'b' | 'c') {
+                rules.push(DeviceRule { kind, major: Some(major), minor: Some(minor), access: device.permissions.clone() });
+            }
+            continue;
+        }
         let Ok(found) = fs::metadata(&device.host_path) else { continue };
         let kind = if found.file_type().is_block_device() { 'b' } else { 'c' };
         rules.push(DeviceRule {

@@ -110,7 +110,7 @@ impl Keeper {
             let Some(socket) = &exec.socket else { return };
             match Report::receive(socket) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Ok(Some((Report::Moved(_), _))) => {}
+                Ok(Some((Report::Moved(_) | Report::Paused, _))) => {}
                 Ok(Some((Report::Ready(_), mut fds))) => exec.terminal = fds.pop(),
                 Ok(Some((Report::Failed(text) | Report::Invalid(text) | Report::Refused(text), _))) => {
                     exec.failure = Some(text);

@@ -318,6 +318,7 @@ impl Keeper {
                 Ok(Some(Reply::List { keeper: rustix::process::getpid().as_raw_nonzero().get(), containers }))
             }
             Request::Create { id } => self.create_container(asker, &id, fds),
+            Request::Proceed { id } => self.proceed(asker, &id),
             Request::Start { id } => self.start_container(asker, &id),
             Request::Kill { id, signal, all } => self.kill_container(&id, signal, all),
             Request::Remove { id } => self.remove_container(asker, &id),

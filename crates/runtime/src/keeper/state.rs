@@ -10,6 +10,7 @@
 //!                 spec.json       description, for the set-up and execs   written by us, once
 //!                 meta.json       labels and annotations                  written by us, once
 //!                 seccomp.bpf     compiled filter                         written by us, once
+//!   b/<container>/config.json     OCI description, where there are hooks  written by us, once
 //! ```
 //!
 //! Every file of JSON starts with a line that names the kind, the format number and the writer; a newer format is refused.
@@ -84,6 +85,11 @@ impl Files {
 
     pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
         self.dir.join("c").join(id.as_str())
+    }
+
+    /// What hooks of a container are told by; only those that have hooks have one.
+    pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {
+        self.dir.join("b").join(id.as_str())
     }
 
     pub(crate) fn remove_container(&self, id: &ContainerId) {

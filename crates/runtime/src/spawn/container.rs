@@ -14,8 +14,10 @@ use super::dev::{self, SharedMemory};
 use super::identity::{self, Identity};
 use super::users::{Processes, Users};
 use super::{BadDescription, Report, Streams, environment, give_up, masks, mounts, program, root, user};
+use crate::hooks;
 use crate::keeper::sandbox::PodMemory;
-use crate::spec::{ContainerSpec, PidMode};
+use crate::keeper::state::Files;
+use crate::spec::{ContainerSpec, HookKind, PidMode};
 use crate::status::ResolvedUser;
 use crate::sys::mount;
 
@@ -32,6 +34,8 @@ pub(crate) struct Launch<'a> {
     /// The pod's users, where they are not the node's.
     pub users: Option<&'a Users>,
     pub filter: Option<&'a [u8]>,
+    /// The folders of the pod, where the container has hooks.
+    pub hooked: Option<&'a Files>,
     /// Conversation with the keeper.
     pub socket: &'a OwnedFd,
 }
@@ -42,6 +46,8 @@ struct Ready {
     env: Vec<String>,
     terminal: Option<dev::Terminal>,
     capabilities: Prepared,
+    /// The number of this process on the node, known where there are hooks.
+    pid: Option<i32>,
 }
 
 /// Becomes the container.
@@ -64,31 +70,45 @@ pub(crate) fn run(launch: &Launch<'_>) -> ! {
         keep.extend([input.as_fd(), output.as_fd(), error.as_fd()]);
     }
     crate::sys::process::close_all_but(&keep);
-    if !wait_for_go(launch.socket) {
+    if wait_for_word(launch.socket).is_none() {
         crate::sys::clone::exit_now(0);
     }
-    let why = match take_over(launch, &ready) {
+    let why = match take_over(launch, &ready).and_then(|()| run_hooks(launch, HookKind::StartContainer, "created", ready.pid)) {
         Ok(()) => program::execute(&launch.spec.argv, &ready.env),
         Err(error) => format!("{error:#}"),
     };
     give_up(socket, Report::Refused(format!("unable to start container process: {why}")))
 }
 
-/// Waits for the keeper's word; false when it is gone. Nothing runs here but this wait.
-fn wait_for_go(socket: &OwnedFd) -> bool {
-    let mut byte = [0];
+/// Waits for the keeper's word; none when it is gone. Nothing runs here but this wait.
+fn wait_for_word(socket: &OwnedFd) -> Option<Vec<u8>> {
+    let mut word = [0; 16];
     loop {
         let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
+            Err(_) => return None,
         }
-        match rustix::io::read(socket, &mut byte) {
-            Ok(1) => return true,
+        match rustix::io::read(socket, &mut word) {
+            Ok(size) if size > 0 => return Some(word[..size].to_vec()),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            _ => return false,
+            _ => return None,
         }
     }
+}
+
+/// Lets the node's hooks run and waits for their end; the number that this process has on the node.
+fn pause(socket: &OwnedFd) -> anyhow::Result<i32> {
+    Report::Paused.send(socket.as_fd(), &[]).context("tell that hooks may run")?;
+    let Some(word) = wait_for_word(socket) else { crate::sys::clone::exit_now(0) };
+    std::str::from_utf8(&word).ok().and_then(|word| word.parse().ok()).context("started before its hooks have run")
+}
+
+/// Runs hooks here and now.
+fn run_hooks(launch: &Launch<'_>, kind: HookKind, status: &str, pid: Option<i32>) -> anyhow::Result<()> {
+    let Some(files) = launch.hooked else { return Ok(()) };
+    let state = hooks::bundle::state(files, launch.spec, status, pid);
+    hooks::run_all(&launch.spec.hooks, kind, &state).map_err(|error| anyhow::anyhow!(hooks::told(&error)))
 }
 
 fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
@@ -130,13 +150,22 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
         }
     };
     let kernel = mounts::make_proc_and_sys(spec.privileged)?;
-    root::enter(&root)?;
+    // With users of its own the container has left the node's paths already.
+    let stays = launch.hooked.is_some() && launch.users.is_none();
+    if !stays {
+        root::enter(&root)?;
+    }
 
     mounts::attach_proc_and_sys(&kernel, &root)?;
     mounts::attach_cgroups(&cgroups, &root, spec.privileged)?;
     let with_terminal = matches!(launch.streams, Streams::Terminal);
     let (terminal, dev) = dev::attach(&root, &nodes, &shared_memory, with_terminal)?;
     mounts::attach(&binds, &root)?;
+    let pid = launch.hooked.map(|_| pause(launch.socket)).transpose()?;
+    run_hooks(launch, HookKind::CreateContainer, "creating", pid)?;
+    if stays {
+        root::enter(&root)?;
+    }
     let account = user::resolve(&root, &spec.user)?;
     identity::ensure_cwd(&root, &spec.cwd)?;
     masks::mask(&root, &dev, &spec.masked_paths)?;
@@ -149,7 +178,7 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
         env.push(format!("HOME={}", account.home));
     }
     let capabilities = capabilities::prepare(&spec.capabilities).map_err(BadDescription)?;
-    Ok(Ready { user: account.user, env, terminal, capabilities })
+    Ok(Ready { user: account.user, env, terminal, capabilities, pid })
 }
 
 /// The last steps, after the word to go.

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mkdirat, mk
 use rustix::pty::OpenptFlags;
 
 use super::resolve;
-use crate::spec::Device;
+use crate::spec::{Device, DeviceNode};
 use crate::sys::mount::{self, NODEV, NOEXEC, NOSUID};
 
 /// Group `tty`, which owns terminals.
@@ -36,6 +36,14 @@ pub(super) struct Node {
     source: PathBuf,
     /// The node's own, for pods with users of their own, which may make none.
     tree: Option<OwnedFd>,
+}
+
+impl Node {
+    /// With the mode and owners that are said of it.
+    fn like(self, said: &DeviceNode) -> Self {
+        let (uid, gid) = (said.uid.unwrap_or(self.uid), said.gid.unwrap_or(self.gid));
+        Self { mode: said.mode.map_or(self.mode, |mode| mode & 0o7777), uid, gid, ..self }
+    }
 }
 
 /// What every program expects, with its minor number among the memory devices.
@@ -69,14 +77,25 @@ fn look(devices: &[Device], all: bool) -> anyhow::Result<Vec<Node>> {
     for device in devices.iter().filter(|device| !device.is_elsewhere()) {
         let path = device.container_path.strip_prefix("/dev").unwrap_or(&device.container_path);
         let path = path.strip_prefix("/").unwrap_or(path).to_owned();
+        if let Some((kind, major, minor)) = device.node.number {
+            let kind = match kind {
+                'b' => FileType::BlockDevice,
+                'p' => FileType::Fifo,
+                _ => FileType::CharacterDevice,
+            };
+            let (device_number, source) = (makedev(major, minor), device.host_path.clone());
+            let described = Node { path, kind, device: device_number, mode: 0o666, uid: 0, gid: 0, source, tree: None };
+            nodes.push(described.like(&device.node));
+            continue;
+        }
         let failed = || format!("look at device {}", device.host_path.display());
         let found = fs::metadata(&device.host_path).with_context(failed)?;
         if found.is_dir() {
             collect(&device.host_path, &path, &mut nodes, 0);
         } else {
-            nodes.push(
-                node(path, device.host_path.clone(), &found).ok_or_else(|| anyhow!("{} is not a device", device.host_path.display()))?,
-            );
+            let node = node(path, device.host_path.clone(), &found);
+            let node = node.ok_or_else(|| anyhow!("{} is not a device", device.host_path.display()))?;
+            nodes.push(node.like(&device.node));
         }
     }
     Ok(nodes)

@@ -4,7 +4,7 @@
 //! keeper                          container process
 //!   fork  ------------------->    own mount and PID name space, cgroup joined
 //!                                 copies of bind sources are taken (by the node's paths, the last time they count)
-//!                                 root attached, pivot_root, old root gone
+//!                                 root attached, pivot_root, old root gone (with hooks: after the mounts)
 //!                                 /proc /sys /dev, mounts, masks: by descriptor, inside the root only
 //!         <-- Ready(user, tty) -  waits
 //!   start -- go -------------->   identity, capabilities, filter, execve
@@ -51,6 +51,8 @@ pub(crate) enum Streams {
 pub(crate) enum Report {
     /// Set up; with a terminal its descriptor is beside the message.
     Ready(ResolvedUser),
+    /// Everything is in place while the node's paths are still there, and hooks may run on the node.
+    Paused,
     /// Another process has taken the place of this one, which ends.
     Moved(i32),
     /// The set-up failed.

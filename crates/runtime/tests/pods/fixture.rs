@@ -170,6 +170,16 @@ fn image(layer: &Path) {
 }
 
 impl Traces {
+    /// Ends and removes what is there.
+    pub fn clear(&self) {
+        let layout = Arc::new(Layout::detect().expect("control groups"));
+        let group = Group::new(layout, &self.name).expect("a plain name");
+        let _none_is_fine = group.kill_all();
+        if let Err(error) = group.remove(Duration::from_secs(60)) {
+            println!("  control groups stay: {error}");
+        }
+    }
+
     /// Nothing of the node is left: processes, cgroups, mounts.
     pub fn assert_clean(&self) {
         let layout = Arc::new(Layout::detect().expect("control groups"));

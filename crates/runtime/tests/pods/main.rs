@@ -4,6 +4,7 @@
 //! runs the tests whose names contain `name`. Needs root.
 
 mod fixture;
+mod hooks;
 mod isolation;
 mod lifecycle;
 mod resources;
@@ -61,6 +62,9 @@ const TESTS: &[(&str, Test)] = tests![
     users::what_the_pod_owns_it_may_change,
     users::processes_are_shared_within_the_pod,
     users::what_cannot_be_mapped_is_refused,
+    hooks::hooks_run_where_they_belong,
+    hooks::hooks_that_fail_end_their_container,
+    hooks::a_described_device_is_as_described,
     survival::containers_outlive_the_main_process,
     survival::a_lost_keeper_takes_only_its_own_pod,
     survival::a_lost_run_directory_ends_its_pods,
@@ -123,9 +127,18 @@ fn run(name: &str, test: Test) {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     let node = Node::new(&name.replace("::", "-"));
     let left = node.traces();
-    tokio.block_on(async {
-        let limit = std::time::Duration::from_secs(240);
-        tokio::time::timeout(limit, test(node)).await.expect("the test ends in time");
-    });
-    left.assert_clean();
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        tokio.block_on(async {
+            let limit = std::time::Duration::from_secs(240);
+            tokio::time::timeout(limit, test(node)).await.expect("the test ends in time");
+        });
+    }));
+    match outcome {
+        Ok(()) => left.assert_clean(),
+        // What a failed test left is no news, and would stay on the machine for good.
+        Err(panic) => {
+            left.clear();
+            std::panic::resume_unwind(panic);
+        }
+    }
 }

@@ -70,7 +70,7 @@ pub async fn devices_are_limited(mut node: Node) {
     assert_eq!(node.output(&sandbox, node.container("plain", script)).await.trim_end().lines().last(), Some("null"));
     assert!(!node.log("plain").contains("open"), "{}", node.log("plain"));
     let mut spec = node.container("given", "test -c /dev/mine && head -c 4 /dev/mine | wc -c; ls -l /dev/mine");
-    spec.devices = vec![runtime::Device { host_path: "/dev/zero".into(), container_path: "/dev/mine".into(), permissions: "r".into() }];
+    spec.devices = vec![runtime::Device::new("/dev/zero", "/dev/mine", "r")];
     assert!(node.output(&sandbox, spec).await.starts_with('4'));
     let mut privileged =
         node.container("privileged", "ls /dev | wc -l; test -w /sys/kernel && touch /sys/x; mount -t tmpfs x /tmp && echo mounted");
