@@ -32,6 +32,8 @@ use state::{Choice, Device, DeviceRefusal, Ids, Share, State};
 
 /// How long a plugin that is gone is waited for; then its resource is no longer there.
 const GRACE: Duration = Duration::from_secs(300);
+/// How long a plugin may take to say what it prefers, and what a container gets. Its pod is refused then.
+const ALLOCATE: Duration = Duration::from_secs(10);
 /// How long a plugin may take to prepare a container.
 const PRE_START: Duration = Duration::from_secs(30);
 
@@ -227,12 +229,13 @@ impl Devices {
             let size = i32::try_from(choice.taken.len() + choice.missing).unwrap_or(i32::MAX);
             let request = ContainerPreferredAllocationRequest { available, must_include: choice.taken.iter().cloned().collect(), size };
             let request = PreferredAllocationRequest { container_requests: vec![request] };
-            let answer: PreferredAllocationResponse = channel.call("/v1beta1.DevicePlugin/GetPreferredAllocation", &request, None).await?;
+            let answer: PreferredAllocationResponse =
+                channel.call("/v1beta1.DevicePlugin/GetPreferredAllocation", &request, Some(ALLOCATE)).await?;
             preferred = answer.container_responses.into_iter().next().unwrap_or_default().device_ids.into_iter().collect();
         }
         let ids = choice.decide(&preferred);
         let request = AllocateRequest { container_requests: vec![ContainerAllocateRequest { device_ids: ids.iter().cloned().collect() }] };
-        let answer: AllocateResponse = channel.call("/v1beta1.DevicePlugin/Allocate", &request, None).await?;
+        let answer: AllocateResponse = channel.call("/v1beta1.DevicePlugin/Allocate", &request, Some(ALLOCATE)).await?;
         let response = answer.container_responses.into_iter().next().ok_or(DeviceRefusal::NoResponse)?;
         self.inner.lock().state.give(uid, &claim.name, resource, &ids, response);
         Ok(())

@@ -147,8 +147,8 @@ impl Placement {
         Ok(Placement { machine, rules, state: Mutex::new(State { cpus, memory }), devices, changed: Notify::new() })
     }
 
-    /// Gives a pod what it asks for. Asked again about a pod that has its place it changes nothing. One pod is asked about at a
-    /// time.
+    /// Gives a pod what it asks for. Asked again about a pod that has its place it changes nothing. Of pods that want devices one
+    /// is asked about at a time, and of all where [`Placement::is_ordered`].
     ///
     /// # Errors
     /// Why the pod cannot be here; it has nothing then.
@@ -284,6 +284,12 @@ impl Placement {
             (true, _, Some(_)) => Some("Resize is infeasible for Guaranteed Pods alongside Memory Manager static policy"),
             _ => None,
         }
+    }
+
+    /// Whether what a pod gets depends on who was asked about before, also where no devices are wanted.
+    pub fn is_ordered(&self) -> bool {
+        let state = self.state.lock();
+        state.cpus.is_some() || state.memory.is_some()
     }
 
     fn shared(&self) -> Option<CpuSet> {

@@ -14,25 +14,19 @@ use crate::Kubelet;
 use crate::eviction::Condition;
 use crate::placement::claim::PodClaim;
 
-/// Why the pod cannot run here, beside those that were admitted before: reason and message.
-pub async fn refuse(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+/// Why the node takes no such pod now, whatever it asks for: reason and message.
+pub fn refuse_early(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
     if kubelet.shutting_down.load(Ordering::Acquire) {
         return Some(("NodeShutdown".into(), "Pod was rejected: Pod was rejected as the node is shutting down.".into()));
     }
-    let early = pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec));
-    if early.is_some() {
-        return early;
-    }
-    if let Err(refusal) = kubelet.placement.admit(&PodClaim::of(pod)).await {
-        let (reason, message) = refusal.verdict();
-        return Some((reason, format!("Pod was rejected: {message}")));
-    }
-    let unfit = unfit(kubelet, pod, others);
-    if unfit.is_some() {
-        kubelet.placement.release(model::uid(pod));
-    }
-    unfit
+    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec))
+}
+
+/// Gives the pod processors, memory and devices of its own, or says why not. Plugins of devices may take seconds.
+pub async fn place(kubelet: &Kubelet, claim: &PodClaim) -> Option<(String, String)> {
+    let (reason, message) = kubelet.placement.admit(claim).await.err()?.verdict();
+    Some((reason, format!("Pod was rejected: {message}")))
 }
 
 /// A node that is short of something takes only what it cannot do without; short of memory alone, also pods that say what they need.
@@ -66,8 +60,8 @@ fn forbidden_sysctl(spec: &PodSpec) -> Option<(String, String)> {
     Some(("SysctlForbidden".into(), format!("forbidden sysctl: {:?} not allowlisted", wrong.name)))
 }
 
-/// What has no room or place here. What is not counted by the node is not looked at: extended resources stand in the API.
-fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+/// What has no room or place here, beside those that were admitted before. What is not counted by the node is not looked at: extended resources stand in the API.
+pub fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let node: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
     let mut allocatable = kubelet.node.allocatable();
     let listed = node.as_ref().and_then(|node| node.status.as_ref()?.allocatable.clone()).unwrap_or_default();

@@ -18,6 +18,7 @@ use super::message::Message;
 use super::model;
 use super::release;
 use super::worker::Worker;
+use crate::placement::claim::PodClaim;
 use crate::{Kubelet, csi};
 
 /// All workers.
@@ -28,6 +29,8 @@ pub struct Registry {
     admitted: Mutex<HashSet<String>>,
     /// Held while a pod is judged, so that two never take the same place.
     judging: tokio::sync::Mutex<()>,
+    /// Held while plugins are asked for the devices of a pod, so that none is chosen twice. Taken before `judging`.
+    giving: tokio::sync::Mutex<()>,
     /// A worker has ended.
     ended: Notify,
 }
@@ -219,7 +222,22 @@ impl Registry {
 
     /// Gives a pod its place beside those that were admitted before, or says why not: reason and message.
     pub async fn admit(&self, kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
-        let _judging = self.judging.lock().await;
+        let claim = PodClaim::of(pod);
+        // A plugin that takes its time keeps only those waiting who want devices too, or whose place depends on who came first.
+        let asks = claim.containers.iter().any(|container| !container.extended.is_empty());
+        let _giving = if asks { Some(self.giving.lock().await) } else { None };
+        let in_turn = if asks && !kubelet.placement.is_ordered() { None } else { Some(self.judging.lock().await) };
+        let refused = match admit::refuse_early(kubelet, pod) {
+            None => admit::place(kubelet, &claim).await,
+            refused => refused,
+        };
+        if refused.is_some() {
+            return refused;
+        }
+        let _judging = match in_turn {
+            Some(judging) => judging,
+            None => self.judging.lock().await,
+        };
         let others: Vec<Arc<Pod>> = {
             let admitted = self.admitted.lock();
             let has_place = |other: &Arc<Pod>| {
@@ -228,9 +246,12 @@ impl Registry {
             };
             self.pods().into_iter().filter(has_place).collect()
         };
-        let refused = admit::refuse(kubelet, pod, &others).await;
-        if refused.is_none() {
-            self.admitted.lock().insert(model::uid(pod).to_owned());
+        let refused = admit::unfit(kubelet, pod, &others);
+        match refused {
+            Some(_) => kubelet.placement.release(model::uid(pod)),
+            None => {
+                self.admitted.lock().insert(model::uid(pod).to_owned());
+            }
         }
         refused
     }

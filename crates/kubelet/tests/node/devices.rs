@@ -22,7 +22,16 @@ fn describe(world: &World) {
     }
     let options = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
     run(&format!("mount -t overlay overlay -o {options} /etc && mkdir -p /etc/cdi"));
-    let device = |id: &str| json!({"name": id, "containerEdits": {"env": [format!("CDI={id}")]}});
+    let hook = |name: &str, script: &str| {
+        let env = [format!("TOLD={}", world.folder.display()), "PATH=/bin:/usr/bin".to_owned()];
+        json!({"hookName": name, "path": "/bin/sh", "args": ["sh", "-c", script], "env": env, "timeout": 30})
+    };
+    // As vendors' hooks do: the state names the bundle, its description the root.
+    let inside = r#"bundle=$(sed 's/.*"bundle":"\([^"]*\)".*/\1/') && root=$(sed 's/.*"root":{"path":"\([^"]*\)".*/\1/' "$bundle/config.json") &&
+        test -e "$root/etc/machine-release" && echo hooked > "$root/etc/hooked""#;
+    let hooks = [hook("createRuntime", "cat > $TOLD/made"), hook("createContainer", inside), hook("poststop", "cat > $TOLD/stopped")];
+    let node = json!({"path": "/dev/described", "hostPath": "/dev/zero", "type": "c", "fileMode": 0o640, "uid": 7, "gid": 8});
+    let device = |id: &str| json!({"name": id, "containerEdits": {"env": [format!("CDI={id}")], "hooks": hooks, "deviceNodes": [node]}});
     let text = json!({"cdiVersion": "0.6.0", "kind": RESOURCE, "devices": [device("d0"), device("d1"), device("d2")]});
     std::fs::write("/etc/cdi/example.json", text.to_string()).expect("a description");
 }
@@ -56,6 +65,11 @@ pub async fn a_pod_uses_devices_of_a_plugin(world: World) {
     assert_eq!(device.rdev(), std::fs::metadata("/dev/zero").expect("a device").rdev());
     assert_eq!(std::fs::read(inside("/etc/machine-release")).expect("the mount"), std::fs::read("/etc/os-release").expect("a file"));
     assert_eq!(*plugin.started.lock(), ["d1"]);
+    assert_eq!(std::fs::read_to_string(inside("/etc/hooked")).expect("what the hook left"), "hooked\n");
+    let left = |file: &str| serde_json::from_slice::<Value>(&std::fs::read(world.folder.join(file)).unwrap_or_default()).ok();
+    assert_eq!(left("made").expect("a state")["status"], "creating");
+    let described = std::fs::metadata(inside("/dev/described")).expect("the device");
+    assert_eq!((described.mode() & 0o7777, described.uid(), described.gid(), described.rdev()), (0o640, 7, 8, device.rdev()));
 
     // What agents of the node are told.
     let agent = Channel::new(world.kubelet_dir().join("pod-resources/kubelet.sock"));
@@ -109,10 +123,29 @@ pub async fn a_pod_uses_devices_of_a_plugin(world: World) {
     amounts(&world, "3", "0").await;
     world.pod("first", "runs on", |pod| pod["status"]["phase"] == "Running").await;
     world.delete("first").await;
+    world.eventually("the last hook of the first pod", || left("stopped").is_some_and(|state| state["status"] == "stopped")).await;
     let plugin = Plugin::start(&world.kubelet_dir()).await;
     amounts(&world, "2", "2").await;
     world.running("fourth", with_device()).await;
     assert_eq!(*plugin.started.lock(), ["d1"]);
     let file = std::fs::read_to_string(world.kubelet_dir().join("device-plugins/kubelet_internal_checkpoint")).expect("a file");
     assert!(file.contains("\"ResourceName\":\"example.com/device\",\"DeviceIDs\":{\"0\":[\"d1\"]}"), "{file}");
+}
+
+pub async fn a_plugin_that_hangs_keeps_nobody_else_waiting(world: World) {
+    describe(&world);
+    world.start("").await;
+    let plugin = Plugin::start(&world.kubelet_dir()).await;
+    amounts(&world, "2", "2").await;
+    plugin.hangs.send_replace(true);
+    world.create("stuck", with_device()).await;
+    let begun = std::time::Instant::now();
+    world.running("other", json!({})).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "it waited for the plugin: {:?}", begun.elapsed());
+    let refused = world.pod("stuck", "is refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(refused["status"]["reason"], "UnexpectedAdmissionError");
+    let message = refused["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("code = DeadlineExceeded") && message.contains("no answer within 10s"), "{message}");
+    plugin.hangs.send_replace(false);
+    world.running("third", with_device()).await;
 }

@@ -23,6 +23,8 @@ pub const RESOURCE: &str = "example.com/device";
 pub struct Plugin {
     /// Devices with their health.
     pub devices: watch::Sender<Vec<(&'static str, bool)>>,
+    /// It says nothing when it is asked for devices.
+    pub hangs: watch::Sender<bool>,
     /// Devices of which a start was announced.
     pub started: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
@@ -37,10 +39,18 @@ impl Plugin {
         let _none_is_fine = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).expect("a socket");
         let devices = watch::Sender::new(vec![("d0", true), ("d1", true)]);
-        let started = Arc::default();
-        let (told, noted) = (devices.subscribe(), Arc::clone(&started));
-        let serving =
-            tokio::spawn(grpc::server::serve(listener, move |path, message| answer(told.clone(), Arc::clone(&noted), path, message)));
+        let (started, hangs) = (Arc::default(), watch::Sender::new(false));
+        let (told, noted, stuck) = (devices.subscribe(), Arc::clone(&started), hangs.subscribe());
+        let answered = move |path: String, message| {
+            let (told, noted, mut stuck) = (told.clone(), Arc::clone(&noted), stuck.clone());
+            async move {
+                if path.ends_with("/Allocate") {
+                    let _for_ever_where_it_is_dropped = stuck.wait_for(|stuck| !stuck).await;
+                }
+                answer(told, noted, path, message).await
+            }
+        };
+        let serving = tokio::spawn(grpc::server::serve(listener, answered));
         let options = Some(options());
         let request = RegisterRequest { version: VERSION.into(), endpoint: "example.sock".into(), resource_name: RESOURCE.into(), options };
         let kubelet = Channel::new(folder.join("kubelet.sock"));
@@ -48,7 +58,7 @@ impl Plugin {
         let wrong = RegisterRequest { version: "v1".into(), ..request };
         let refused = kubelet.call::<Empty>("/v1beta1.Registration/Register", &wrong, None).await.expect_err("no such version");
         assert!(refused.message.starts_with("requested API version \"v1\" is not supported by kubelet."), "{refused}");
-        Plugin { devices, started, serving, socket }
+        Plugin { devices, hangs, started, serving, socket }
     }
 
     /// Ends it; connections end with their lists.
