@@ -13,7 +13,6 @@ use super::threshold::in_force;
 use super::usage::measure;
 use super::{Condition, Observation, Order, Signal, Threshold, find};
 use crate::Kubelet;
-use crate::clock::now_ms;
 use crate::pods::message::Message;
 use crate::pods::model;
 
@@ -119,8 +118,9 @@ pub(crate) fn look(kubelet: &Arc<Kubelet>) -> Option<Met> {
         }
     }
     let short: BTreeSet<Condition> = met.iter().map(|met| met.signal.condition).collect();
-    let due = pressure.due(&times, Instant::now());
-    let changes = pressure.note(&short, now_ms());
+    let now = Instant::now();
+    let due = pressure.due(&times, now);
+    let changes = pressure.note(&short, now);
     drop(pressure);
     for (condition, holds) in &changes {
         let reason = condition.event(*holds);
