@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::group::{Group, read, write, write_lines};
-use crate::limits::{DeviceRule, Limits, shares_of_weight, weight_of_shares};
+use crate::limits::{DeviceRule, HugepageLimit, Limits, shares_of_weight, weight_of_shares};
 
 /// Above this a version 1 memory limit is no limit.
 const UNLIMITED: u64 = 1 << 62;
@@ -19,15 +19,7 @@ impl Group {
             let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
             write(&self.file("pids", "pids.max")?, &value)?;
         }
-        for huge in &limits.hugepages {
-            let v1 = self.layout().is_v1("hugetlb");
-            let suffix = if v1 { "limit_in_bytes" } else { "max" };
-            let dir = self.dir("hugetlb").or_else(|| self.unified_dir()).ok_or(Error::NoController("hugetlb"))?;
-            if let (false, Some(root), Some(parent)) = (v1, self.layout().unified(), dir.parent()) {
-                self.enable_controllers(root, parent)?;
-            }
-            write(&dir.join(format!("hugetlb.{}.{suffix}", huge.page_size)), &huge.limit.to_string())?;
-        }
+        self.apply_huge_pages(&limits.hugepages)?;
         if let Some(rules) = &limits.devices
             && !self.layout().is_v1("devices")
         {
@@ -188,6 +180,32 @@ impl Group {
             write(&memory, &text(limit))?;
             write(&both, &text(sum))
         }
+    }
+
+    /// Limits pages that are in use, and where the kernel can, reservations too, so that who asks for too many is refused instead
+    /// of killed. Beside version 1 the unified hierarchy may be the one that counts them. Where nobody does, there is no limit.
+    fn apply_huge_pages(&self, limits: &[HugepageLimit]) -> Result<(), Error> {
+        let layout = self.layout();
+        if limits.is_empty() || !layout.has("hugetlb") {
+            return Ok(());
+        }
+        let v1 = layout.is_v1("hugetlb");
+        let Some(dir) = (if v1 { self.dir("hugetlb") } else { self.unified_dir() }) else { return Ok(()) };
+        if let (false, Some(root), Some(parent)) = (v1, layout.unified(), dir.parent()) {
+            // Groups above that hold processes of others cannot pass controllers on; the files are missing then.
+            let _not_passed_on = self.enable_controllers(root, parent);
+        }
+        let name = if v1 { "limit_in_bytes" } else { "max" };
+        for huge in limits {
+            for kind in ["", "rsvd."] {
+                let file = dir.join(format!("hugetlb.{}.{kind}{name}", huge.page_size));
+                match write(&file, &huge.limit.to_string()) {
+                    Err(error) if error.io().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn apply_cpuset(&self, limits: &Limits) -> Result<(), Error> {

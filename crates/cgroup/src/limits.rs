@@ -28,7 +28,7 @@ pub struct Limits {
     pub cpuset_cpus: Option<String>,
     /// Memory nodes.
     pub cpuset_mems: Option<String>,
-    /// Huge pages.
+    /// Huge pages; without effect where no hierarchy counts them.
     pub hugepages: Vec<HugepageLimit>,
     /// Device allow-list; none leaves all devices allowed. See the crate's caveats.
     pub devices: Option<Vec<DeviceRule>>,

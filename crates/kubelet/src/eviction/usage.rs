@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::ContainerState;
 
 use crate::Kubelet;
-use crate::pods::{limits, model};
+use crate::pods::{huge_pages, limits, model};
 
 /// Room on a disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,7 +82,8 @@ pub async fn measure(kubelet: &Arc<Kubelet>, pod: &Pod, files: bool) -> Option<U
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         if let Some(source) = &volume.empty_dir {
             let path = pod_dir.join("volumes/kubernetes.io~empty-dir").join(&volume.name);
-            places.volumes.push((volume.name.clone(), source.medium.as_deref() == Some("Memory"), path));
+            let medium = source.medium.as_deref().unwrap_or_default();
+            places.volumes.push((volume.name.clone(), medium == "Memory" || huge_pages::is_medium(medium), path));
         }
     }
     if !files {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::config::Config;
+use crate::placement::machine::{huge_page_resource, huge_pages};
 
 /// Facts that do not change while we run.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Facts {
     /// Disk, likewise.
     reserved_disk: i64,
     pods: u32,
+    /// Huge pages: how many of which size in bytes. What is set aside later counts from the next start.
+    huge_pages: BTreeMap<u64, u64>,
     info: NodeSystemInfo,
 }
 
@@ -44,6 +47,7 @@ impl Facts {
             memory,
             disk,
             pods: config.max_pods,
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             info: info(config),
         }
     }
@@ -60,16 +64,26 @@ impl Facts {
 
     /// What pods may use, by resource.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        let memory = (self.memory - self.reserved_memory).max(0);
+        let huge: i64 = self.huge_page_bytes().map(|(_, bytes)| bytes).sum();
+        let memory = (self.memory - self.reserved_memory - huge).max(0);
         let disk = (self.disk - self.reserved_disk).max(0);
-        BTreeMap::from([
+        let mut list = BTreeMap::from([
             ("cpu".to_owned(), Quantity::from_milli((self.cpu_milli - self.reserved_cpu).max(0))),
             ("memory".to_owned(), Quantity::from_value(memory, Format::BinarySI)),
             ("ephemeral-storage".to_owned(), Quantity::from_value(disk, Format::DecimalSI)),
             ("pods".to_owned(), Quantity::from_value(self.pods.into(), Format::DecimalSI)),
-            ("hugepages-1Gi".to_owned(), Quantity::default()),
-            ("hugepages-2Mi".to_owned(), Quantity::default()),
-        ])
+        ]);
+        list.extend(self.huge_page_bytes().map(|(size, bytes)| (huge_page_resource(size), Quantity::from_value(bytes, Format::BinarySI))));
+        list
+    }
+
+    fn huge_page_bytes(&self) -> impl Iterator<Item = (u64, i64)> {
+        self.huge_pages.iter().map(|(size, count)| (*size, i64::try_from(size.saturating_mul(*count)).unwrap_or(i64::MAX)))
+    }
+
+    /// Sizes of the huge pages that the machine knows, in bytes, whether it has any or not.
+    pub fn huge_page_sizes(&self) -> Vec<u64> {
+        self.huge_pages.keys().copied().collect()
     }
 
     /// What there is, by resource.
@@ -131,5 +145,30 @@ fn info(config: &Config) -> NodeSystemInfo {
         swap: Some(NodeSwapStatus { capacity: Some(crate::swap::of_machine().0).filter(|bytes| *bytes > 0) }),
         system_uuid: Some(read("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty()).unwrap_or(machine_id),
         ..NodeSystemInfo::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_offered_and_taken_from_memory() {
+        let facts = Facts {
+            cpu_milli: 2000,
+            memory: 4 << 30,
+            disk: 10 << 30,
+            reserved_cpu: 0,
+            reserved_memory: 1 << 30,
+            reserved_disk: 0,
+            pods: 110,
+            huge_pages: BTreeMap::from([(2 << 20, 512), (1 << 30, 0)]),
+            info: NodeSystemInfo::default(),
+        };
+        let shown = |list: BTreeMap<String, Quantity>| ["memory", "hugepages-1Gi", "hugepages-2Mi"].map(|name| list[name].to_string());
+        assert_eq!(shown(facts.capacity()), ["4Gi", "0", "1Gi"]);
+        assert_eq!(shown(facts.allocatable()), ["2Gi", "0", "1Gi"]);
+        let more = Facts { huge_pages: BTreeMap::from([(2 << 20, 2048)]), ..facts };
+        assert_eq!(more.allocatable()["memory"].to_string(), "0");
     }
 }

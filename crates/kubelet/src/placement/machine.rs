@@ -140,7 +140,8 @@ fn node(folder: &Path) -> Node {
     }
 }
 
-fn huge_pages(folder: &Path) -> BTreeMap<u64, u64> {
+/// Huge pages of a folder like `/sys/kernel/mm/hugepages`: how many of which size in bytes.
+pub fn huge_pages(folder: &Path) -> BTreeMap<u64, u64> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let name = entry.file_name();
@@ -154,6 +155,17 @@ fn huge_pages(folder: &Path) -> BTreeMap<u64, u64> {
 pub fn huge_page_resource(size: u64) -> String {
     let quantity = api::Quantity::from_value(i64::try_from(size).unwrap_or(i64::MAX), api::quantity::Format::BinarySI);
     format!("hugepages-{quantity}")
+}
+
+/// How files of control groups name huge pages of so many bytes: `2MB`, `1GB`.
+pub fn huge_page_unit(size: u64) -> String {
+    let units = ["B", "KB", "MB", "GB", "TB", "PB"];
+    let (mut size, mut unit) = (size, 0);
+    while size >= 1024 && size.is_multiple_of(1024) && unit + 1 < units.len() {
+        size /= 1024;
+        unit += 1;
+    }
+    format!("{size}{}", units[unit])
 }
 
 #[cfg(test)]
@@ -240,5 +252,6 @@ pub mod shapes {
         assert!(!own.cpus.is_empty() && !own.nodes.is_empty());
         assert_eq!(Machine::read(Path::new("/nonexistent"), 7).nodes[&0].memory, 7);
         assert_eq!((huge_page_resource(2 << 20), huge_page_resource(1 << 30)), ("hugepages-2Mi".into(), "hugepages-1Gi".into()));
+        assert_eq!([64 << 10, 2 << 20, 512 << 20, 16 << 30].map(huge_page_unit), ["64KB", "2MB", "512MB", "16GB"]);
     }
 }

@@ -11,6 +11,7 @@ use runtime::{
 };
 
 use super::env::expand;
+use super::huge_pages;
 use super::limits::{self, Class};
 use super::model::{self, Member, Role};
 use super::signals;
@@ -53,6 +54,8 @@ pub struct Parts<'a> {
     pub swap: Option<i64>,
     /// Where its processes run.
     pub place: Place,
+    /// Sizes of huge pages that it is limited in.
+    pub huge_pages: Vec<u64>,
     /// What it gets to use its devices.
     pub extras: &'a Extras,
     /// Running container that `targetContainerName` means.
@@ -102,6 +105,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     spec.stdin = container.stdin == Some(true);
     spec.stdin_once = container.stdin_once == Some(true);
     spec.limits = limits::container(container.resources.as_ref());
+    spec.limits.hugepages = huge_pages::of_container(pod_spec, container, &parts.huge_pages);
     if parts.place.exclusive {
         // Who has processors alone is not slowed down on them.
         spec.limits.cpu_quota = spec.limits.cpu_quota.map(|_| -1);
@@ -292,11 +296,7 @@ fn mounts(parts: &Parts, pod: &PodSpec, lookup: &impl Fn(&str) -> Option<String>
 }
 
 fn device(device: &DeviceSpec) -> Device {
-    Device {
-        host_path: device.host_path.clone().into(),
-        container_path: device.container_path.clone().into(),
-        permissions: device.permissions.clone(),
-    }
+    Device::new(&device.host_path, &device.container_path, &device.permissions)
 }
 
 fn device_mount(mount: &DeviceMount) -> Mount {
@@ -343,9 +343,7 @@ fn volume_mount(mount: &VolumeMount, volume: &Mounted, lookup: &impl Fn(&str) ->
 fn devices(parts: &Parts) -> Result<Vec<Device>, String> {
     let wanted = parts.member.spec.volume_devices.iter().flatten();
     let device = |device: &VolumeDevice| match parts.volumes.get(&device.name) {
-        Some(Mounted::Device(path)) => {
-            Ok(Device { host_path: path.clone(), container_path: device.device_path.clone().into(), permissions: "rwm".into() })
-        }
+        Some(Mounted::Device(path)) => Ok(Device::new(path, &device.device_path, "rwm")),
         Some(_) => Err(format!("volume {:?} is no block device and cannot be given as one", device.name)),
         None => Err(format!("cannot find volume {:?} to pass into container {:?}", device.name, parts.member.spec.name)),
     };

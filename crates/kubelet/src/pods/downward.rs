@@ -97,7 +97,7 @@ pub fn resource(pod: &Pod, own: &Container, host: &Host, selector: &ResourceFiel
     let given = set.and_then(|set| set.get(resource)).and_then(|quantity| Quantity::parse(&quantity.0));
     let amount = match (given, list) {
         (Some(amount), _) => amount,
-        (None, "limits") => host.allocatable.get(resource).copied().unwrap_or_default(),
+        (None, "limits") if !resource.starts_with("hugepages-") => host.allocatable.get(resource).copied().unwrap_or_default(),
         (None, _) => Quantity::default(),
     };
     let divisor = selector.divisor.as_ref().and_then(|divisor| Quantity::parse(&divisor.0)).filter(|divisor| !divisor.is_zero());

@@ -9,6 +9,7 @@ use api::Quantity;
 use client::node_fit;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
 
+use super::huge_pages;
 use super::limits;
 use super::statics::is_static;
 
@@ -27,7 +28,10 @@ pub fn refuse(pod: &Pod, node: Option<&Node>, allocatable: &Allocatable, others:
 
 fn short_of(spec: &PodSpec, allocatable: &Allocatable, others: &[&PodSpec]) -> Option<(String, String)> {
     let whole = |resource: &str, quantity: &Quantity| if resource == "cpu" { quantity.milli() } else { quantity.value() };
-    for (resource, quantity) in allocatable {
+    // Pages of a size that the node does not know are pages that it has none of.
+    let unknown = huge_pages::resources(spec).into_iter().filter(|name| !allocatable.contains_key(name));
+    let unknown: Allocatable = unknown.map(|name| (name, Quantity::default())).collect();
+    for (resource, quantity) in allocatable.iter().chain(&unknown) {
         let amount = |spec: &PodSpec| if resource == "pods" { 1 } else { limits::requested(spec, resource) };
         let (wanted, all) = (amount(spec), whole(resource, quantity));
         let used: i64 = others.iter().copied().map(amount).sum();
@@ -101,7 +105,7 @@ mod tests {
     fn check(spec: Value, others: &[Value], wanted: Option<&str>) {
         let node = json!({"metadata": {"name": "n", "labels": {"zone": "a"}}, "spec": {"taints": [{"key": "t", "effect": "NoExecute"}]}});
         let node: Node = serde_json::from_value(node).unwrap();
-        let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "3"), ("example.com/gpu", "1")];
+        let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "3"), ("example.com/gpu", "1"), ("hugepages-2Mi", "8Mi")];
         let allocatable = allocatable.map(|(name, amount)| (name.to_owned(), Quantity::parse(amount).unwrap())).into();
         let mut spec = spec;
         spec["tolerations"] = spec.get("tolerations").cloned().unwrap_or(json!([{"operator": "Exists"}]));
@@ -125,6 +129,10 @@ mod tests {
         check(requests(json!({"memory": "2Gi"})), &[], Some("OutOfmemory"));
         check(requests(json!({"example.com/gpu": "1"})), &[requests(json!({"example.com/gpu": "1"}))], Some("OutOfexample.com/gpu"));
         check(requests(json!({"example.com/other": "1"})), &[], None);
+        check(requests(json!({"hugepages-2Mi": "4Mi"})), &[requests(json!({"hugepages-2Mi": "4Mi"}))], None);
+        check(requests(json!({"hugepages-2Mi": "6Mi"})), &[requests(json!({"hugepages-2Mi": "4Mi"}))], Some("OutOfhugepages-2Mi"));
+        check(requests(json!({"hugepages-1Gi": "1Gi"})), &[], Some("OutOfhugepages-1Gi"));
+        check(json!({"resources": {"requests": {"cpu": "3"}}}), &[], Some("OutOfcpu"));
         let small = requests(json!({}));
         check(small.clone(), &[small.clone(), small.clone()], None);
         check(small.clone(), &[small.clone(), small.clone(), small], Some("OutOfpods"));

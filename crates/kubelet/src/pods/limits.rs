@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::Quantity;
 use cgroup::Limits;
-use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 /// Smallest CPU shares that the kernel takes.
@@ -60,18 +60,25 @@ fn quota(milli: i64) -> i64 {
     (milli * PERIOD as i64 / 1000).max(MIN_QUOTA)
 }
 
-/// What a pod requests of a resource: CPU in thousandths, everything else in whole units.
+/// What a pod requests of a resource: CPU in thousandths, everything else in whole units. What the pod says for itself counts
+/// before what its containers add up to; its overhead comes on top.
 pub fn requested(spec: &PodSpec, resource: &str) -> i64 {
-    let value = |resources: Option<&ResourceRequirements>| {
-        let quantity = amount(resources.and_then(|resources| resources.requests.as_ref()), resource);
-        quantity.map_or(0, |quantity| if resource == "cpu" { quantity.milli() } else { quantity.value() })
+    let of = |list: Option<&List>| {
+        let quantity = amount(list, resource);
+        quantity.map(|quantity| if resource == "cpu" { quantity.milli() } else { quantity.value() })
     };
-    let sidecar = |container: &&k8s_openapi::api::core::v1::Container| container.restart_policy.as_deref() == Some("Always");
-    let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
-    let total: i64 = lasting.map(|container| value(container.resources.as_ref())).sum();
-    let once =
-        spec.init_containers.iter().flatten().filter(|container| !sidecar(container)).map(|container| value(container.resources.as_ref()));
-    total.max(once.max().unwrap_or(0))
+    let value = |container: &Container| of(container.resources.as_ref().and_then(|resources| resources.requests.as_ref())).unwrap_or(0);
+    let (mut early, mut sidecars) = (0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars += value(container);
+        } else {
+            early = early.max(sidecars + value(container));
+        }
+    }
+    let lasting = sidecars + spec.containers.iter().map(value).sum::<i64>();
+    let own = of(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+    own.unwrap_or(lasting.max(early)) + of(spec.overhead.as_ref()).unwrap_or(0)
 }
 
 /// Limits of a container.
@@ -100,7 +107,7 @@ pub fn pod(spec: &PodSpec, class: Class) -> Limits {
             let quantity = amount(resources.and_then(list), resource)?;
             Some(if resource == "cpu" { quantity.milli() } else { quantity.value() })
         };
-        let sidecar = |container: &&k8s_openapi::api::core::v1::Container| container.restart_policy.as_deref() == Some("Always");
+        let sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
         let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
         let values: Vec<Option<i64>> = lasting.map(|container| value(container.resources.as_ref())).collect();
         let once = spec

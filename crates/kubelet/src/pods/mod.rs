@@ -9,6 +9,7 @@ pub mod files;
 pub mod fit;
 pub mod foreign;
 pub mod hooks;
+pub mod huge_pages;
 pub mod limits;
 pub mod message;
 pub mod model;

@@ -12,6 +12,7 @@ use runtime::{NameSpace, NetNs, Runtime, Sandbox, SandboxId, SandboxSpec, UserNs
 
 use super::files::{self, Resolver};
 use super::foreign;
+use super::huge_pages;
 use super::limits::{self, Class};
 use super::message::{Prepared, Trouble};
 use super::model;
@@ -43,6 +44,7 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         .and_then(|group| group.create().map(|()| group))
         .map_err(|error| failed("make control group")(&error))?;
     let mut limits = limits::pod(spec, class);
+    limits.hugepages = huge_pages::of_pod(spec, &kubelet.node.huge_page_sizes());
     if kubelet.placement.has_own_cpus(uid) {
         (limits.cpu_quota, limits.cpu_period) = (None, None);
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::container::{self, Parts};
 use super::env::{self, Sources};
 use super::hooks;
+use super::huge_pages;
 use super::limits::Class;
 use super::message::{Message, Trouble};
 use super::model::{self, Member};
@@ -110,12 +111,14 @@ async fn run(order: &Order) -> Result<(), Trouble> {
     let refused = |refusal: DeviceRefusal| Trouble::new("CreateContainerConfigError", refusal.to_string());
     devices.pre_start(uid, order.name()).await.map_err(refused)?;
     let extras = devices.extras(uid, order.name());
+    let foreign = order.kubelet.runtime.other().is_some();
+    let limit_huge_pages = foreign || order.pod.spec.as_ref().is_some_and(huge_pages::wanted);
     let parts = Parts {
         pod: &order.pod,
         member: &order.member,
         attempt: order.attempt,
         image: &image,
-        foreign: order.kubelet.runtime.other().is_some(),
+        foreign,
         layers: order.kubelet.images.layers(&image),
         env,
         volumes: &order.volumes,
@@ -126,6 +129,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         class: order.class,
         node_memory: order.kubelet.node.memory_bytes(),
         swap: order.kubelet.swap_of(&order.pod, order.class, order.member.spec.resources.as_ref()),
+        huge_pages: if limit_huge_pages { order.kubelet.node.huge_page_sizes() } else { Vec::new() },
         extras: &extras,
         place: order.kubelet.placement.place(model::uid(&order.pod), order.name()),
         target: order.target.clone(),

@@ -1,11 +1,14 @@
-//! `emptyDir`: a directory for the life of the pod, on disk or in memory.
+//! `emptyDir`: a directory for the life of the pod, on disk, in memory or of huge pages.
 //!
-//! Memory volumes are mounted on the node's side, so that they survive restarts of containers.
+//! Volumes that are not on the disk are mounted on the node's side, so that they survive restarts of containers.
 
 use std::os::unix::fs::PermissionsExt;
 
 use api::Quantity;
 use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::PodSpec;
+
+use crate::pods::huge_pages;
 
 use super::{Mounted, SetUp, TearDown, VolumeError, VolumeType, mount, ownership};
 
@@ -21,28 +24,59 @@ pub const fn volume() -> VolumeType {
     }
 }
 
+/// Where the files of a volume are.
+enum Medium {
+    Disk,
+    /// So many bytes of memory at most.
+    Memory(u64),
+    /// Pages of so many bytes.
+    HugePages(i64),
+}
+
+fn medium(order: &SetUp<'_>) -> Result<Medium, VolumeError> {
+    let source = order.volume.empty_dir.clone().unwrap_or_default();
+    match source.medium.as_deref() {
+        None | Some("") => Ok(Medium::Disk),
+        Some("Memory") => {
+            let given = source.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0)).map(Quantity::value);
+            let size = given.filter(|size| *size > 0).unwrap_or(order.kubelet.node.memory_bytes() / 2);
+            Ok(Medium::Memory(size as u64))
+        }
+        Some(medium) if huge_pages::is_medium(medium) => {
+            let empty = PodSpec::default();
+            let spec = order.pod.spec.as_ref().unwrap_or(&empty);
+            huge_pages::page_size(spec, medium).map(Medium::HugePages).map_err(VolumeError::Refused)
+        }
+        Some(other) => Err(VolumeError::Refused(format!("unknown storage medium {other:?}"))),
+    }
+}
+
 fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError>> {
     Box::pin(async move {
         let failed = |source| VolumeError::io("make", order.directory, source);
         let path = order.directory.to_owned();
-        if path.exists() {
+        let medium = medium(order)?;
+        let there = match medium {
+            Medium::Disk => path.exists(),
+            // The folder stays where its mount does not: after a restart of the machine, or where mounting failed.
+            Medium::Memory(_) | Medium::HugePages(_) => mount::is_mounted(&path),
+        };
+        if there {
             return Ok(Mounted::Path { path, read_only: false });
         }
-        let source = order.volume.empty_dir.clone().unwrap_or_default();
         std::fs::create_dir_all(&path).map_err(failed)?;
-        match source.medium.as_deref() {
-            None | Some("") => {}
-            Some("Memory") => {
-                let given = source.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0)).map(Quantity::value);
-                let size = given.filter(|size| *size > 0).unwrap_or(order.kubelet.node.memory_bytes() / 2);
-                mount::tmpfs(&path, size as u64).map_err(failed)?;
-            }
-            Some(other) => return Err(VolumeError::Refused(format!("unknown storage medium {other:?}"))),
+        let open = match medium {
+            Medium::Disk => true,
+            Medium::Memory(size) => mount::tmpfs(&path, size).map(|()| true).map_err(failed)?,
+            Medium::HugePages(size) => mount::huge_pages(&path, size).map(|()| false).map_err(failed)?,
+        };
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed);
+        if open {
+            mode(0o777)?;
         }
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
         if let Some(group) = ownership::group(order.pod) {
             std::os::unix::fs::chown(&path, None, Some(group)).map_err(failed)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o2777)).map_err(failed)?;
+            mode(if open { 0o2777 } else { 0o2775 })?;
         }
         Ok(Mounted::Path { path, read_only: false })
     })

@@ -17,6 +17,16 @@ pub fn tmpfs(path: &Path, size: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Mounts huge pages of so many bytes each. How many a pod may use its control group says.
+///
+/// # Errors
+/// What the kernel said.
+pub fn huge_pages(path: &Path, size: i64) -> io::Result<()> {
+    let data = CString::new(format!("pagesize={size}")).map_err(io::Error::other)?;
+    rustix::mount::mount("nodev", path, "hugetlbfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
+    Ok(())
+}
+
 /// Unmounts, lazily where it is still in use; nothing mounted there is fine.
 ///
 /// # Errors

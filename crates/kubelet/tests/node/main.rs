@@ -11,6 +11,7 @@ mod driver;
 mod eviction;
 mod faults;
 mod follow;
+mod huge_pages;
 #[path = "../../../image/tests/support/mod.rs"]
 mod images;
 mod placement;
@@ -56,6 +57,8 @@ const TESTS: &[(&str, Test)] = tests![
     access::a_private_image_is_for_those_who_may_pull_it,
     users::pods_have_users_of_their_own,
     devices::a_pod_uses_devices_of_a_plugin,
+    devices::a_plugin_that_hangs_keeps_nobody_else_waiting,
+    huge_pages::pods_get_the_huge_pages_that_they_ask_for,
     placement::whole_processors_are_a_pods_own,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,

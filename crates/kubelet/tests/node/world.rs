@@ -213,16 +213,21 @@ impl World {
 
     /// The first process of a pod's container.
     pub fn process(&self, pod: &Value, container: &str) -> i32 {
+        let path = format!("{}/{container}-0", self.pod_group(pod));
+        let layout = Arc::new(Layout::detect().expect("control groups"));
+        let pids = Group::new(layout, &path).expect("a plain name").all_pids().expect("processes");
+        pids.into_iter().min().expect("a process")
+    }
+
+    /// The control group of a pod.
+    pub fn pod_group(&self, pod: &Value) -> String {
         let class = match pod["status"]["qosClass"].as_str() {
             Some("Guaranteed") => "",
             Some("Burstable") => "burstable/",
             _ => "besteffort/",
         };
         let uid = pod["metadata"]["uid"].as_str().expect("a uid");
-        let path = format!("{}/kubepods/{class}pod{uid}/{container}-0", group(&self.folder));
-        let layout = Arc::new(Layout::detect().expect("control groups"));
-        let pids = Group::new(layout, &path).expect("a plain name").all_pids().expect("processes");
-        pids.into_iter().min().expect("a process")
+        format!("{}/kubepods/{class}pod{uid}", group(&self.folder))
     }
 
     /// Deletes a pod and waits until it is gone.
