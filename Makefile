@@ -1,5 +1,5 @@
 # Everything that a person does with this tree. Each target makes its own set-up, missing Debian packages included.
-.PHONY: up down build release test test-vm images kit conformance conformance-one csi bench fuzz kills tidy gen
+.PHONY: up down build release test test-vm images kit conformance conformance-one cri csi bench fuzz kills tidy gen
 
 up:          ## A cluster of one node on this machine (needs Rust only).
 	@dev/up.sh
@@ -27,6 +27,8 @@ conformance-one: ## The same, and the cluster is left running.
 	@KEEP=1 conformance/cluster.sh '$(FOCUS)'
 csi:         ## Specs of the suite with its CSI driver and the sidecars of that; FOCUS selects some.
 	@LIST=conformance/csi.txt OUT=conformance/out/csi conformance/cluster.sh '$(or $(FOCUS),.)'
+cri:         ## crictl and critest against `knarr runtime`.
+	@dev/cri_test.sh
 bench:       ## Knarr and the Go components side by side: make bench [ROWS='create get'].
 	@bench/run.sh $(ROWS)
 fuzz:        ## Hostile input for the decoders: make fuzz [SECONDS=60].

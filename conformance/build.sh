@@ -4,6 +4,7 @@
 #   suite       e2e.test ginkgo: the official Kubernetes 1.36 end-to-end suite and its runner
 #   images      agnhost and the other programs inside the suite's test images
 #   csi         the hostpath volume driver and the sidecars that the suite deploys with it
+#   cri         crictl critest
 #   reference   kube-* kubelet etcd containerd runc coredns kwok: the Go components, for side-by-side runs
 # Usage: build.sh [GROUP...]     default: clients suite images; kubectl_ builds kubectl alone
 # Output: $KIT_BIN (default ~/.cache/kube-kit/bin). A first run of the default takes about 15 minutes on 2 cores.
@@ -13,7 +14,7 @@ command -v go >/dev/null || { echo "Go is missing: it builds these programs (htt
 export KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} GOFLAGS=-mod=mod
 mkdir -p "$KIT_BIN"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-cp -r "$here"/{tools,etcd-tools,runtime-tools,csi-tools,csi-driver} "$work"
+cp -r "$here"/{tools,etcd-tools,runtime-tools,cri-tools,csi-tools,csi-driver} "$work"
 V=v1.36.3
 X="-s -w -X k8s.io/component-base/version.gitVersion=$V -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
 have() { [ -x "$KIT_BIN/$1" ] && echo "have $1"; }
@@ -27,6 +28,8 @@ images() { k8s agnhost test/images/agnhost; k8s nonewprivs test/images/nonewpriv
   have sample-apiserver || (cd "$work/tools" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$KIT_BIN/sample-apiserver" k8s.io/sample-apiserver && echo built sample-apiserver)
   etcd_; }
 etcd_() { for p in etcd:server etcdctl:etcdctl; do have "${p%:*}" || (cd "$work/etcd-tools" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$KIT_BIN/${p%:*}" "go.etcd.io/etcd/${p#*:}/v3" && echo "built ${p%:*}"); done; }
+cri() { have crictl || (cd "$work/cri-tools" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$KIT_BIN/crictl" github.com/kubernetes-sigs/cri-tools/cmd/crictl && echo built crictl)
+  have critest || (cd "$work/cri-tools" && CGO_ENABLED=0 go test -c -trimpath -ldflags "-s -w" -o "$KIT_BIN/critest" github.com/kubernetes-sigs/cri-tools/cmd/critest && echo built critest); }
 reference() { for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do k8s "$c" "cmd/$c"; done; etcd_
   inst coredns github.com/coredns/coredns@latest; inst kwok sigs.k8s.io/kwok/cmd/kwok@v0.8.0
   inst containerd github.com/containerd/containerd/v2/cmd/containerd@latest 1 "-tags=no_btrfs,no_zfs,no_devmapper"

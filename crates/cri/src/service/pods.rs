@@ -193,6 +193,9 @@ fn sandbox_spec(id: &str, config: &PodSandboxConfig) -> Result<SandboxSpec, Fail
     spec.uts = if on_host { NameSpace::Host } else { NameSpace::Pod };
     spec.ipc = if spaces.ipc == namespace::NODE { NameSpace::Host } else { NameSpace::Pod };
     spec.sysctls = linux.sysctls;
+    if spaces.userns_options.as_ref().is_some_and(|options| ![namespace::POD, namespace::NODE].contains(&options.mode)) {
+        return Err(Failure::new(Code::InvalidArgument, "users have a name space of the pod or of the node, of no container"));
+    }
     spec.user_ns = spaces.userns_options.as_ref().filter(|options| options.mode == namespace::POD).map(user_ns);
     if spec.user_ns.is_some() && (on_host || spaces.pid == namespace::NODE || spec.ipc == NameSpace::Host) {
         return Err(Failure::new(Code::InvalidArgument, "a user name space for the pod goes with no name space of the node"));

@@ -116,6 +116,9 @@ fn environment(config: &ContainerConfig, image: &Image) -> Result<Vec<String>, F
 
 fn user(security: &LinuxContainerSecurityContext, image: &Image) -> Result<User, Failure> {
     let id = |value: i64| u32::try_from(value).map_err(|_| invalid(format!("user or group {value} is out of range")));
+    if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
+        return Err(invalid("run_as_group is there without run_as_user or run_as_username"));
+    }
     let user = match (&security.run_as_user, security.run_as_username.as_str(), image.config.user.as_str()) {
         (Some(uid), _, _) => UserRef::Id(id(uid.value)?),
         (None, "", "") => UserRef::Root,
@@ -190,6 +193,9 @@ fn bind(mount: &Mount, users: &UserNamespace) -> Result<RuntimeMount, Failure> {
     let given = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
     if given && (mount.uid_mappings != users.uids || mount.gid_mappings != users.gids) {
         return Err(invalid("owners of mounts can be shifted only as the users of the pod are"));
+    }
+    if mount.recursive_read_only && (!mount.readonly || mount.propagation != propagation::PRIVATE) {
+        return Err(invalid(format!("{}: recursive_read_only goes with readonly and private propagation only", mount.container_path)));
     }
     if !Path::new(&mount.host_path).exists() {
         let failed = |error| invalid(format!("failed to mkdir {:?}: {error}", mount.host_path));
