@@ -10,6 +10,15 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 TOOK = re.compile(r"\bin (\d+(\.\d+)?(ms|s|µs|m))+ \((\d+(\.\d+)?(ms|s|µs|m))+ including waiting\)")
 ADDRESS = re.compile(r"\b(10\.(244|172)|192\.0\.2)\.\d+(\.\d+)?\b")
 SUFFIX = re.compile(r"kube-api-access-[a-z0-9]{5}")
+USED = re.compile(r"(?<=, used: )\d+(?=, capacity)|(?<=below current usage \()\d+(?=\))")
+# What containerd, its shim and runc put before what went wrong, one after the other, and gRPC before that.
+LAYERS = [
+    "failed to create containerd task: ", "failed to create shim task: ", "OCI runtime create failed: ", "runc create failed: ", "error during container init: ",
+    "failed to create containerd container: ", "rpc error: code = Unknown desc = ", "failed to exec in container: ", "OCI runtime exec failed: ", "exec failed: ",
+]
+EXECUTION = re.compile(r'failed to start exec "<id>": ')
+# What a group of version 1 without a limit says, in the Go kubelet's words.
+NO_LIMIT = "9007199254740988Ki"
 TIMES = {"startTime", "startedAt", "finishedAt", "lastTransitionTime", "lastProbeTime"}
 
 
@@ -28,7 +37,10 @@ class Side:
             text = text.replace(word, stands)
         text = re.sub(rf"(?<![\w.-]){re.escape(self.node)}(?![\w-])", "<node>", text)
         text = re.sub(rf"(?<![a-z0-9-]){re.escape(self.space)}(?![a-z0-9-])", "<ns>", text)
-        return ADDRESS.sub("<ip>", CONTAINER.sub("<id>", text))
+        text = USED.sub("<used>", ADDRESS.sub("<ip>", CONTAINER.sub("<id>", text)))
+        for layer in LAYERS:
+            text = text.replace(layer, "")
+        return EXECUTION.sub("", text).replace("Internal error occurred: Internal error occurred: ", "Internal error occurred: ")
 
     def value(self, value, key=""):
         """The same of all texts of a JSON value."""
@@ -47,13 +59,19 @@ class Side:
         pod = held or world.pods.get(key) or world.gone.get(key)
         told = [f"there: {key in world.pods}"]
         if pod:
-            kept = {"status": pod.get("status", {}), "generation": pod["metadata"].get("generation"), "deleting": "deletionTimestamp" in pod["metadata"]}
+            status = dict(pod.get("status", {}))
+            if status.get("resources", {}).get("limits", {}).get("memory") == NO_LIMIT:
+                whole = {name: amount for name, amount in status["resources"]["limits"].items() if amount != NO_LIMIT}
+                status["resources"] = {**status["resources"], "limits": whole} if whole else {name: one for name, one in status["resources"].items() if name != "limits"}
+            kept = {"status": status, "generation": pod["metadata"].get("generation"), "deleting": "deletionTimestamp" in pod["metadata"]}
             told += lines(self.value(kept))
         return told + self.events(world, name)
 
     def events(self, world, name):
         found = set()
         for one in world.events.get((self.space, name), {}).values():
+            if str(one.get("message")).startswith("(combined from similar events)"):
+                continue
             found.add(self.text(f"event: {one.get('type')} {one.get('reason')} {one['involvedObject'].get('fieldPath', '-')} {one.get('reportingComponent')}: {one.get('message')}"))
         return sorted(found)
 
