@@ -670,3 +670,20 @@ pub fn default_masked_paths() -> Vec<String> {
 pub fn default_read_only_paths() -> Vec<String> {
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(String::from).to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_plain_component_of_a_path() {
+        for name in ["a", "0-a_b.c", "1a2b"] {
+            assert!(SandboxId::new(name).is_ok() && ContainerId::new(name).is_ok(), "{name}");
+        }
+        let long = "a".repeat(129);
+        for name in ["", ".", "..", ".a", "-a", "a/b", "/a", "../a", "a\0b", "a b", "\u{e4}", &long] {
+            assert!(SandboxId::new(name).is_err() && ContainerId::new(name).is_err(), "{name:?}");
+            assert!(serde_json::from_value::<ContainerId>(name.into()).is_err(), "{name:?}");
+        }
+    }
+}

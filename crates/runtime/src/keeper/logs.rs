@@ -4,10 +4,14 @@
 //! follows in further records, so nothing is kept in memory. When the disk refuses, the record is lost; a container
 //! never waits for its log.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat};
 
 use crate::spec::LogSpec;
 
@@ -29,12 +33,10 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the file, with its directories. A link in place of the file is refused: the directory belongs to the node,
-    /// but what lies in it may have been put there by a pod.
+    /// Opens the file, with its directories. A link in place of the file or of the two directories above it is refused,
+    /// and so is what is no file: they belong to the node, but a pod that was given the directory of all logs may have
+    /// exchanged them.
     pub(super) fn open(spec: &LogSpec) -> io::Result<Self> {
-        if let Some(dir) = spec.path.parent() {
-            fs::create_dir_all(dir)?;
-        }
         let file = open(&spec.path)?;
         let size = file.metadata()?.len();
         Ok(Self { spec: spec.clone(), file, size })
@@ -79,38 +81,69 @@ impl Log {
 
     /// Moves the file aside under the time of the move and forgets the oldest. If that fails, the file just grows.
     fn rotate(&mut self) {
-        let stamp = stamp(crate::sys::now());
-        let aside = with_suffix(&self.spec.path, &stamp);
-        if fs::rename(&self.spec.path, aside).is_err() || self.reopen().is_err() {
+        let moved = move_aside(&self.spec.path, self.spec.max_files);
+        if moved.is_err() || self.reopen().is_err() {
             self.size = 0;
-            return;
-        }
-        let mut old = rotated(&self.spec.path);
-        old.sort();
-        let keep = (self.spec.max_files.max(1) - 1) as usize;
-        for path in old.iter().take(old.len().saturating_sub(keep)) {
-            let _gone = fs::remove_file(path);
         }
     }
 }
 
+fn move_aside(path: &Path, max_files: u32) -> io::Result<()> {
+    let (folder, name) = (folder(path)?, file_name(path)?);
+    let mut prefix = name.to_owned();
+    prefix.push(".");
+    let mut aside = prefix.clone();
+    aside.push(stamp(crate::sys::now()));
+    rustix::fs::renameat(&folder, name, &folder, &aside)?;
+    let mut old = rotated(&folder, prefix.as_bytes())?;
+    old.sort();
+    let keep = (max_files.max(1) - 1) as usize;
+    for name in old.iter().take(old.len().saturating_sub(keep)) {
+        let _gone = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
+    }
+    Ok(())
+}
+
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(path)
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(&folder(path)?, file_name(path)?, flags, Mode::from_raw_mode(0o640))?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is no file")) }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
+fn file_name(path: &Path) -> io::Result<&OsStr> {
+    path.file_name().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Files that were moved aside earlier, ours or a kubelet's.
-fn rotated(path: &Path) -> Vec<PathBuf> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let prefix = format!("{}.", name.to_string_lossy());
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect()
+/// The directory of a log and the one above it, made where missing; what is above those two is the node's own.
+fn folder(path: &Path) -> io::Result<OwnedFd> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let top = parent.ancestors().nth(2).filter(|top| !top.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+    fs::create_dir_all(top)?;
+    let plain = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::open(top, plain, Mode::empty())?;
+    let below = parent.strip_prefix(top).map_err(io::Error::other)?;
+    let parts: Vec<Component<'_>> = below.components().collect();
+    for (place, part) in parts.iter().enumerate() {
+        match rustix::fs::mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let kind = if place + 1 == parts.len() { OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC } else { plain };
+        at = openat(&at, part.as_os_str(), kind | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+/// Names of files that were moved aside earlier, by us or by a kubelet.
+fn rotated(folder: &OwnedFd, prefix: &[u8]) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_bytes().starts_with(prefix) {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
 }
 
 struct Civil {
@@ -188,8 +221,38 @@ mod tests {
             log.write(Stream::Output, &[b'x'; 1500]);
             log.write(Stream::Output, b"\n");
         }
-        assert_eq!(rotated(&spec.path).len(), 2);
+        assert_eq!(rotated(&folder(&spec.path).expect("a folder"), b"0.log.").expect("a list").len(), 2);
         assert!(fs::metadata(&spec.path).expect("current").len() < 4096);
         fs::remove_dir_all(dir).expect("clean up");
+    }
+
+    /// A pod that may write to the folder of all logs exchanges what lies in it.
+    #[test]
+    fn exchanged_logs_lead_nowhere() {
+        use std::os::unix::fs::symlink;
+        let top = tempfile::tempdir().expect("a folder");
+        let (logs, outside) = (top.path().join("pods"), top.path().join("outside"));
+        fs::create_dir_all(outside.join("app")).expect("a folder");
+        fs::write(outside.join("secret"), "secret").expect("a file");
+        fs::create_dir_all(logs.join("pod/app")).expect("a folder");
+        symlink(outside.join("secret"), logs.join("pod/app/0.log")).expect("a link");
+        symlink(outside.join("app"), logs.join("pod/linked")).expect("a link");
+        symlink(&outside, logs.join("linked")).expect("a link");
+        let fifo = (rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, logs.join("pod/app/1.log"), fifo.0, fifo.1, 0).expect("a pipe");
+        let spec = |path: &str| LogSpec { path: logs.join(path), max_size: 10, max_files: 3 };
+        for path in ["pod/app/0.log", "pod/linked/0.log", "linked/app/0.log", "linked/new/0.log", "pod/app/1.log"] {
+            assert!(Log::open(&spec(path)).is_err(), "{path}");
+        }
+        // Exchanged under an open log: what is written stays with the file, and rotation does not follow.
+        let mut log = Log::open(&spec("pod/other/0.log")).expect("open");
+        fs::rename(logs.join("pod/other"), logs.join("pod/aside")).expect("moved");
+        fs::write(outside.join("app/0.log"), "theirs").expect("a file");
+        symlink(outside.join("app"), logs.join("pod/other")).expect("a link");
+        log.write(Stream::Output, b"a line that is long enough\n");
+        assert!(log.reopen().is_err());
+        let names: Vec<_> = fs::read_dir(outside.join("app")).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["0.log"], "nothing was moved outside");
+        assert_eq!(fs::read_to_string(outside.join("app/0.log")).expect("a file"), "theirs");
     }
 }

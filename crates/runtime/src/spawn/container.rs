@@ -160,7 +160,7 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
     mounts::attach_cgroups(&cgroups, &root, spec.privileged)?;
     let with_terminal = matches!(launch.streams, Streams::Terminal);
     let (terminal, dev) = dev::attach(&root, &nodes, &shared_memory, with_terminal)?;
-    mounts::attach(&binds, &root)?;
+    mounts::attach(&binds, &root, &kernel)?;
     let pid = launch.hooked.map(|_| pause(launch.socket)).transpose()?;
     run_hooks(launch, HookKind::CreateContainer, "creating", pid)?;
     if stays {

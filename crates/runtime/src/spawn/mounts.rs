@@ -97,16 +97,45 @@ fn prepare_bind(bind: &Bind, passed: &[OwnedFd], users: Option<&Users>) -> anyho
     Ok((tree, Some(propagation)))
 }
 
-/// Attaches what was prepared below the root.
-pub(super) fn attach(prepared: &[Prepared], root: impl AsFd) -> anyhow::Result<()> {
+/// Files of `/proc` that may be covered by others, which tell of the container instead of the node.
+const COVERED: [&str; 10] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/loadavg",
+    "proc/meminfo",
+    "proc/slabinfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/sys/crypto/fips_enabled",
+    "proc/sys/kernel/ns_last_pid",
+];
+
+/// Attaches what was prepared below the root, but not to the container's own `/proc`, wherever links of the image lead: who
+/// stands in for its files decides what is masked there and what we and others believe of its processes.
+pub(super) fn attach(prepared: &[Prepared], root: impl AsFd, kernel: &Kernel) -> anyhow::Result<()> {
+    let file_system = rustix::fs::fstat(&kernel.proc)?.st_dev;
     for mount in prepared {
         let failed = || format!("attach mount at {}", mount.target.display());
-        resolve::attach(root.as_fd(), &mount.tree, &mount.target).with_context(failed)?;
+        let point = resolve::point(root.as_fd(), &mount.tree, &mount.target).with_context(failed)?;
+        let found = rustix::fs::fstat(&point).with_context(failed)?;
+        if found.st_dev == file_system && !may_be_covered(root.as_fd(), &found) {
+            return Err(BadDescription(format!("mount target {} is inside /proc", mount.target.display())).into());
+        }
+        mount::attach(&mount.tree, &point).with_context(failed)?;
         if let Some(kind) = mount.propagation {
             mount::set_propagation(&mount.tree, kind).with_context(failed)?;
         }
     }
     Ok(())
+}
+
+fn may_be_covered(root: impl AsFd, found: &rustix::fs::Stat) -> bool {
+    let same = |path: &str| {
+        let known = resolve::open_path(root.as_fd(), Path::new(path)).and_then(|file| Ok(rustix::fs::fstat(&file)?));
+        known.is_ok_and(|known| (known.st_dev, known.st_ino) == (found.st_dev, found.st_ino))
+    };
+    COVERED.iter().any(|path| same(path))
 }
 
 /// What the kernel tells of itself, attached nowhere yet. A pod with users of its own gets it only while the node's is in

@@ -127,9 +127,13 @@ fn one_less(links: u32) -> io::Result<u32> {
 /// Attaches a detached tree at a path of the root; the mount point is made where missing, as a directory or as a file
 /// like the tree's own top.
 pub(super) fn attach(root: impl AsFd, tree: &OwnedFd, path: &Path) -> io::Result<()> {
+    mount::attach(tree, &point(root, tree, path)?)
+}
+
+/// The mount point for a tree at a path of the root, made where missing.
+pub(super) fn point(root: impl AsFd, tree: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode);
-    let target = if kind == FileType::Directory { ensure_dir(&root, path, 0o755)? } else { ensure_file(&root, path)? };
-    mount::attach(tree, &target)
+    if kind == FileType::Directory { ensure_dir(&root, path, 0o755) } else { ensure_file(&root, path) }
 }
 
 /// Attaches a detached tree at a directory of the root that must be a real one, not a link: `/proc`, `/sys`, `/dev`.

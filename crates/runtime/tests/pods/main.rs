@@ -3,6 +3,7 @@
 //! The program has a `main` of its own because it is also the keeper of its pods. `cargo test -p runtime --test pods name`
 //! runs the tests whose names contain `name`. Needs root.
 
+mod escapes;
 mod fixture;
 mod hooks;
 mod isolation;
@@ -57,6 +58,14 @@ const TESTS: &[(&str, Test)] = tests![
     isolation::descriptors_and_executables_do_not_leak,
     isolation::system_calls_are_filtered,
     isolation::default_files_are_as_expected,
+    escapes::nothing_is_mounted_into_proc,
+    escapes::what_hides_and_connects_cannot_be_swapped,
+    escapes::account_files_are_read_with_care,
+    escapes::kernel_parameters_of_the_node_are_out_of_reach,
+    escapes::control_groups_are_not_written,
+    escapes::capabilities_are_not_inherited,
+    escapes::keepers_are_out_of_reach,
+    escapes::output_is_kept_to_its_limit,
     users::owners_are_shifted_and_the_node_is_a_stranger,
     users::users_of_the_image_are_users_of_the_pod,
     users::what_the_pod_owns_it_may_change,
