@@ -117,7 +117,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     kubelet.image_access.recover(&kubelet.images.list().await);
     csi::release::recover(&kubelet);
     let recovered = kubelet.runtime.recover().await;
-    kubelet.pods.recovered(&recovered);
+    kubelet.pods.recovered(recovered);
     follow_runtime(&kubelet);
     follow_node(&kubelet);
     eviction::look(&kubelet);
@@ -337,7 +337,7 @@ impl Kubelet {
         let path = self.config.root_dir.join("memory");
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         if !crate::volumes::mount::is_mount_point(&path) {
-            crate::volumes::mount::tmpfs(&path, 256 << 20).with_context(|| format!("mount {}", path.display()))?;
+            crate::volumes::mount::tmpfs(&path, 256 << 20, 0o755, None).with_context(|| format!("mount {}", path.display()))?;
         }
         Ok(())
     }

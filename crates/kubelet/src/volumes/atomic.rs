@@ -47,10 +47,16 @@ pub fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<
     symlink(name, &fresh)?;
     fs::rename(&fresh, directory.join(DATA))?;
     links(directory, files)?;
-    if let Some(old) = old.filter(|old| old.components().count() == 1) {
+    if let Some(old) = old.filter(|old| is_version(old)) {
         let _ = fs::remove_dir_all(directory.join(old));
     }
     Ok(())
+}
+
+/// Whether a link names a version beside it, and nothing else: what it names is removed with all that is in it.
+fn is_version(link: &Path) -> bool {
+    let mut components = link.components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
 }
 
 fn check(path: &str) -> io::Result<()> {
@@ -119,4 +125,34 @@ fn links(directory: &Path, files: &Files) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::content::File;
+
+    fn files(names: &[&str]) -> Files {
+        names.iter().map(|name| ((*name).to_owned(), File { data: b"new".to_vec(), mode: 0o644, owner: None })).collect()
+    }
+
+    /// Keys and items that would write elsewhere (CVE-2017-1002102 is about links that a pod puts into such a volume).
+    #[test]
+    fn nothing_outside_of_the_volume_is_written_or_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let (volume, kept) = (top.path().join("volume"), top.path().join("kept"));
+        fs::write(&kept, "kept").unwrap();
+        for name in ["../kept", "/kept", "a/../../kept", "..", "", "..data/x", "./x/../../kept"] {
+            assert!(write(&volume, &files(&[name]), None).is_err(), "{name}");
+        }
+        // A link that leads elsewhere is replaced and not followed to what is to be removed.
+        for link in ["..", "../kept", top.path().to_str().unwrap()] {
+            fs::create_dir_all(&volume).unwrap();
+            symlink(link, volume.join(DATA)).unwrap();
+            write(&volume, &files(&["key"]), None).unwrap();
+            assert_eq!(fs::read(volume.join("key")).unwrap(), b"new");
+            assert_eq!(fs::read_to_string(&kept).unwrap(), "kept", "{link}");
+            fs::remove_dir_all(&volume).unwrap();
+        }
+    }
 }

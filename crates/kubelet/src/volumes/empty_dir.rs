@@ -1,8 +1,11 @@
 //! `emptyDir`: a directory for the life of the pod, on disk, in memory or of huge pages.
 //!
-//! Volumes that are not on the disk are mounted on the node's side, so that they survive restarts of containers.
+//! Volumes that are not on the disk are mounted on the node's side, so that they survive restarts of containers. A directory on
+//! the disk appears with all that belongs to it, or not at all: a kubelet that is killed meanwhile finds nothing half made.
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use api::Quantity;
 use futures_util::future::BoxFuture;
@@ -64,22 +67,39 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         if there {
             return Ok(Mounted::Path { path, read_only: false });
         }
-        std::fs::create_dir_all(&path).map_err(failed)?;
-        let open = match medium {
-            Medium::Disk => true,
-            Medium::Memory(size) => mount::tmpfs(&path, size).map(|()| true).map_err(failed)?,
-            Medium::HugePages(size) => mount::huge_pages(&path, size).map(|()| false).map_err(failed)?,
-        };
-        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed);
-        if open {
-            mode(0o777)?;
-        }
-        if let Some(group) = ownership::group(order.pod) {
-            std::os::unix::fs::chown(&path, None, Some(group)).map_err(failed)?;
-            mode(if open { 0o2777 } else { 0o2775 })?;
+        let group = ownership::group(order.pod);
+        let folder = || std::fs::create_dir_all(&path).map_err(failed);
+        match medium {
+            Medium::Disk => make(&path, group).map_err(failed)?,
+            Medium::Memory(size) => {
+                folder()?;
+                mount::tmpfs(&path, size, mode(group), group).map_err(failed)?;
+            }
+            Medium::HugePages(size) => {
+                folder()?;
+                mount::huge_pages(&path, size).map_err(failed)?;
+                if let Some(group) = group {
+                    std::os::unix::fs::chown(&path, None, Some(group)).map_err(failed)?;
+                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o2775)).map_err(failed)?;
+                }
+            }
         }
         Ok(Mounted::Path { path, read_only: false })
     })
+}
+
+/// Everybody may write, and what is written belongs to the pod's group.
+fn mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o2777 } else { 0o777 }
+}
+
+fn make(path: &Path, group: Option<u32>) -> io::Result<()> {
+    // No volume has a name with a dot.
+    let fresh = path.with_extension("new");
+    std::fs::create_dir_all(&fresh)?;
+    std::os::unix::fs::chown(&fresh, None, group)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode(group)))?;
+    std::fs::rename(&fresh, path)
 }
 
 fn tear_down<'a>(order: &'a TearDown<'a>) -> BoxFuture<'a, Result<(), VolumeError>> {

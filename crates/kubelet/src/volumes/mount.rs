@@ -7,12 +7,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// Mounts memory with a size limit in bytes.
+/// Mounts memory with a size limit in bytes, with this mode and group from the beginning.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn tmpfs(path: &Path, size: u64) -> io::Result<()> {
-    let data = CString::new(format!("size={size},mode=0777")).map_err(io::Error::other)?;
+pub fn tmpfs(path: &Path, size: u64, mode: u32, group: Option<u32>) -> io::Result<()> {
+    let data = CString::new(format!("size={size},mode={mode:o},gid={}", group.unwrap_or(0))).map_err(io::Error::other)?;
     rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
     Ok(())
 }

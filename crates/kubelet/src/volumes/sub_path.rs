@@ -95,3 +95,33 @@ fn open_inside(base: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     Ok(rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn directories_are_made_inside_only() {
+        let top = tempfile::tempdir().unwrap();
+        let (volume, outside) = (top.path().join("volume"), top.path().join("outside"));
+        std::fs::create_dir_all(volume.join("there")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        symlink(&outside, volume.join("absolute")).unwrap();
+        symlink("../outside", volume.join("relative")).unwrap();
+        symlink("there", volume.join("near")).unwrap();
+        symlink("/proc/self/cwd", volume.join("magic")).unwrap();
+        for path in ["made/deep", "there/new", "near/new2", "there"] {
+            ensure(&volume, Path::new(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(volume.join(path).is_dir(), "{path}");
+        }
+        for path in ["absolute/made", "relative/made", "magic/made", "../outside/made"] {
+            assert!(ensure(&volume, Path::new(path)).is_err(), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        for path in ["absolute", "relative", "magic"] {
+            assert!(bind(&volume, Path::new(path), &top.path().join("place")).is_err(), "{path}");
+        }
+    }
+}
