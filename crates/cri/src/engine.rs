@@ -1,6 +1,7 @@
 //! The container runtime of a kubelet: our own in its process, or another one behind its socket. One of two, chosen once;
 //! a call to our own costs a look at which it is.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,14 +55,18 @@ impl Engine {
     }
 
     /// The pods that an earlier run of ours left.
-    pub async fn recover(&self) -> Vec<Sandbox> {
+    pub async fn recover(&self) -> Recovered {
         match self {
-            Engine::Own(runtime) => runtime.recover().await.sandboxes.into_iter().map(Sandbox::Own).collect(),
+            Engine::Own(runtime) => {
+                let found = runtime.recover().await;
+                let lost = found.lost.into_iter().map(|lost| (lost.spec.id.to_string(), lost.containers));
+                Recovered { sandboxes: found.sandboxes.into_iter().map(Sandbox::Own).collect(), lost: lost.collect() }
+            }
             Engine::Other(remote, _) => match remote.recover().await {
-                Ok(pods) => pods.into_iter().map(Sandbox::Other).collect(),
+                Ok(pods) => Recovered { sandboxes: pods.into_iter().map(Sandbox::Other).collect(), lost: HashMap::new() },
                 Err(failure) => {
                     tracing::error!("what an earlier run left is not known: {failure}");
-                    Vec::new()
+                    Recovered::default()
                 }
             },
         }
@@ -94,6 +99,15 @@ impl From<runtime::Sandbox> for Sandbox {
     fn from(sandbox: runtime::Sandbox) -> Sandbox {
         Sandbox::Own(sandbox)
     }
+}
+
+/// What an earlier run of ours left.
+#[derive(Default)]
+pub struct Recovered {
+    /// Pods whose containers may still run.
+    pub sandboxes: Vec<Sandbox>,
+    /// The last words of containers whose sandboxes are gone, by the name of the sandbox. Another runtime tells none.
+    pub lost: HashMap<String, Vec<ContainerStatus>>,
 }
 
 fn broken(failure: Failure) -> SandboxError {

@@ -134,7 +134,13 @@ impl NodeNetwork {
             return Err(NodeNetworkError::Attach(error));
         }
         let mut state = self.state.lock();
-        state.addresses.insert(uid.to_owned(), vec![address]);
+        // A pod whose earlier interface went with its name space has an address that nobody uses any more.
+        let earlier = state.addresses.insert(uid.to_owned(), vec![address]);
+        if let Some(ipam) = &mut state.ipam {
+            for earlier in earlier.into_iter().flatten() {
+                ipam.release(earlier);
+            }
+        }
         let ports = host_ports(address);
         if !ports.is_empty() {
             state.host_ports.insert(uid.to_owned(), ports);

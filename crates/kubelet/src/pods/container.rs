@@ -42,6 +42,8 @@ pub struct Parts<'a> {
     pub pod_dir: &'a Path,
     /// Directory of the pod's logs.
     pub log_dir: &'a Path,
+    /// The seccomp profile of the node that it asks for.
+    pub profile: Option<String>,
     /// Size at which the log is rotated.
     pub log_max_size: u64,
     /// Files kept of the log.
@@ -93,7 +95,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     let caps = security.capabilities.clone().unwrap_or_default();
     spec.capabilities = Capabilities::from_pod(&caps.add.unwrap_or_default(), &caps.drop.unwrap_or_default(), spec.privileged);
     spec.no_new_privs = security.allow_privilege_escalation == Some(false);
-    spec.seccomp = seccomp(&security, &pod_security, spec.privileged);
+    spec.seccomp = seccomp(parts, &security, &pod_security)?;
     if spec.privileged || security.proc_mount.as_deref() == Some("Unmasked") {
         spec.masked_paths = Vec::new();
         spec.read_only_paths = Vec::new();
@@ -241,12 +243,14 @@ fn not_root(parts: &Parts, user: &UserRef) -> Result<(), String> {
     }
 }
 
-fn seccomp(security: &SecurityContext, pod: &PodSecurityContext, privileged: bool) -> Seccomp {
+fn seccomp(parts: &Parts, security: &SecurityContext, pod: &PodSecurityContext) -> Result<Seccomp, String> {
     let profile = security.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
     match profile.map(|profile| profile.type_.as_str()) {
-        _ if privileged => Seccomp::Unconfined,
-        Some("RuntimeDefault") => Seccomp::RuntimeDefault,
-        _ => Seccomp::Unconfined,
+        _ if security.privileged == Some(true) => Ok(Seccomp::Unconfined),
+        Some("RuntimeDefault") => Ok(Seccomp::RuntimeDefault),
+        Some("Localhost") => parts.profile.clone().map(Seccomp::Custom).ok_or_else(|| "the seccomp profile was not read".to_owned()),
+        Some("Unconfined") | None => Ok(Seccomp::Unconfined),
+        Some(other) => Err(format!("unknown type of seccomp profile {other:?}")),
     }
 }
 

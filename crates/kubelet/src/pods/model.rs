@@ -110,6 +110,8 @@ pub struct Progress {
 pub struct Observed {
     /// Attempts by container name, oldest first.
     pub attempts: BTreeMap<String, Vec<ContainerStatus>>,
+    /// Ended attempts of earlier sandboxes by container name, oldest first.
+    pub past: BTreeMap<String, Vec<ContainerStatus>>,
     /// Progress by container name.
     pub progress: BTreeMap<String, Progress>,
     /// The sandbox is up.
@@ -123,15 +125,27 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The newest attempt.
+    /// The newest attempt in this sandbox or an earlier one.
     pub fn latest(&self, name: &str) -> Option<&ContainerStatus> {
-        self.attempts.get(name).and_then(|attempts| attempts.last())
+        self.all(name).next_back()
+    }
+
+    /// The newest attempt in this sandbox.
+    pub fn here(&self, name: &str) -> Option<&ContainerStatus> {
+        self.attempts.get(name)?.last()
     }
 
     /// The attempt before the newest.
     pub fn previous(&self, name: &str) -> Option<&ContainerStatus> {
-        let attempts = self.attempts.get(name)?;
-        attempts.len().checked_sub(2).map(|index| &attempts[index])
+        self.all(name).nth_back(1)
+    }
+
+    /// All attempts that are known. What was heard of those of this sandbox before is out of date.
+    fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &ContainerStatus> {
+        let here = self.attempts.get(name).map(Vec::as_slice).unwrap_or_default();
+        let past = self.past.get(name).map(Vec::as_slice).unwrap_or_default();
+        let first = here.first().map_or(u32::MAX, attempt);
+        past.iter().filter(move |status| attempt(status) < first).chain(here)
     }
 
     /// Whether the newest attempt runs.

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::PodSpec;
-use runtime::ContainerState;
+use runtime::{ContainerState, ContainerStatus};
 
 use super::model::{Member, Observed, Role};
 use super::restart::{Restart, after_exit};
@@ -107,15 +107,31 @@ pub fn verdict(spec: &PodSpec, members: &[Member], observed: &Observed) -> Verdi
     Verdict { finished, failed: finished && mains.iter().flatten().any(|code| *code != 0) }
 }
 
-/// Whether all init containers are through: every main container may start. True once a main container ever started.
+/// Whether all init containers are through: every main container may start. True once a main container ever started, also in
+/// an earlier sandbox.
 pub fn initialized(members: &[Member], observed: &Observed) -> bool {
-    let main_started = members.iter().any(|member| member.role == Role::Main && observed.latest(&member.spec.name).is_some());
+    through(members, observed, Observed::latest)
+}
+
+/// As `initialized`, in this sandbox: a new one begins with the init containers again.
+fn initialized_here(members: &[Member], observed: &Observed) -> bool {
+    through(members, observed, Observed::here)
+}
+
+type Newest = for<'a> fn(&'a Observed, &str) -> Option<&'a ContainerStatus>;
+
+fn through(members: &[Member], observed: &Observed, newest: Newest) -> bool {
+    let main_started = members.iter().any(|member| member.role == Role::Main && newest(observed, &member.spec.name).is_some());
     main_started
         || members.iter().all(|member| match member.role {
-            Role::Init => observed.exit_code(&member.spec.name) == Some(0),
+            Role::Init => newest(observed, &member.spec.name).is_some_and(succeeded),
             Role::Sidecar => observed.is_running(&member.spec.name) && started(member, observed),
             Role::Main | Role::Ephemeral => true,
         })
+}
+
+fn succeeded(status: &ContainerStatus) -> bool {
+    status.exit.is_some_and(|exit| exit.success())
 }
 
 fn started(member: &Member, observed: &Observed) -> bool {
@@ -125,7 +141,7 @@ fn started(member: &Member, observed: &Observed) -> bool {
 
 fn restart_all(spec: &PodSpec, members: &[Member], observed: &Observed) -> Option<String> {
     let asks = |member: &&Member| {
-        let code = observed.exit_code(&member.spec.name);
+        let code = observed.here(&member.spec.name).and_then(|status| status.exit).map(|exit| exit.code);
         code.is_some_and(|code| after_exit(spec, member, code) == Restart::AllContainers)
     };
     let asker = members.iter().find(asks)?;
@@ -142,12 +158,12 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Brings init containers forward; true when the main containers may run.
     fn init(&mut self, members: &[Member]) -> bool {
-        let mains_may_run = initialized(members, self.observed);
+        let mains_may_run = initialized_here(members, self.observed);
         for member in members {
             match member.role {
                 Role::Init if mains_may_run => {}
                 Role::Init => {
-                    if self.observed.exit_code(&member.spec.name) != Some(0) {
+                    if !self.observed.here(&member.spec.name).is_some_and(succeeded) {
                         self.advance(member);
                         return false;
                     }
@@ -184,7 +200,8 @@ impl Planner<'_> {
             ContainerState::Running => progress.post_started,
             ContainerState::Exited => {
                 let code = latest.exit.map_or(255, |exit| exit.code);
-                if after_exit(self.spec, member, code) != Restart::No {
+                let again = member.role == Role::Init && self.observed.here(name).is_none();
+                if again || after_exit(self.spec, member, code) != Restart::No {
                     self.start(member, super::model::attempt(latest) + 1);
                 }
                 true
@@ -256,7 +273,7 @@ pub fn plan_end(members: &[Member], observed: &Observed, grace: i64) -> Vec<Acti
 mod tests {
     use std::collections::BTreeMap;
 
-    use runtime::{ContainerId, ContainerStatus, ResolvedUser};
+    use runtime::{ContainerId, ResolvedUser};
     use serde_json::json;
 
     use super::*;

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::engine::Sandbox;
+use cri::engine::{Recovered, Sandbox};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use runtime::ContainerEvent;
+use runtime::{ContainerEvent, ContainerStatus};
 use store::Entry;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -41,6 +41,8 @@ struct Inner {
     tasks: JoinSet<()>,
     /// Sandboxes that an earlier run of ours left and whose pods have not come yet.
     left: HashMap<String, Sandbox>,
+    /// Last words of containers whose sandboxes were lost while we were away, by pod.
+    last_words: HashMap<String, Vec<ContainerStatus>>,
     /// Pods that are over but still in the API, so that they do not start again.
     over: HashMap<String, ()>,
     /// Pods of a name that is still in use by an older pod of that name.
@@ -57,11 +59,12 @@ struct Running {
 
 impl Registry {
     /// Notes what an earlier run of ours left.
-    pub fn recovered(&self, recovered: &[Sandbox]) {
+    pub fn recovered(&self, recovered: Recovered) {
         let mut inner = self.inner.lock();
-        for sandbox in recovered {
-            inner.left.insert(sandbox.id().to_string(), sandbox.clone());
+        for sandbox in recovered.sandboxes {
+            inner.left.insert(sandbox.id().to_string(), sandbox);
         }
+        inner.last_words = recovered.lost;
     }
 
     /// The API has a pod of this node, new or changed.
@@ -116,7 +119,11 @@ impl Registry {
 
     /// Ends everything that an earlier run of ours left and that the API does not want any more.
     pub fn end_strangers(&self, kubelet: &Arc<Kubelet>) {
-        let strangers: Vec<(String, Sandbox)> = self.inner.lock().left.drain().collect();
+        let strangers: Vec<(String, Sandbox)> = {
+            let mut inner = self.inner.lock();
+            inner.last_words.clear();
+            inner.left.drain().collect()
+        };
         let known: HashSet<String> = strangers.iter().map(|(uid, _)| uid.clone()).collect();
         for (uid, sandbox) in strangers {
             tracing::info!(uid, "ending a pod that is no longer wanted");
@@ -313,8 +320,9 @@ impl Inner {
     fn spawn(&mut self, kubelet: &Arc<Kubelet>, pod: Arc<Pod>) {
         let uid = model::uid(&pod).to_owned();
         let sandbox = self.left.remove(&uid);
+        let last_words = self.last_words.remove(&uid).unwrap_or_default();
         let (sender, inbox) = unbounded_channel();
-        let worker = Worker::new(kubelet.clone(), pod.clone(), sandbox.clone(), sender.clone(), inbox);
+        let worker = Worker::new(kubelet.clone(), pod.clone(), sandbox.clone(), last_words, sender.clone(), inbox);
         self.workers.insert(uid.clone(), Running { sender, pod, sandbox, leaving: false });
         while self.tasks.try_join_next().is_some() {}
         let kubelet = kubelet.clone();

@@ -20,6 +20,7 @@ use super::huge_pages;
 use super::limits::Class;
 use super::message::{Message, Trouble};
 use super::model::{self, Member};
+use super::profile;
 use super::release::SUB_PATHS;
 use super::signals;
 use crate::devices::state::DeviceRefusal;
@@ -102,6 +103,8 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         remove_writable(&order.kubelet.pod_dir(model::uid(&order.pod)), order.name(), order.attempt);
     }
     let config_error = |text: String| Trouble::new("CreateContainerConfigError", text);
+    let profile = profile::wanted(&order.pod, &order.member.spec, &order.kubelet.config.root_dir);
+    let profile = profile.map_err(|text| Trouble::new("CreateContainerError", text))?;
     let env = environment(order).await.map_err(config_error)?;
     let pod_dir = order.kubelet.pod_dir(model::uid(&order.pod));
     let log_dir = order.kubelet.log_dir(&order.pod);
@@ -124,6 +127,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         volumes: &order.volumes,
         pod_dir: &pod_dir,
         log_dir: &log_dir,
+        profile,
         log_max_size: order.kubelet.config.log_max_size,
         log_max_files: order.kubelet.config.log_max_files,
         class: order.class,
@@ -256,9 +260,12 @@ fn prepare_files(pod_dir: &Path, order: &Order) -> std::io::Result<()> {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
 }
 
-fn remove_writable(pod_dir: &Path, name: &str, attempt: u32) {
+/// Removes what an attempt has written to its root.
+pub(super) fn remove_writable(pod_dir: &Path, name: &str, attempt: u32) {
     let directory = pod_dir.join("containers").join(name).join(attempt.to_string());
-    if let Err(error) = std::fs::remove_dir_all(&directory) {
+    if let Err(error) = std::fs::remove_dir_all(&directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
         tracing::debug!(directory = %directory.display(), %error, "writable layer stays");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use api::Status;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -174,6 +174,24 @@ fn read(folder: &Path, node: &str) -> BTreeMap<String, Arc<Pod>> {
     pods
 }
 
+/// The API server looks at all other pods; names end up in paths.
+fn validate(pod: &serde_json::Value) -> Result<()> {
+    use api::check::Check;
+    use api::path::Path;
+    use api::types::pod_spec::{self, Owner};
+    let mut causes = api::Causes::default();
+    let (metadata, spec) = (Path::root("metadata"), Path::root("spec"));
+    for (field, needed) in [("name", true), ("namespace", false)] {
+        let name = pod["metadata"][field].as_str().unwrap_or_default();
+        if needed || !name.is_empty() {
+            causes.each(&metadata.field(field), name, api::names::subdomain_errors(name));
+        }
+    }
+    let map = pod["spec"].as_object().context("a pod has a spec")?;
+    pod_spec::validate(map, Owner::Pod, &spec, &mut causes);
+    if causes.is_empty() { Ok(()) } else { bail!("{}", causes.joined()) }
+}
+
 fn parse(path: &Path, node: &str) -> Result<Pod> {
     let text = std::fs::read_to_string(path).context("read")?;
     let mut value: serde_json::Value = serde_saphyr::from_str(&text).context("no YAML or JSON")?;
@@ -181,6 +199,7 @@ fn parse(path: &Path, node: &str) -> Result<Pod> {
     if let Some(map) = value.as_object_mut() {
         api::types::default(map, &schema);
     }
+    validate(&value)?;
     let class = api::pods::qos_class(value.as_object().and_then(|pod| pod.get("spec")?.as_object()).context("a pod has a spec")?);
     // By way of text, for which the reader of pods is in the program anyway; one for trees would be as large again.
     let mut pod: Pod = serde_json::from_slice(&serde_json::to_vec(&value)?).context("no pod")?;
@@ -231,6 +250,27 @@ fn mirrored(object: &Pod) -> Option<&String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names of pods, containers and volumes become parts of paths on the node.
+    #[test]
+    fn pods_whose_names_lead_elsewhere_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = |pod: &str, namespace: &str, container: &str, volume: &str| {
+            let pod = serde_json::json!({
+                "kind": "Pod", "metadata": {"name": pod, "namespace": namespace},
+                "spec": {"containers": [{"name": container, "image": "i"}], "volumes": [{"name": volume, "emptyDir": {}}]},
+            });
+            std::fs::write(folder.path().join("a.json"), pod.to_string()).unwrap();
+            read(folder.path(), "n").len()
+        };
+        assert_eq!(count("a", "b", "c", "v"), 1);
+        for bad in ["..", "../../a", "a/b", "/a", "a\u{0}b"] {
+            assert_eq!(count(bad, "b", "c", "v"), 0, "{bad:?}");
+            assert_eq!(count("a", bad, "c", "v"), 0, "{bad:?}");
+            assert_eq!(count("a", "b", bad, "v"), 0, "{bad:?}");
+            assert_eq!(count("a", "b", "c", bad), 0, "{bad:?}");
+        }
+    }
 
     #[test]
     fn pods_of_files_are_of_the_class_that_they_ask_for() {

@@ -49,3 +49,27 @@ fn read_end(path: &Path, most: u64, from_start: bool) -> std::io::Result<Vec<u8>
     file.take(most).read_to_end(&mut data)?;
     Ok(data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_far_as_they_may_go() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        std::fs::write(at("secret"), "secret").unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+        std::fs::File::create(at("endless")).and_then(|file| file.set_len(1 << 40)).unwrap();
+        std::fs::write(at("said"), "why").unwrap();
+        let plain = Container::default();
+        let fallback = Container { termination_message_policy: Some("FallbackToLogsOnError".into()), ..Container::default() };
+        assert_eq!(message(&plain, &at("said"), &at("none"), 1), "why");
+        assert_eq!(message(&plain, &at("endless"), &at("none"), 1).len() as u64, MAX_FILE);
+        for name in ["link", "pipe", "none"] {
+            assert_eq!(message(&plain, &at(name), &at("none"), 1), "", "{name}");
+            assert_eq!(message(&fallback, &at("none"), &at(name), 1), "", "{name} as a log");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use client::EventKind;
 use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use k8s_openapi::jiff::Timestamp;
-use runtime::{ContainerEventKind, ContainerState};
+use runtime::{ContainerEventKind, ContainerState, ContainerStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -31,7 +31,7 @@ use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
 use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
-use super::{container, publish, release, start, statics, status, stop, termination};
+use super::{container, past, publish, release, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::clock::{even_ms, now_ms};
 use crate::metrics::Turn;
@@ -87,11 +87,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for a pod, with the sandbox that an earlier run of ours left, if any.
+    /// A worker for a pod, with the sandbox that an earlier run of ours left, if any, and the last words of one that is gone.
     pub fn new(
         kubelet: Arc<Kubelet>,
         pod: Arc<Pod>,
         sandbox: Option<Sandbox>,
+        last_words: Vec<ContainerStatus>,
         sender: UnboundedSender<Message>,
         inbox: UnboundedReceiver<Message>,
     ) -> Worker {
@@ -99,6 +100,8 @@ impl Worker {
         let status = pod.status.clone().unwrap_or_default();
         let class = limits::class(status.qos_class.as_deref());
         let fresh = sandbox.is_none() && status.phase.as_deref() != Some("Running");
+        let mut earlier = past::from_status(&pod);
+        past::add(&mut earlier, model::group(last_words));
         Worker {
             kubelet,
             inbox,
@@ -113,7 +116,7 @@ impl Worker {
             disrupted: false,
             sandbox,
             volumes: BTreeMap::new(),
-            observed: Observed::default(),
+            observed: Observed { past: earlier, ..Observed::default() },
             preparing: false,
             prepare_backoff: Backoff::default(),
             prepare_not_before: 0,
@@ -308,16 +311,10 @@ impl Worker {
         }
     }
 
+    /// The sandbox is kept until the next one is made or the pod is over: it still tells how its containers ended.
     fn lost_sandbox(&mut self) {
         self.event(EventKind::Warning, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
         self.kubelet.pods.set_sandbox(model::uid(&self.pod), None);
-        if let Some(sandbox) = self.sandbox.take() {
-            self.tasks.spawn(async move {
-                if let Err(error) = sandbox.destroy().await {
-                    tracing::warn!("remains of a lost sandbox: {error}");
-                }
-            });
-        }
         self.observed.sandbox = false;
     }
 
@@ -514,8 +511,12 @@ impl Worker {
             return;
         }
         self.preparing = true;
+        past::add(&mut self.observed.past, std::mem::take(&mut self.observed.attempts));
+        let lost = self.sandbox.take();
+        let earlier = self.observed.past.clone();
         let (kubelet, pod, class, sender) = (self.kubelet.clone(), self.pod.clone(), self.class, self.sender.clone());
         self.tasks.spawn(async move {
+            past::clear(&kubelet, &pod, lost, &earlier).await;
             let result = super::prepare::prepare(&kubelet, &pod, class).await;
             let _ = sender.send(Message::Prepared(result));
         });

@@ -133,8 +133,11 @@ async fn attempt(kubelet: &Kubelet, pod: &Pod, target: &Target, wish: &Wish) -> 
         let grouped = model::group(statuses).remove(&target.container).unwrap_or_default();
         attempts = grouped.iter().filter(|status| status.started_at.is_some()).map(model::attempt).collect();
     }
-    if attempts.is_empty() {
-        attempts = from_status(pod, &target.container);
+    match attempts.as_slice() {
+        [] => attempts = from_status(pod, &target.container),
+        // The one before it ran in a sandbox that is gone.
+        [only] if *only > 0 => attempts.insert(0, only - 1),
+        _ => {}
     }
     let index = if wish.previous { attempts.len().checked_sub(2) } else { attempts.len().checked_sub(1) };
     match index.map(|index| attempts[index]) {
