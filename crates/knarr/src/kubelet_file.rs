@@ -86,6 +86,7 @@ pub struct Settings {
     /// Whether the node may not run where there is swap; nothing where the file does not say.
     pub fail_swap_on: Option<bool>,
     user_ids: Option<u32>,
+    pids_limit: Option<i64>,
     log_max_size: Option<u64>,
     log_max_files: Option<u32>,
     image_access: kubelet::image_access::Policy,
@@ -135,12 +136,14 @@ impl Settings {
             u64::try_from(quantity.value()).context("containerLogMaxSize")
         });
         let files = fields.text("/containerLogMaxFiles").map(|files| files.parse().context("containerLogMaxFiles"));
+        let pids = fields.text("/podPidsLimit").map(|limit| limit.parse::<i64>()).transpose();
         let user_ids = fields.text("/userNamespaces/idsPerPod").map(|ids| ids.parse::<u32>()).transpose();
         Ok(Settings {
             eviction: eviction(fields)?,
             shutdown: shutdown(fields)?,
             swap: swap(fields)?,
             fail_swap_on: fields.text("/failSwapOn").map(|text| text != "false"),
+            pids_limit: pids.context("podPidsLimit")?.filter(|limit| *limit > 0),
             user_ids: user_ids.context("userNamespaces.idsPerPod")?.filter(|ids| *ids > 0),
             log_max_size: size.transpose()?,
             log_max_files: files.transpose()?,
@@ -154,6 +157,7 @@ impl Settings {
         config.shutdown = kubelet::shutdown::Config::new(self.shutdown.clone());
         config.swap.behavior = self.swap.unwrap_or(config.swap.behavior);
         config.swap.fail_on = self.fail_swap_on.unwrap_or(config.swap.fail_on);
+        config.pod_pids_limit = self.pids_limit;
         config.user_ids_per_pod = self.user_ids.unwrap_or(config.user_ids_per_pod);
         config.log_max_size = self.log_max_size.unwrap_or(config.log_max_size);
         config.log_max_files = self.log_max_files.unwrap_or(config.log_max_files);
@@ -321,6 +325,7 @@ evictionMaxPodGracePeriod: 20
 shutdownGracePeriod: 30s
 shutdownGracePeriodCriticalPods: 10s
 containerLogMaxSize: 1Mi
+podPidsLimit: 1024
 imagePullCredentialsVerificationPolicy: AlwaysVerify
 registerWithTaints: [{key: a, value: b, effect: NoSchedule}, {key: c, effect: NoExecute}]
 ";
@@ -346,7 +351,7 @@ registerWithTaints: [{key: a, value: b, effect: NoSchedule}, {key: c, effect: No
         let settings = Settings::of(Some(file.path())).unwrap();
         assert_eq!((settings.shutdown.len(), settings.eviction.max_pod_grace, settings.log_max_size), (2, 20, Some(1 << 20)));
         assert_eq!(settings.image_access, kubelet::image_access::Policy::AlwaysVerify);
-        assert_eq!(settings.eviction.soft.len(), 1);
+        assert_eq!((settings.eviction.soft.len(), settings.pids_limit), (1, Some(1024)));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// Processes and threads that a pod may have; none is as many as the machine allows.
+    pub pod_pids_limit: Option<i64>,
     /// Ids of a pod with users of its own.
     pub user_ids_per_pod: u32,
     /// CPUs in thousandths instead of those of the machine.

@@ -237,6 +237,7 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         cluster_domain: cluster.domain.clone(),
         resolv_conf: flags.resolv_conf.clone(),
         max_pods: flags.max_pods,
+        pod_pids_limit: None,
         user_ids_per_pod: 65536,
         cpu_milli: quantity(&flags.node_cpu)?.map(Quantity::milli),
         memory_bytes: quantity(&flags.node_memory)?.map(Quantity::value),

@@ -45,6 +45,7 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         .map_err(|error| failed("make control group")(&error))?;
     let mut limits = limits::pod(spec, class);
     limits.hugepages = huge_pages::of_pod(spec, &kubelet.node.huge_page_sizes());
+    limits.pids_limit = kubelet.config.pod_pids_limit;
     if kubelet.placement.has_own_cpus(uid) {
         (limits.cpu_quota, limits.cpu_period) = (None, None);
     }

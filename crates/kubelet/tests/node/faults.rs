@@ -20,7 +20,7 @@ fn waiting(pod: &Value) -> &Value {
 }
 
 /// The node was never anything but ready since then.
-async fn stayed_ready(world: &World, before: &Value) {
+pub async fn stayed_ready(world: &World, before: &Value) {
     let node = world.node("is ready", |node| condition(node, "Ready")["status"] == "True").await;
     assert_eq!(condition(&node, "Ready")["lastTransitionTime"], condition(before, "Ready")["lastTransitionTime"]);
 }

@@ -5,7 +5,9 @@
 //! name` runs the tests whose names contain `name`. Needs root.
 
 mod access;
+mod counted;
 mod csi;
+mod deaths;
 mod devices;
 mod driver;
 mod eviction;
@@ -54,6 +56,13 @@ const TESTS: &[(&str, Test)] = tests![
     faults::an_image_store_that_can_only_be_read_costs_new_images_only,
     faults::a_probe_that_hangs_is_ended_and_counts,
     faults::a_clock_that_jumps_changes_no_wait,
+    deaths::a_killed_container_starts_again_by_policy,
+    deaths::a_killed_keeper_costs_its_own_pod_alone,
+    deaths::keepers_that_die_with_the_node_are_noticed,
+    deaths::a_machine_that_starts_anew_runs_its_pods_again,
+    deaths::a_fork_bomb_stays_in_its_pod,
+    deaths::a_memory_hog_is_killed_alone,
+    deaths::a_profile_of_the_node_is_never_left_out,
     access::a_private_image_is_for_those_who_may_pull_it,
     users::pods_have_users_of_their_own,
     devices::a_pod_uses_devices_of_a_plugin,

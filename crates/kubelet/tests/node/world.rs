@@ -47,7 +47,8 @@ pub fn run(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn group(folder: &Path) -> String {
+/// The control group of a test's node.
+pub fn group(folder: &Path) -> String {
     folder.file_name().expect("a name").to_string_lossy().replace('.', "-")
 }
 
@@ -310,6 +311,7 @@ async fn node(
         cluster_domain: "cluster.local".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         max_pods: 110,
+        pod_pids_limit: None,
         user_ids_per_pod: 65536,
         cpu_milli: None,
         memory_bytes,
