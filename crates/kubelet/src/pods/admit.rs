@@ -20,7 +20,7 @@ pub fn refuse_early(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
     if kubelet.shutting_down.load(Ordering::Acquire) {
         return Some(("NodeShutdown".into(), "Pod was rejected: Pod was rejected as the node is shutting down.".into()));
     }
-    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec))
+    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| unenforced_profile(spec))
 }
 
 /// Gives the pod processors, memory and devices of its own, or says why not. Plugins of devices may take seconds.
@@ -54,6 +54,16 @@ fn tolerates_memory_pressure(toleration: &Toleration) -> bool {
     effect && value && key.map_or(exists, |key| key == "node.kubernetes.io/memory-pressure")
 }
 
+/// AppArmor is in force nowhere here, and who asks for a profile is not run without it.
+fn unenforced_profile(spec: &PodSpec) -> Option<(String, String)> {
+    let of_pod = spec.security_context.as_ref().and_then(|security| security.app_armor_profile.as_ref());
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let of_containers = containers.filter_map(|container| container.security_context.as_ref()?.app_armor_profile.as_ref());
+    of_pod.into_iter().chain(of_containers).find(|profile| profile.type_ != "Unconfined")?;
+    let message = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    Some(("AppArmor".into(), message.into()))
+}
+
 fn forbidden_sysctl(spec: &PodSpec) -> Option<(String, String)> {
     let sysctls = spec.security_context.as_ref()?.sysctls.as_deref()?;
     let wrong = sysctls.iter().find(|sysctl| !is_safe(&sysctl.name))?;
@@ -75,4 +85,27 @@ pub fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(Strin
     }
     let (reason, message) = fit::refuse(pod, node.as_ref(), &allocatable, others)?;
     Some((reason, format!("Pod was rejected: {message}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nobody_runs_without_the_profile_that_was_asked_for() {
+        let refused = |pod: Option<&str>, container: Option<&str>, init: Option<&str>| {
+            let security = |kind: Option<&str>| json!({"appArmorProfile": kind.map(|kind| json!({"type": kind}))});
+            let one = |name: &str, kind: Option<&str>| json!({"name": name, "image": "i", "securityContext": security(kind)});
+            let spec = json!({
+                "securityContext": security(pod), "containers": [one("main", container)], "initContainers": [one("first", init)],
+            });
+            unenforced_profile(&serde_json::from_value(spec).unwrap()).is_some()
+        };
+        assert!(!refused(None, None, None) && !refused(Some("Unconfined"), Some("Unconfined"), None));
+        for kind in ["RuntimeDefault", "Localhost"] {
+            assert!(refused(Some(kind), None, None) && refused(None, Some(kind), None) && refused(None, None, Some(kind)), "{kind}");
+        }
+    }
 }
