@@ -65,12 +65,13 @@ class Side:
                 status["resources"] = {**status["resources"], "limits": whole} if whole else {name: one for name, one in status["resources"].items() if name != "limits"}
             kept = {"status": status, "generation": pod["metadata"].get("generation"), "deleting": "deletionTimestamp" in pod["metadata"]}
             told += lines(self.value(kept))
-        return told + self.events(world, name)
+        return told + self.events(world, name, pod["metadata"]["uid"] if pod else None)
 
-    def events(self, world, name):
+    def events(self, world, name, uid):
+        """What was said of this very pod, not of one of its name before."""
         found = set()
         for one in world.events.get((self.space, name), {}).values():
-            if str(one.get("message")).startswith("(combined from similar events)"):
+            if one["involvedObject"].get("uid") != uid or str(one.get("message")).startswith("(combined from similar events)"):
                 continue
             found.add(self.text(f"event: {one.get('type')} {one.get('reason')} {one['involvedObject'].get('fieldPath', '-')} {one.get('reportingComponent')}: {one.get('message')}"))
         return sorted(found)
