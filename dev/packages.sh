@@ -11,7 +11,7 @@ test="skopeo:skopeo docker-registry:docker-registry nft:nftables ip:iproute2 bus
 images="debootstrap:debootstrap make:make bzip2:bzip2 curl:curl skopeo:skopeo openssl:openssl python3:python3"
 release="cc:gcc"
 bench="ip:iproute2 jq:jq python3:python3 iptables:iptables nft:nftables conntrack:conntrack ipset:ipset"
-vm="depmod:kmod qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static"
+vm="depmod:kmod mkfs.ext4:e2fsprogs jq:jq qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static"
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for group in "$@"; do

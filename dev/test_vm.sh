@@ -1,6 +1,8 @@
 #!/bin/bash
-# `make test-vm`: a stock Debian kernel with cgroup v2 only, in a virtual machine in software: `knarr server` runs a pod with
-# limits, and one that is killed for memory. Takes minutes; needs no /dev/kvm. Log: target/vm/console.log
+# `make test-vm`: a stock Debian kernel with cgroup v2 only, in a virtual machine in software. First `knarr server` on a machine
+# that has nothing else: a pod with limits, and one that is killed for memory. Then the tests of the runtime and of the node, as
+# they run outside, on a machine that sees this one's files and writes to a disk of its own. Takes half an hour and needs no
+# /dev/kvm. Logs: target/vm/{server,nodes}.log     PARTS='server nodes'  FILTER: of the tests, those with this in their name
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -17,7 +19,7 @@ fi
 kernel=$(ls "$out"/kernel/boot/vmlinuz-*)
 version=${kernel##*/vmlinuz-}
 # Modules that a node needs, with what they need.
-wanted="crc32c_generic overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
+wanted="crc32c_generic 9p 9pnet_virtio virtio_pci virtio_blk ext4 overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
   nft_reject_inet nft_objref nft_limit nft_log nf_conntrack nf_conntrack_netlink nf_nat"
 moddir=$out/kernel/lib/modules/$version
 [ -s "$moddir/modules.dep" ] || depmod -b "$out/kernel" "$version"
@@ -93,14 +95,68 @@ sed -i '/find_max/d' "$root/init"
 for name in sed find cp touch switch_root; do ln -s busybox "$root/bin/$name"; done
 echo "$wanted" | tr -s ' \n' '\n' >"$root/etc/modules"
 chmod +x "$root/init"
-(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initramfs.gz"
+cat >"$root/nodes" <<'I'
+#!/bin/sh
+# The root of the machine outside, with a disk of its own above it.
+mount -t proc none /proc; mount -t devtmpfs none /dev
+for module in $(cat /etc/modules); do modprobe $module || echo "no module $module"; done
+mkdir -p /host /disk /whole
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host && mount -t ext4 /dev/vda /disk || poweroff -f
+mkdir -p /disk/above /disk/work
+mount -t overlay -o lowerdir=/host,upperdir=/disk/above,workdir=/disk/work none /whole || poweroff -f
+mkdir -p /whole/lib/modules /disk/tmp; chmod 1777 /disk/tmp; cp -a /lib/modules/. /whole/lib/modules/; cp /tests /whole/knarr-tests
+umount /proc
+mount --move /dev /whole/dev; mount --move /disk /whole/mnt
+exec switch_root /whole /bin/bash /knarr-tests
+I
+cat >"$root/tests" <<'I'
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+mount -t proc none /proc; mount -t sysfs none /sys; mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts; mount -t tmpfs none /dev/shm
+mount -t tmpfs none /run; mount -t tmpfs none /var/lib/kubelet 2>/dev/null; export TMPDIR=/mnt/tmp; mount -t cgroup2 none /sys/fs/cgroup; mount --make-rshared /
+ln -sf /proc/self/fd /dev/fd; ulimit -Hn 65536; ip link set lo up
+cat /proc/version
+. /vm-tests
+for number in "${!programs[@]}"; do
+  cd "${folders[number]}" || break
+  "${programs[number]}" ${FILTER:-} 2>&1 || echo "PROGRAM FAILED: ${programs[number]##*/}"
+done
+echo "the machine is done"
+sync; echo o >/proc/sysrq-trigger
+sleep 60
+I
+sed -i 's|cp /tests /whole/knarr-tests|cp /tests /whole/knarr-tests; cp /vm-tests /whole/|' "$root/nodes"
+chmod +x "$root/nodes"
+
 # Software emulation runs everywhere; a /dev/kvm may be there and not work.
-acceleration=${ACCELERATION:-tcg}
-echo "starting Linux $version with cgroup v2 only ($acceleration)"
-timeout 1500 qemu-system-x86_64 -accel $acceleration -m 2048 -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$out/initramfs.gz" \
-  -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all" </dev/null >"$out/console.log" 2>&1 || true
-grep -a '^test vm::' "$out/console.log" || true
-ok=$(grep -ac '^test vm::.*\.\.\. ok' "$out/console.log" || true) bad=$(grep -ac '^test vm::.*FAILED' "$out/console.log" || true)
-grep -aq 'the machine is done' "$out/console.log" || { bad=$((bad + 1)); tail -n 20 "$out/console.log"; }
+acceleration=${ACCELERATION:-tcg} ok=0 bad=0
+boot() { # part seconds arguments of qemu...
+  local part=$1 longest=$2 log=$out/$1.log passed failed; shift 2
+  echo "starting Linux $version with cgroup v2 only ($acceleration): $part"
+  (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initramfs.gz"
+  timeout "$longest" qemu-system-x86_64 -accel $acceleration -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$out/initramfs.gz" "$@" </dev/null >"$log" 2>&1 || true
+  passed=$(grep -acE '^test .*\.\.\. ok' "$log" || true) failed=$(grep -acE '^test .*FAILED|^PROGRAM FAILED' "$log" || true)
+  grep -aE '^test .*(ok|FAILED)' "$log" || true
+  grep -aq 'the machine is done' "$log" || { failed=$((failed + 1)); tail -n 20 "$log"; }
+  ok=$((ok + passed)) bad=$((bad + failed))
+}
+kernel_says="console=ttyS0 quiet panic=-1 cgroup_no_v1=all"
+for part in ${PARTS:-server nodes}; do
+  case $part in
+    server) boot server 1500 -m 2048 -append "$kernel_says" ;;
+    nodes)
+      {
+        cargo test --no-run --package runtime --test pods --package kubelet --test node --message-format=json |
+          jq -r 'select(.executable != null) | "programs+=(" + (.executable | @sh) + ") folders+=(" + (.manifest_path | rtrimstr("/Cargo.toml") | @sh) + ")"'
+        printf 'FILTER=%q\n' "${FILTER:-}"
+      } >"$root/vm-tests"
+      rm -f "$out/disk"; truncate -s 8G "$out/disk"; mkfs.ext4 -q "$out/disk"
+      # The machine's own programs are not needed any more.
+      rm -f "$root/bin/knarr" "$root/etc/busybox.tar"
+      boot nodes 3600 -m 4096 -append "$kernel_says rdinit=/nodes" -drive file="$out/disk",format=raw,if=virtio,cache=unsafe \
+        -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap
+      rm -f "$out/disk" ;;
+    *) echo "there is no part $part" >&2; exit 1 ;;
+  esac
+done
 echo "$ok passed, $bad failed on Linux $version with cgroup v2"
 [ "$bad" = 0 ] && [ "$ok" -gt 0 ]
