@@ -19,7 +19,7 @@ fi
 kernel=$(ls "$out"/kernel/boot/vmlinuz-*)
 version=${kernel##*/vmlinuz-}
 # Modules that a node needs, with what they need.
-wanted="crc32c_generic 9p 9pnet_virtio virtio_pci virtio_blk ext4 overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
+wanted="crc32c_generic 9p 9pnet_virtio virtio_pci virtio_blk ext4 loop overlay veth vxlan bridge dummy nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_numgen nft_hash nft_fib_inet
   nft_reject_inet nft_objref nft_limit nft_log nf_conntrack nf_conntrack_netlink nf_nat"
 moddir=$out/kernel/lib/modules/$version
 [ -s "$moddir/modules.dep" ] || depmod -b "$out/kernel" "$version"

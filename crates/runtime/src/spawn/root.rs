@@ -21,7 +21,7 @@ pub(super) fn attach(rootfs: &Rootfs, point: &Path) -> anyhow::Result<OwnedFd> {
     match rootfs {
         Rootfs::Overlay { layers, writable } => {
             let dirs = writable_dirs(writable)?;
-            attach_overlay(layers, Some(&dirs), point)?;
+            mount::attach(&overlay(layers, Some(&dirs), point)?, open_dir(point)?).context("attach overlay")?;
         }
         Rootfs::Directory(dir) => {
             let tree = mount::copy_path(dir, true).with_context(|| format!("open root directory {}", dir.display()))?;
@@ -40,9 +40,7 @@ pub(super) fn shifted(rootfs: &Rootfs, users: &Users, point: &Path) -> anyhow::R
             // What the container writes belongs to its users on the node's disk, the root directory first of all.
             rustix::fs::chown(&dirs.upper, users.uid(0), users.gid(0)).context("give the writable layer to the pod's user 0")?;
             let shifted = users.shifted_layers(layers, point)?;
-            let options = overlay_options(&shifted.layers, Some(&dirs))?;
-            let options: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
-            mount::new("overlay", &options, 0).context("mount overlay of layers with shifted owners")
+            overlay(&shifted.layers, Some(&dirs), &shifted.place).context("layers with shifted owners")
         }
         Rootfs::Directory(dir) => {
             let tree = mount::copy_path(dir, true).with_context(|| format!("open root directory {}", dir.display()))?;
@@ -62,26 +60,25 @@ pub(super) fn attach_over_top(root: &OwnedFd) -> anyhow::Result<()> {
 /// A read-only stack of layers that is attached nowhere, with shifted owners where the pod has users of its own.
 pub(super) fn image(layers: &[PathBuf], users: Option<&Users>, point: &Path) -> anyhow::Result<OwnedFd> {
     match (users, layers) {
-        (None, _) | (_, []) => layers_only(layers),
+        (None, _) | (_, []) => layers_only(layers, point),
         (Some(users), [one]) => {
-            let layer = layers_only(layers)?;
+            let layer = layers_only(layers, point)?;
             users.shift(&layer, one)?;
             Ok(layer)
         }
-        (Some(users), _) => layers_only(&users.shifted_layers(layers, point)?.layers),
+        (Some(users), _) => {
+            let shifted = users.shifted_layers(layers, point)?;
+            layers_only(&shifted.layers, &shifted.place)
+        }
     }
 }
 
-fn layers_only(layers: &[PathBuf]) -> anyhow::Result<OwnedFd> {
+fn layers_only(layers: &[PathBuf], place: &Path) -> anyhow::Result<OwnedFd> {
     let stack = match layers {
         [] => return Err(anyhow!("image without layers")),
         // An overlay needs two; a single layer is shown as it is.
         [one] => mount::copy_path(one, false).with_context(|| format!("open layer {}", one.display()))?,
-        _ => {
-            let options = overlay_options(layers, None)?;
-            let options: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
-            mount::new("overlay", &options, 0).context("stack layers")?
-        }
+        _ => overlay(layers, None, place).context("stack layers")?,
     };
     mount::set_attributes(&stack, mount::RDONLY | mount::NODEV | mount::NOSUID, false).context("make image read-only")?;
     Ok(stack)
@@ -136,18 +133,34 @@ fn overlay_options(layers: &[PathBuf], writable: Option<&Writable>) -> anyhow::R
     Ok(options)
 }
 
-fn attach_overlay(layers: &[PathBuf], writable: Option<&Writable>, point: &Path) -> anyhow::Result<()> {
-    let options = overlay_options(layers, writable)?;
-    let borrowed: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
-    match mount::new("overlay", &borrowed, 0) {
-        Ok(tree) => mount::attach(&tree, open_dir(point)?).context("attach overlay"),
-        // Kernels before 6.5 do not know "lowerdir+" and take all options in one string.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => attach_overlay_old(layers, writable, point),
-        Err(error) => Err(error).context("mount overlay"),
+/// A stack of layers that is attached nowhere; `place` is a directory that may be mounted on for a moment.
+fn overlay(layers: &[PathBuf], writable: Option<&Writable>, place: &Path) -> anyhow::Result<OwnedFd> {
+    // Older kernels write a line to their log for each try.
+    if kernel_is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 5)) {
+        let options = overlay_options(layers, writable)?;
+        let options: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
+        match mount::new("overlay", &options, 0) {
+            // The first kernels that can make it so do not know "lowerdir+" yet.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            made => return made.context("mount overlay"),
+        }
+    }
+    attach_overlay_of_one_text(layers, writable, place)?;
+    let tree = mount::copy_path(place, false).context("take the overlay");
+    rustix::mount::unmount(place, UnmountFlags::DETACH).context("let go of the overlay's place")?;
+    Ok(tree?)
+}
+
+/// Whether a release such as `6.1.0-56-amd64` is this version or a later one; what cannot be read is new.
+fn kernel_is_at_least(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
+        _ => true,
     }
 }
 
-fn attach_overlay_old(layers: &[PathBuf], writable: Option<&Writable>, point: &Path) -> anyhow::Result<()> {
+fn attach_overlay_of_one_text(layers: &[PathBuf], writable: Option<&Writable>, place: &Path) -> anyhow::Result<()> {
     let escape = |path: &Path| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
     let lower: Vec<String> = from_the_top(layers).into_iter().map(|layer| escape(layer)).collect();
     let mut data = format!("lowerdir={}", lower.join(":"));
@@ -155,7 +168,7 @@ fn attach_overlay_old(layers: &[PathBuf], writable: Option<&Writable>, point: &P
         data += &format!(",upperdir={},workdir={},volatile", escape(&writable.upper), escape(&writable.work));
     }
     let data = std::ffi::CString::new(data).context("layer path with a zero byte")?;
-    rustix::mount::mount("overlay", point, "overlay", MountFlags::empty(), Some(data.as_c_str())).context("mount overlay")
+    rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), Some(data.as_c_str())).context("mount overlay")
 }
 
 pub(super) fn open_dir(path: &Path) -> anyhow::Result<OwnedFd> {
@@ -169,4 +182,20 @@ pub(super) fn enter(root: &OwnedFd) -> anyhow::Result<()> {
     rustix::process::pivot_root(".", ".").context("pivot_root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("let go of the old root")?;
     rustix::process::chdir("/").context("enter new root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kernel_is_at_least;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        let check = |release: &str, expected: bool| assert_eq!(kernel_is_at_least(release, (6, 5)), expected, "{release}");
+        check("6.1.0-56-amd64", false);
+        check("5.15.0", false);
+        check("6.5.0", true);
+        check("6.18-rc1", true);
+        check("10.0", true);
+        check("", true);
+    }
 }

@@ -119,7 +119,8 @@ impl Users {
         let scratch = mount::new("tmpfs", &[("source", Some("layers")), ("mode", Some("700"))], 0).context("make place for layers")?;
         let place = super::root::open_dir(point)?;
         mount::attach(&scratch, &place).context("attach place for layers")?;
-        let mut shifted = Shifted { point: point.to_owned(), layers: Vec::with_capacity(layers.len()) };
+        rustix::fs::mkdirat(&scratch, "stack", Mode::from_raw_mode(0o700)).context("make place for the stack")?;
+        let mut shifted = Shifted { point: point.to_owned(), place: point.join("stack"), layers: Vec::with_capacity(layers.len()) };
         for (number, layer) in layers.iter().enumerate() {
             if let Some(first) = layers[..number].iter().position(|earlier| earlier == layer) {
                 let path = shifted.layers[first].clone();
@@ -141,6 +142,8 @@ impl Users {
 /// Layers with shifted owners, by path. Must not be made before the mounts of this process are hidden from the node's.
 pub(super) struct Shifted {
     point: PathBuf,
+    /// Where something may be mounted for a moment.
+    pub place: PathBuf,
     pub layers: Vec<PathBuf>,
 }
 
