@@ -59,5 +59,5 @@ pub const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // Measures from outside, as any client would.
-    ("load", &["client", "pki", "store"]),
+    ("load", &["client", "pki", "store", "stream"]),
 ];
