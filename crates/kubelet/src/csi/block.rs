@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::data::{self, VolumeData};
 use super::mount::{attach, publish, refuse_second_pod, stage};
 use super::volume::Wanted;
-use super::{Ability, expand};
+use super::{Ability, expand, release};
 use crate::Kubelet;
 use crate::pods::model;
 use crate::volumes::{Mounted, VolumeError};
@@ -34,7 +34,12 @@ pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mount
     link(&data::pod_devices(kubelet, uid), &wanted.spec_name, &target)?;
     let stages = driver.can(Ability::Stage);
     if stages {
-        stage(wanted, &driver, true, &publish_context, &staging).await?;
+        if let Err(error) = stage(wanted, &driver, true, &publish_context, &staging).await {
+            if error.is_final() {
+                release::forget_device(kubelet, uid, &wanted.spec_name)?;
+            }
+            return Err(error);
+        }
     }
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|error| VolumeError::io("make", parent, error))?;

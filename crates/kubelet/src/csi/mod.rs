@@ -70,8 +70,7 @@ impl Driver {
     /// # Errors
     /// What the driver says.
     pub async fn call<M: Message>(&self, method: &str, request: &impl Message) -> Result<M, VolumeError> {
-        let answer = self.channel.call(&format!("/csi.v1.Node/{method}"), request, Some(CALL)).await;
-        answer.map_err(|failure| VolumeError::Refused(format!("rpc error: code = {:?} desc = {}", failure.code, failure.message)))
+        self.channel.call(&format!("/csi.v1.Node/{method}"), request, Some(CALL)).await.map_err(VolumeError::Driver)
     }
 }
 

@@ -52,10 +52,16 @@ pub async fn set_up(kubelet: &Arc<Kubelet>, wanted: &Wanted<'_>) -> Result<Mount
     let staging = staged_at(kubelet, wanted);
     let stages = driver.can(Ability::Stage) && !wanted.ephemeral;
     if stages {
-        let directory = data::staging_dir(kubelet, &wanted.driver, &wanted.handle);
+        let place = data::staging_dir(kubelet, &wanted.driver, &wanted.handle);
         let note = VolumeData { driver_name: wanted.driver.clone(), volume_handle: wanted.handle.clone(), ..VolumeData::default() };
-        note.write(&directory)?;
-        stage(wanted, &driver, false, &publish_context, &staging).await?;
+        note.write(&place)?;
+        if let Err(error) = stage(wanted, &driver, false, &publish_context, &staging).await {
+            if error.is_final() {
+                // Nothing is staged, so nothing has to be given back; what is mounted for another pod stays.
+                let _kept_if_mounted = data::remove(&place, &staging).and(data::remove(&directory, &target));
+            }
+            return Err(error);
+        }
         expand::expand(wanted, &driver, &staging, &staging).await?;
     }
     publish(wanted, &driver, false, publish_context, stages.then_some(&*staging), &target).await?;

@@ -65,6 +65,22 @@ pub async fn devices(kubelet: &Arc<Kubelet>, uid: &str) -> Result<(), VolumeErro
     Ok(())
 }
 
+/// Forgets a device that was never staged for a pod.
+///
+/// # Errors
+/// What the file system said.
+pub fn forget_device(kubelet: &Kubelet, uid: &str, name: &str) -> Result<(), VolumeError> {
+    let (note, links) = (data::block_data(kubelet, name), data::pod_devices(kubelet, uid));
+    if VolumeData::read(&note).is_some_and(|data| !is_used(kubelet, &data, uid)) {
+        data::remove(&note, &note.join("dev"))?;
+        let _empty_now = note.parent().map(std::fs::remove_dir);
+    }
+    match std::fs::remove_file(links.join(name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(VolumeError::io("remove", &links, error)),
+        _ => Ok(()),
+    }
+}
+
 async fn unpublish(driver: &Driver, data: &VolumeData, target: &Path) -> Result<(), VolumeError> {
     let request = NodeUnpublishVolumeRequest { volume_id: data.volume_handle.clone(), target_path: text(target) };
     driver.call("NodeUnpublishVolume", &request).await.map(|Empty {}| ())?;

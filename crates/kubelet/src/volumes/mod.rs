@@ -94,6 +94,9 @@ pub enum VolumeError {
     /// Something it refers to is not there or not as it must be.
     #[error("{0}")]
     Refused(String),
+    /// A driver failed.
+    #[error("rpc error: code = {:?} desc = {}", .0.code, .0.message)]
+    Driver(grpc::Failure),
     /// The server could not be asked.
     #[error(transparent)]
     Api(#[from] api::Status),
@@ -114,6 +117,24 @@ impl VolumeError {
     /// Wraps an IO failure.
     pub fn io(what: &'static str, path: &Path, source: std::io::Error) -> VolumeError {
         VolumeError::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Whether a driver has said no for good: nothing of the call goes on there.
+    pub fn is_final(&self) -> bool {
+        use grpc::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
+        let unknown = |code| matches!(code, Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable);
+        matches!(self, VolumeError::Driver(failure) if failure.sent && !unknown(failure.code))
+    }
+
+    /// Whether a driver has said that what was asked can never be done.
+    pub fn is_infeasible(&self) -> bool {
+        use grpc::Code::{InvalidArgument, NotFound, OutOfRange};
+        matches!(self, VolumeError::Driver(failure) if matches!(failure.code, InvalidArgument | NotFound | OutOfRange))
+    }
+
+    /// Whether a driver has said that something else has to happen first.
+    pub fn is_failed_precondition(&self) -> bool {
+        matches!(self, VolumeError::Driver(failure) if failure.code == grpc::Code::FailedPrecondition)
     }
 }
 

@@ -233,6 +233,26 @@ pub async fn a_device_reaches_the_container(world: World) {
     nothing_is_left(&world).await;
 }
 
+pub async fn what_a_driver_refuses_for_good_is_not_given_back(world: World) {
+    world.start("").await;
+    let driver = Driver::start(&world.kubelet_dir(), &world.folder.join("driver"));
+    driver_object(&world, json!({"attachRequired": false})).await;
+    claim(&world, "refused", "Filesystem").await;
+    claim(&world, "refused-disk", "Block").await;
+    world.create("mounts", of_claim("refused")).await;
+    let mut raw = of_claim("refused-disk");
+    let container = &mut raw["containers"][0];
+    container["volumeMounts"] = Value::Null;
+    container["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/xvda"}]);
+    world.create("raw", raw).await;
+    for (pod, volume) in [("mounts", "refused"), ("raw", "refused-disk")] {
+        world.eventually("the driver refuses", || driver.count(&format!("NodeStageVolume {volume}")) > 0).await;
+        delete(&world, pod).await;
+        assert_eq!(driver.count(&format!("NodeUnpublishVolume {volume}")) + driver.count(&format!("NodeUnstageVolume {volume}")), 0);
+    }
+    nothing_is_left(&world).await;
+}
+
 pub async fn volumes_outlive_a_killed_node(world: World) {
     let mut node = world.start_process().await;
     let driver = Driver::start(&world.kubelet_dir(), &world.folder.join("driver"));

@@ -110,6 +110,9 @@ impl Service {
             "NodeStageVolume" => {
                 let request: csi::NodeStageVolumeRequest = parse(message)?;
                 note(&request.volume_id);
+                if request.volume_id.starts_with("refused") {
+                    return Err(Failure::new(Code::InvalidArgument, "no such volume is made here"));
+                }
                 self.stage(&request);
                 one(&csi::Empty {})
             }

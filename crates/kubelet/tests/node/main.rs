@@ -45,6 +45,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::an_inline_volume_goes_with_its_pod,
     csi::a_claim_is_attached_staged_published_grown_and_given_back,
     csi::a_device_reaches_the_container,
+    csi::what_a_driver_refuses_for_good_is_not_given_back,
     csi::volumes_outlive_a_killed_node,
     eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
