@@ -23,3 +23,4 @@ for image in csi-attacher:v4.11.0 csi-provisioner:v6.1.1 csi-resizer:v2.1.0 csi-
   program=${image%:*}; mkdir "l-$program"; cp "$KIT_BIN/$program" "l-$program/"
   python3 "$here/mkimage.py" "$R/$image" "l-$program" "$OUT/$program.tar" --entrypoint "[\"/$program\"]"
 done
+rm -r "$OUT/work"

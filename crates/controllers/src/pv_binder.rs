@@ -338,11 +338,15 @@ pub(crate) fn policy(volume: &PersistentVolume) -> &str {
     volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref()).unwrap_or("Retain")
 }
 
+/// Whether a provisioner or the driver's own one deletes the volume. The driver's does so for volumes that somebody wrote by hand, too.
+fn is_deleted_elsewhere(volume: &PersistentVolume) -> bool {
+    annotation(&volume.metadata, PROVISIONED_BY).is_some() || volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some())
+}
+
 /// The claim is gone. Provisioners delete volumes of theirs that are released.
 async fn release(context: &Context, volume: PersistentVolume) -> Result<()> {
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("").to_owned();
-    let provisioned = annotation(&volume.metadata, PROVISIONED_BY).is_some();
-    match (policy(&volume), provisioned) {
+    match (policy(&volume), is_deleted_elsewhere(&volume)) {
         ("Delete", false) | ("Recycle", _) => {
             if phase != "Failed" {
                 let message = format!("no plugin can {} the volume", policy(&volume).to_lowercase());
