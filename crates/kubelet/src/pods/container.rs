@@ -40,6 +40,8 @@ pub struct Parts<'a> {
     pub volumes: &'a BTreeMap<String, Mounted>,
     /// Directory of the pod on the node.
     pub pod_dir: &'a Path,
+    /// Directory of the node's own seccomp profiles.
+    pub seccomp_dir: &'a Path,
     /// Directory of the pod's logs.
     pub log_dir: &'a Path,
     /// Size at which the log is rotated.
@@ -93,7 +95,7 @@ pub fn spec(parts: &Parts) -> Result<ContainerSpec, String> {
     let caps = security.capabilities.clone().unwrap_or_default();
     spec.capabilities = Capabilities::from_pod(&caps.add.unwrap_or_default(), &caps.drop.unwrap_or_default(), spec.privileged);
     spec.no_new_privs = security.allow_privilege_escalation == Some(false);
-    spec.seccomp = seccomp(&security, &pod_security, spec.privileged);
+    spec.seccomp = seccomp(parts, &security, &pod_security, spec.privileged)?;
     if spec.privileged || security.proc_mount.as_deref() == Some("Unmasked") {
         spec.masked_paths = Vec::new();
         spec.read_only_paths = Vec::new();
@@ -241,12 +243,19 @@ fn not_root(parts: &Parts, user: &UserRef) -> Result<(), String> {
     }
 }
 
-fn seccomp(security: &SecurityContext, pod: &PodSecurityContext, privileged: bool) -> Seccomp {
+/// A profile of the node's own that cannot be read keeps the container from starting.
+fn seccomp(parts: &Parts, security: &SecurityContext, pod: &PodSecurityContext, privileged: bool) -> Result<Seccomp, String> {
     let profile = security.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
-    match profile.map(|profile| profile.type_.as_str()) {
-        _ if privileged => Seccomp::Unconfined,
-        Some("RuntimeDefault") => Seccomp::RuntimeDefault,
-        _ => Seccomp::Unconfined,
+    match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
+        _ if privileged => Ok(Seccomp::Unconfined),
+        Some(("RuntimeDefault", _)) => Ok(Seccomp::RuntimeDefault),
+        Some(("Localhost", Some(name))) => {
+            let path = parts.seccomp_dir.join(name);
+            let failed =
+                |error| format!("cannot load seccomp profile {:?}: open {}: {}", path, path.display(), crate::probes::go_error(&error));
+            std::fs::read_to_string(&path).map(Seccomp::Custom).map_err(failed)
+        }
+        _ => Ok(Seccomp::Unconfined),
     }
 }
 
@@ -357,11 +366,13 @@ fn target(path: &str) -> PathBuf {
 
 /// Expands `$(NAME)`; an unknown name is an error here.
 fn sub_path(expression: &str, lookup: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
-    let missing = std::cell::Cell::new(false);
+    let missing = std::cell::RefCell::new(None);
     let path = expand(expression, |name| {
         let value = lookup(name);
-        missing.set(missing.get() || value.is_none());
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+        }
         value
     });
-    if missing.get() { Err(format!("failed to expand subPath {expression:?}: missing value")) } else { Ok(path) }
+    missing.into_inner().map_or(Ok(path), |name| Err(format!("missing value for {name}")))
 }

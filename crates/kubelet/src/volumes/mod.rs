@@ -94,6 +94,9 @@ pub enum VolumeError {
     /// Something it refers to is not there or not as it must be.
     #[error("{0}")]
     Refused(String),
+    /// The claim behind it cannot be read.
+    #[error("error processing PVC {0}")]
+    Claim(String),
     /// The server could not be asked.
     #[error(transparent)]
     Api(#[from] api::Status),
