@@ -27,8 +27,8 @@ pub enum ReferenceError {
     #[error("repository name must not be more than 255 characters")]
     TooLong,
     /// Upper case letters in the path.
-    #[error("repository name must be lowercase")]
-    Uppercase,
+    #[error("invalid reference format: repository name ({0}) must be lowercase")]
+    Uppercase(String),
     /// 64 hexadecimal digits and nothing else.
     #[error("invalid repository name, cannot specify 64-byte hexadecimal strings")]
     LooksLikeId,
@@ -149,7 +149,7 @@ fn check_path(path: &str) -> Result<(), ReferenceError> {
         return Err(ReferenceError::TooLong);
     }
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(ReferenceError::Uppercase);
+        return Err(ReferenceError::Uppercase(path.to_owned()));
     }
     if path.split('/').all(is_path_component) { Ok(()) } else { Err(ReferenceError::Format) }
 }
@@ -237,8 +237,8 @@ mod tests {
             ("a:", Format),
             ("a:-x", Format),
             ("a b", Format),
-            ("Nginx", Uppercase),
-            ("docker.io/Foo", Uppercase),
+            ("Nginx", Uppercase("Nginx".into())),
+            ("docker.io/Foo", Uppercase("Foo".into())),
             ("a@sha256:abc", Digest),
             ("a@md5:abc", Format),
             ("@sha256:abc", Digest),

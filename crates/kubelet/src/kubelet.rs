@@ -37,6 +37,7 @@ use crate::pods::limits::{Class, pod_group};
 use crate::pods::model;
 use crate::pods::registry::Registry;
 use crate::pods::statics::Statics;
+use crate::pods::status;
 use crate::pods::user_ids::UserIds;
 use crate::swap;
 use crate::tokens::Tokens;
@@ -100,7 +101,7 @@ pub struct Kubelet {
     holds: Mutex<HashMap<String, HashMap<String, image::Hold>>>,
     /// Keeps the caches above alive.
     _caches: Arc<Caches>,
-    pulls: Mutex<HashMap<(String, String), (Backoff, i64)>>,
+    pulls: Mutex<HashMap<(String, String), (Backoff, i64, String)>>,
 }
 
 /// Runs a kubelet until the future is dropped. `ready` turns true once the node is registered and follows its pods.
@@ -430,7 +431,14 @@ impl Kubelet {
         });
         if !container.is_empty() {
             let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|one| one.name == container);
-            let list = if init { "initContainers" } else { "containers" };
+            let later = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten()).any(|one| one.name == container);
+            let list = if init {
+                "initContainers"
+            } else if later {
+                "ephemeralContainers"
+            } else {
+                "containers"
+            };
             regarding["fieldPath"] = format!("spec.{list}{{{container}}}").into();
         }
         self.recorder.record(regarding, kind, reason, message);
@@ -446,15 +454,19 @@ impl Kubelet {
     /// Links the log where log shippers look for it.
     pub fn link_log(&self, pod: &Pod, container: &str, attempt: u32, log_dir: &Path) {
         let target = log_dir.join(container).join(format!("{attempt}.log"));
-        let link = self.log_link(model::namespace(pod), model::name(pod), container, model::uid(pod));
+        // The link of the attempt before goes with this one's coming.
+        if let Some(before) = attempt.checked_sub(1) {
+            let _ = std::fs::remove_file(self.log_link(model::namespace(pod), model::name(pod), container, model::uid(pod), before));
+        }
+        let link = self.log_link(model::namespace(pod), model::name(pod), container, model::uid(pod), attempt);
         let _ = std::fs::remove_file(&link);
         if let Err(error) = std::os::unix::fs::symlink(&target, &link) {
             tracing::debug!(link = %link.display(), %error, "log was not linked");
         }
     }
 
-    fn log_link(&self, namespace: &str, name: &str, container: &str, uid: &str) -> PathBuf {
-        let id = uid.replace('-', "");
+    fn log_link(&self, namespace: &str, name: &str, container: &str, uid: &str, attempt: u32) -> PathBuf {
+        let id = status::log_id(uid, &format!("{container}-{attempt}"));
         self.config.container_log_dir.join(format!("{name}_{namespace}_{container}-{id}.log"))
     }
 
@@ -463,7 +475,11 @@ impl Kubelet {
         let directory = self.log_dir_of(namespace, name, uid);
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
             let container = entry.file_name().to_string_lossy().into_owned();
-            let _ = std::fs::remove_file(self.log_link(namespace, name, &container, uid));
+            let attempts = std::fs::read_dir(entry.path()).into_iter().flatten().flatten();
+            let number = |file: std::fs::DirEntry| file.file_name().to_str()?.strip_suffix(".log")?.parse::<u32>().ok();
+            for attempt in attempts.filter_map(number) {
+                let _ = std::fs::remove_file(self.log_link(namespace, name, &container, uid, attempt));
+            }
         }
         if let Err(error) = std::fs::remove_dir_all(&directory) {
             if error.kind() != std::io::ErrorKind::NotFound {
@@ -497,21 +513,22 @@ impl Kubelet {
     }
 
     /// How long a pull of an image for a pod still has to wait after failures.
-    pub fn pull_wait(&self, image: &str, uid: &str) -> Option<Duration> {
+    pub fn pull_wait(&self, image: &str, uid: &str) -> Option<(Duration, String)> {
         let pulls = self.pulls.lock();
-        let (_, until) = pulls.get(&(image.to_owned(), uid.to_owned()))?;
+        let (_, until, why) = pulls.get(&(image.to_owned(), uid.to_owned()))?;
         let left = until - now_ms();
-        (left > 0).then(|| Duration::from_millis(left as u64))
+        (left > 0).then(|| (Duration::from_millis(left as u64), why.clone()))
     }
 
     /// Notes that a pull failed.
-    pub fn pull_failed(&self, image: &str, uid: &str) {
+    pub fn pull_failed(&self, image: &str, uid: &str, why: String) {
         let mut pulls = self.pulls.lock();
-        let (backoff, until) = pulls.entry((image.to_owned(), uid.to_owned())).or_default();
+        let (backoff, until, said) = pulls.entry((image.to_owned(), uid.to_owned())).or_default();
         if backoff.current() == 0 {
             backoff.failed(now_ms());
         }
         *until = backoff.failed(now_ms());
+        *said = why;
     }
 
     /// Forgets failures of a pull.

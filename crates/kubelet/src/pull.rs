@@ -43,8 +43,8 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
     if let Some(image) = wanted.look().await? {
         return Ok(image);
     }
-    if let Some(wait) = wanted.back_off() {
-        let text = format!("Back-off pulling image {:?}", wanted.asked);
+    if let Some((wait, text)) = wanted.back_off() {
+        wanted.event(EventKind::Warning, "Failed", "Error: ImagePullBackOff");
         let _ = order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text) });
         tokio::time::sleep(wait).await;
         if let Some(image) = wanted.look().await? {
@@ -63,7 +63,7 @@ pub async fn for_volume(wanted: &Wanted<'_>) -> Result<Image, Trouble> {
         return Ok(image);
     }
     match wanted.back_off() {
-        Some(_) => Err(Trouble { image: true, ..Trouble::new("ImagePullBackOff", format!("Back-off pulling image {:?}", wanted.asked)) }),
+        Some((_, text)) => Err(Trouble { image: true, ..Trouble::new("ImagePullBackOff", text) }),
         None => wanted.pull().await,
     }
 }
@@ -111,11 +111,12 @@ impl Wanted<'_> {
         Ok(None)
     }
 
-    /// How long it is not tried yet after failures.
-    fn back_off(&self) -> Option<Duration> {
-        let wait = self.kubelet.pull_wait(self.asked, model::uid(self.pod))?;
-        self.event(EventKind::Normal, "BackOff", &format!("Back-off pulling image {:?}", self.asked));
-        Some(wait)
+    /// How long it is not tried yet after failures, and what is said meanwhile.
+    fn back_off(&self) -> Option<(Duration, String)> {
+        let (wait, why) = self.kubelet.pull_wait(self.asked, model::uid(self.pod))?;
+        let text = format!("Back-off pulling image {:?}", self.asked);
+        self.event(EventKind::Normal, "BackOff", &text);
+        Some((wait, format!("{text}: {why}")))
     }
 
     async fn pull(&self) -> Result<Image, Trouble> {
@@ -125,8 +126,8 @@ impl Wanted<'_> {
         let offers = self.offers(&reference).await;
         let began = std::time::Instant::now();
         let intent = self.kubelet.image_access.intend(&reference).map_err(|error| {
-            self.kubelet.pull_failed(asked, uid);
             let text = format!("failed to record image pull intent for image {asked:?}: {error}");
+            self.kubelet.pull_failed(asked, uid, format!("ErrImagePull: {text}"));
             self.event(EventKind::Warning, "Failed", &format!("Failed to pull image {asked:?}: {text}"));
             Trouble { image: true, ..Trouble::new("ErrImagePull", text) }
         })?;
@@ -144,8 +145,8 @@ impl Wanted<'_> {
             }
             Err(error) => {
                 intent.failed();
-                self.kubelet.pull_failed(asked, uid);
                 let reason = if matches!(error, PullError::InvalidName { .. }) { "InvalidImageName" } else { "ErrImagePull" };
+                self.kubelet.pull_failed(asked, uid, format!("{reason}: {error}"));
                 self.event(EventKind::Warning, "Failed", &format!("Failed to pull image {asked:?}: {error}"));
                 Err(Trouble { image: true, ..Trouble::new(reason, error.to_string()) })
             }

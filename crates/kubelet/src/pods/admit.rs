@@ -18,15 +18,17 @@ use crate::placement::claim::PodClaim;
 pub fn refuse_early(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
     if kubelet.shutting_down.load(Ordering::Acquire) {
-        return Some(("NodeShutdown".into(), "Pod was rejected: Pod was rejected as the node is shutting down.".into()));
+        return Some(("NodeShutdown".into(), "Pod was rejected as the node is shutting down.".into()));
     }
-    pressed(kubelet, pod, spec).or_else(|| forbidden_sysctl(spec)).or_else(|| unenforced_profile(spec))
+    foreign_system(spec)
+        .or_else(|| pressed(kubelet, pod, spec))
+        .or_else(|| forbidden_sysctl(spec))
+        .or_else(|| unenforced_profile(spec))
 }
 
 /// Gives the pod processors, memory and devices of its own, or says why not. Plugins of devices may take seconds.
 pub async fn place(kubelet: &Kubelet, claim: &PodClaim) -> Option<(String, String)> {
-    let (reason, message) = kubelet.placement.admit(claim).await.err()?.verdict();
-    Some((reason, format!("Pod was rejected: {message}")))
+    Some(kubelet.placement.admit(claim).await.err()?.verdict())
 }
 
 /// A node that is short of something takes only what it cannot do without; short of memory alone, also pods that say what they need.
@@ -42,7 +44,7 @@ fn pressed(kubelet: &Kubelet, pod: &Pod, spec: &PodSpec) -> Option<(String, Stri
         }
     }
     let names: Vec<&str> = conditions.iter().map(|condition| condition.name()).collect();
-    Some(("Evicted".into(), format!("Pod was rejected: The node had condition: [{}]. ", names.join(" "))))
+    Some(("Evicted".into(), format!("The node had condition: [{}]. ", names.join(" "))))
 }
 
 fn tolerates_memory_pressure(toleration: &Toleration) -> bool {
@@ -60,7 +62,7 @@ fn unenforced_profile(spec: &PodSpec) -> Option<(String, String)> {
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let of_containers = containers.filter_map(|container| container.security_context.as_ref()?.app_armor_profile.as_ref());
     of_pod.into_iter().chain(of_containers).find(|profile| profile.type_ != "Unconfined")?;
-    let message = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
     Some(("AppArmor".into(), message.into()))
 }
 
@@ -70,8 +72,24 @@ fn forbidden_sysctl(spec: &PodSpec) -> Option<(String, String)> {
     Some(("SysctlForbidden".into(), format!("forbidden sysctl: {:?} not allowlisted", wrong.name)))
 }
 
+fn foreign_system(spec: &PodSpec) -> Option<(String, String)> {
+    let other = spec.os.as_ref().is_some_and(|os| os.name != "linux");
+    other.then(|| ("PodOSNotSupported".into(), "Failed to admit pod as the OS field doesn't match node OS".into()))
+}
+
+/// Why a pod that is here already cannot have the resources that it asks for by now.
+pub fn no_room(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+    fit::short_of(pod.spec.as_ref()?, &allocatable(kubelet).1, others)
+}
+
 /// What has no room or place here, beside those that were admitted before. What is not counted by the node is not looked at: extended resources stand in the API.
 pub fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(String, String)> {
+    let (node, allocatable) = allocatable(kubelet);
+    fit::refuse(pod, node.as_ref(), &allocatable, others)
+}
+
+/// The node's object, and what it has for pods.
+fn allocatable(kubelet: &Kubelet) -> (Option<Node>, fit::Allocatable) {
     let node: Option<Node> = kubelet.own_node.read("", &kubelet.config.node_name);
     let mut allocatable = kubelet.node.allocatable();
     let listed = node.as_ref().and_then(|node| node.status.as_ref()?.allocatable.clone()).unwrap_or_default();
@@ -83,8 +101,7 @@ pub fn unfit(kubelet: &Kubelet, pod: &Pod, others: &[Arc<Pod>]) -> Option<(Strin
     for (resource, count) in kubelet.placement.devices.usable() {
         allocatable.insert(resource, Quantity::from_value(count as i64, api::quantity::Format::DecimalSI));
     }
-    let (reason, message) = fit::refuse(pod, node.as_ref(), &allocatable, others)?;
-    Some((reason, format!("Pod was rejected: {message}")))
+    (node, allocatable)
 }
 
 #[cfg(test)]

@@ -361,11 +361,13 @@ fn target(path: &str) -> PathBuf {
 
 /// Expands `$(NAME)`; an unknown name is an error here.
 fn sub_path(expression: &str, lookup: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
-    let missing = std::cell::Cell::new(false);
+    let missing = std::cell::RefCell::new(None);
     let path = expand(expression, |name| {
         let value = lookup(name);
-        missing.set(missing.get() || value.is_none());
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+        }
         value
     });
-    if missing.get() { Err(format!("failed to expand subPath {expression:?}: missing value")) } else { Ok(path) }
+    missing.into_inner().map_or(Ok(path), |name| Err(format!("missing value for {name}")))
 }

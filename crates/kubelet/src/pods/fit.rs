@@ -19,14 +19,15 @@ pub type Allocatable = BTreeMap<String, Quantity>;
 /// Why the pod does not fit: reason and message.
 pub fn refuse(pod: &Pod, node: Option<&Node>, allocatable: &Allocatable, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
+    let none = short_of(spec, allocatable, others);
     let others: Vec<&PodSpec> = others.iter().filter_map(|other| other.spec.as_ref()).collect();
-    short_of(spec, allocatable, &others)
-        .or_else(|| misplaced(spec, node?))
+    none.or_else(|| misplaced(spec, node?))
         .or_else(|| ports_in_use(spec, &others))
         .or_else(|| (!is_static(pod)).then(|| tainted(spec, node?)).flatten())
 }
 
-fn short_of(spec: &PodSpec, allocatable: &Allocatable, others: &[&PodSpec]) -> Option<(String, String)> {
+/// Of what there is too little: reason and message.
+pub fn short_of(spec: &PodSpec, allocatable: &Allocatable, others: &[Arc<Pod>]) -> Option<(String, String)> {
     let whole = |resource: &str, quantity: &Quantity| if resource == "cpu" { quantity.milli() } else { quantity.value() };
     // Pages of a size that the node does not know are pages that it has none of.
     let unknown = huge_pages::resources(spec).into_iter().filter(|name| !allocatable.contains_key(name));
@@ -34,7 +35,7 @@ fn short_of(spec: &PodSpec, allocatable: &Allocatable, others: &[&PodSpec]) -> O
     for (resource, quantity) in allocatable.iter().chain(&unknown) {
         let amount = |spec: &PodSpec| if resource == "pods" { 1 } else { limits::requested(spec, resource) };
         let (wanted, all) = (amount(spec), whole(resource, quantity));
-        let used: i64 = others.iter().copied().map(amount).sum();
+        let used: i64 = others.iter().filter_map(|other| other.spec.as_ref()).map(amount).sum();
         if wanted > 0 && used + wanted > all {
             let message = format!("Node didn't have enough resource: {resource}, requested: {wanted}, used: {used}, capacity: {all}");
             return Some((format!("OutOf{resource}"), message));

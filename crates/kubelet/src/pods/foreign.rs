@@ -31,6 +31,7 @@ pub async fn run(
 ) -> Result<(Sandbox, Vec<String>), Trouble> {
     let failed = |text: String| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {text}"));
     let id = SandboxId::new(model::uid(pod)).map_err(|error| failed(error.to_string()))?;
+    super::prepare::host_name(pod, &kubelet.config, spec)?;
     let mut config = config(kubelet, pod, class);
     if let Some(linux) = &mut config.linux {
         linux.sysctls = super::prepare::sysctls(spec)?;
@@ -64,11 +65,13 @@ pub fn config(kubelet: &Kubelet, pod: &Pod, class: Class) -> PodSandboxConfig {
     let host = Resolver::parse(&std::fs::read_to_string(&kubelet.config.resolv_conf).unwrap_or_default());
     let resolver = files::resolver(pod, &kubelet.config, &host);
     let labels = [("io.kubernetes.pod.name", &name), ("io.kubernetes.pod.namespace", &namespace), ("io.kubernetes.pod.uid", &uid)];
+    // A name that cannot be was refused when the sandbox was made.
+    let host_name = super::prepare::host_name(pod, &kubelet.config, spec).unwrap_or_else(|_| files::hostname(pod));
     let own: BTreeMap<String, String> = pod.metadata.labels.clone().unwrap_or_default();
     PodSandboxConfig {
         labels: own.into_iter().chain(labels.map(|(label, value)| (label.to_owned(), value.clone()))).collect(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
-        hostname: if spec.host_network == Some(true) { String::new() } else { super::prepare::host_name(pod, &kubelet.config, spec) },
+        hostname: if spec.host_network == Some(true) { String::new() } else { host_name },
         log_directory: kubelet.log_dir(pod).to_string_lossy().into_owned(),
         dns_config: Some(DNSConfig { servers: resolver.servers, searches: resolver.search, options: resolver.options }),
         port_mappings: port_mappings(spec),

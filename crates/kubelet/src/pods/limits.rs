@@ -45,7 +45,8 @@ pub fn pod_group(class: Class, uid: &str) -> String {
     }
 }
 
-type List = BTreeMap<String, ApiQuantity>;
+/// Amounts by resource, as the API has them.
+pub type List = BTreeMap<String, ApiQuantity>;
 
 fn amount(list: Option<&List>, resource: &str) -> Option<Quantity> {
     Quantity::parse(&list?.get(resource)?.0)
@@ -79,6 +80,35 @@ pub fn requested(spec: &PodSpec, resource: &str) -> i64 {
     let lasting = sidecars + spec.containers.iter().map(value).sum::<i64>();
     let own = of(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
     own.unwrap_or(lasting.max(early)) + of(spec.overhead.as_ref()).unwrap_or(0)
+}
+
+/// What a list of all containers of a pod comes to: the sum of those that stay, or what one of those before them needs, or
+/// what the pod says for all of them.
+pub fn sum(spec: &PodSpec, own: fn(&ResourceRequirements) -> Option<List>, list: impl Fn(&Container) -> Option<List>) -> Option<List> {
+    let add = |all: &mut BTreeMap<String, Quantity>, more: Option<List>, join: fn(Quantity, Quantity) -> Quantity| {
+        for (resource, amount) in more.unwrap_or_default() {
+            let Some(amount) = Quantity::parse(&amount.0) else { continue };
+            let joined = all.get(&resource).map_or(amount, |known| join(*known, amount));
+            all.insert(resource, joined);
+        }
+    };
+    let sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let mut all = BTreeMap::new();
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar)) {
+        add(&mut all, list(container), Quantity::add);
+    }
+    for container in spec.init_containers.iter().flatten().filter(|container| !sidecar(container)) {
+        add(&mut all, list(container), Quantity::max);
+    }
+    add(&mut all, spec.resources.as_ref().and_then(own), |_, own| own);
+    let shown: List = all.into_iter().map(|(resource, amount)| (resource, ApiQuantity(amount.to_string()))).collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
+/// Whether a resource is limited for the whole pod: by itself, or in every container that stays.
+pub fn all_limited(spec: &PodSpec, resource: &str) -> bool {
+    let limited = |resources: Option<&ResourceRequirements>| amount(resources.and_then(|own| own.limits.as_ref()), resource).is_some();
+    limited(spec.resources.as_ref()) || spec.containers.iter().all(|container| limited(container.resources.as_ref()))
 }
 
 /// Limits of a container.

@@ -120,8 +120,12 @@ pub struct Observed {
     pub addresses: Vec<String>,
     /// Resources in force by container name.
     pub applied: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
-    /// Why other resources that the spec asks for by now cannot be had here.
-    pub resize_refused: Option<&'static str>,
+    /// Resources that the node has given, by container name: what the spec asks for, unless there is no room for that.
+    pub allocated: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
+    /// Why other resources that the spec asks for by now cannot be had here: reason and message.
+    pub resize_refused: Option<(&'static str, String)>,
+    /// Why what was given is not in force yet.
+    pub resize_failed: Option<String>,
 }
 
 impl Observed {

@@ -227,6 +227,9 @@ impl Planner<'_> {
             return;
         }
         if let Some((why, grace)) = progress.unhealthy {
+            // 137 is how it ends when it is killed.
+            let again = after_exit(self.spec, member, 137) != Restart::No;
+            let why = if again { why } else { String::new() };
             self.actions.push(Action::Stop { name: member.spec.name.clone(), why, grace });
         }
     }
@@ -238,7 +241,7 @@ impl Planner<'_> {
         let next: Vec<&Member> = not_sidecar.collect();
         let next = if next.is_empty() { members.iter().rev().filter(running).take(1).collect() } else { next };
         for member in next {
-            self.stop(member, "the pod has ended");
+            self.stop(member, "");
         }
     }
 

@@ -18,7 +18,10 @@ use super::message::{Prepared, Trouble};
 use super::model;
 use crate::Kubelet;
 use crate::metrics::Phase;
-use crate::volumes::{self, Mounted, SetUp};
+use crate::volumes::{self, Mounted, SetUp, VolumeError};
+
+/// What the kernel takes for a host name.
+const LONGEST_HOST_NAME: usize = 64;
 
 /// Makes everything that containers need before they can start.
 ///
@@ -92,7 +95,7 @@ async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &Po
     let host_network = spec.host_network == Some(true);
     let id = SandboxId::new(uid).map_err(|error| Trouble::new("FailedCreatePodSandBox", error.to_string()))?;
     let mut order = SandboxSpec::new(id, limits::pod_group(class, uid));
-    order.hostname = if host_network { String::new() } else { host_name(pod, &kubelet.config, spec) };
+    order.hostname = if host_network { String::new() } else { host_name(pod, &kubelet.config, spec)? };
     order.net = if host_network { NetNs::Host } else { NetNs::New };
     order.ipc = if spec.host_ipc == Some(true) { NameSpace::Host } else { NameSpace::Pod };
     order.uts = if host_network { NameSpace::Host } else { NameSpace::Pod };
@@ -121,9 +124,21 @@ pub fn users(kubelet: &Kubelet, uid: &str, spec: &PodSpec) -> Result<Option<User
 }
 
 /// The host name that a pod is given.
-pub fn host_name(pod: &Pod, config: &crate::config::Config, spec: &PodSpec) -> String {
-    let full = files::full_hostname(pod, config).filter(|_| spec.set_hostname_as_fqdn == Some(true));
-    full.unwrap_or_else(|| files::hostname(pod))
+///
+/// # Errors
+/// One that the kernel does not take, as the reason of an event.
+pub fn host_name(pod: &Pod, config: &crate::config::Config, spec: &PodSpec) -> Result<String, Trouble> {
+    let Some(full) = files::full_hostname(pod, config).filter(|_| spec.set_hostname_as_fqdn == Some(true)) else {
+        return Ok(files::hostname(pod));
+    };
+    if full.len() > LONGEST_HOST_NAME {
+        let text = format!(
+            "Failed to create pod sandbox: failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({LONGEST_HOST_NAME} characters is the max, {} characters requested)",
+            full.len()
+        );
+        return Err(Trouble::new("FailedCreatePodSandBox", text));
+    }
+    Ok(full)
 }
 
 /// Kernel parameters of a pod.
@@ -173,7 +188,14 @@ pub async fn volumes(kubelet: &Arc<Kubelet>, pod: &Pod, addresses: &[String]) ->
         let kind = volumes::find(volume).ok_or_else(|| failed("this volume type is not supported on this node".into()))?;
         let directory = directory.join(kind.directory).join(&volume.name);
         let set_up = SetUp { kubelet, pod, pod_ips: addresses, volume, directory: &directory };
-        let mounted = (kind.set_up)(&set_up).await.map_err(|error| failed(chain(&error)))?;
+        let mounted = (kind.set_up)(&set_up).await.map_err(|error| match error {
+            VolumeError::Claim(_) => {
+                let name = &volume.name;
+                let text = format!("unmounted volumes=[{name}], unattached volumes=[], failed to process volumes=[{name}]: {error}");
+                Trouble::new("FailedMount", format!("Unable to attach or mount volumes: {text}"))
+            }
+            error => failed(chain(&error)),
+        })?;
         ready.insert(volume.name.clone(), mounted);
     }
     Ok(ready)

@@ -20,18 +20,57 @@ pub fn is_final(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
-/// Writes the status. Conditions of others stay: the patch merges them by type.
+/// Conditions that are ours alone to say.
+const OWN_CONDITIONS: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
+
+/// Makes the patch of a whole status that leaves nothing of an older one: what is no longer said is taken away. Conditions of
+/// others stay, since they are merged by type. `told` is what the API has been told before.
+fn patch(mut value: Value, told: &PodStatus) -> Value {
+    let had: Vec<&str> = told.conditions.iter().flatten().map(|condition| condition.type_.as_str()).collect();
+    let mut conditions = value["conditions"].take().as_array().cloned().unwrap_or_default();
+    for condition in &mut conditions {
+        for field in ["reason", "message", "lastProbeTime"] {
+            if condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
+    for kind in OWN_CONDITIONS.iter().filter(|kind| had.contains(*kind)) {
+        if !conditions.iter().any(|condition| condition["type"] == **kind) {
+            conditions.push(json!({"$patch": "delete", "type": kind}));
+        }
+    }
+    if !conditions.is_empty() {
+        value["conditions"] = conditions.into();
+    } else if let Some(fields) = value.as_object_mut() {
+        fields.remove("conditions");
+    }
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(list) = value.get_mut(list).and_then(Value::as_array_mut) {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    for map in ["resources", "allocatedResources"] {
+        match value.get_mut(map).and_then(Value::as_object_mut) {
+            Some(map) => drop(map.insert("$patch".into(), "replace".into())),
+            None => value[map] = Value::Null,
+        }
+    }
+    for field in ["reason", "message"] {
+        if value.get(field).is_none() {
+            value[field] = Value::Null;
+        }
+    }
+    value
+}
+
+/// Writes the status. `told` is what the API has been told before.
 ///
 /// # Errors
 /// The Status of the answer; 404 where the pod is gone, 409 where another of the same name is there.
-pub async fn status(client: &Client, pod: &Pod, status: &PodStatus) -> Result<(), Status> {
-    let mut value = serde_json::to_value(status).map_err(Status::internal)?;
-    if let Some(list) = value.get_mut("podIPs").and_then(Value::as_array_mut) {
-        list.insert(0, json!({"$patch": "replace"}));
-    }
-    if let Some(list) = value.get_mut("hostIPs").and_then(Value::as_array_mut) {
-        list.insert(0, json!({"$patch": "replace"}));
-    }
+pub async fn status(client: &Client, pod: &Pod, status: &PodStatus, told: &PodStatus) -> Result<(), Status> {
+    let value = patch(serde_json::to_value(status).map_err(Status::internal)?, told);
     let patch = if super::statics::is_static(pod) {
         // The object is the mirror pod, whose UID is the server's.
         json!({"status": value})
@@ -53,5 +92,39 @@ pub async fn delete(client: &Client, pod: &Pod) {
                 tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the API has after a patch from one status to the next.
+    fn check(old: Value, new: Value, wanted: Value) {
+        let told: PodStatus = serde_json::from_value(old.clone()).unwrap();
+        let made = patch(new.clone(), &told);
+        let gone: Vec<&str> = made["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|one| one["$patch"] == "delete")
+            .filter_map(|one| one["type"].as_str())
+            .collect();
+        assert_eq!(json!(gone), wanted["gone"], "{made}");
+        assert_eq!(made.get("message"), wanted.get("message"), "{made}");
+    }
+
+    #[test]
+    fn nothing_of_an_older_status_stays() {
+        let pending = json!({"type": "PodResizePending", "status": "True"});
+        let ready = json!({"type": "Ready", "status": "True"});
+        let open = json!({"type": "example.com/open", "status": "True"});
+        check(
+            json!({"conditions": [ready, pending, open]}),
+            json!({"conditions": [ready]}),
+            json!({"gone": ["PodResizePending"], "message": null}),
+        );
+        check(json!({"conditions": [ready, open]}), json!({"message": "no"}), json!({"gone": ["Ready"], "message": "no"}));
+        check(json!({}), json!({"conditions": [ready]}), json!({"gone": [], "message": null}));
     }
 }

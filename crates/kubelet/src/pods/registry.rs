@@ -25,8 +25,10 @@ use crate::{Kubelet, csi};
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<Inner>,
-    /// The pods that have their place on this node, by UID. Taken before `inner`.
-    admitted: Mutex<HashSet<String>>,
+    /// The pods that have their place on this node, by UID, with what they were given. Taken before `inner`.
+    admitted: Mutex<HashMap<String, Arc<Pod>>>,
+    /// Pods that wait for room for more than they have. Taken alone.
+    wanting: Mutex<HashSet<String>>,
     /// Held while a pod is judged, so that two never take the same place.
     judging: tokio::sync::Mutex<()>,
     /// Held while plugins are asked for the devices of a pod, so that none is chosen twice. Taken before `judging`.
@@ -228,7 +230,7 @@ impl Registry {
     }
 
     /// Gives a pod its place beside those that were admitted before, or says why not: reason and message.
-    pub async fn admit(&self, kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
+    pub async fn admit(&self, kubelet: &Kubelet, pod: &Arc<Pod>) -> Option<(String, String)> {
         let claim = PodClaim::of(pod);
         // A plugin that takes its time keeps only those waiting who want devices too, or whose place depends on who came first.
         let asks = claim.containers.iter().any(|container| !container.extended.is_empty());
@@ -245,27 +247,50 @@ impl Registry {
             Some(judging) => judging,
             None => self.judging.lock().await,
         };
-        let others: Vec<Arc<Pod>> = {
-            let admitted = self.admitted.lock();
-            let has_place = |other: &Arc<Pod>| {
-                let over = other.status.as_ref().is_some_and(super::publish::is_final);
-                admitted.contains(model::uid(other)) && !over
-            };
-            self.pods().into_iter().filter(has_place).collect()
-        };
-        let refused = admit::unfit(kubelet, pod, &others);
+        let refused = admit::unfit(kubelet, pod, &self.placed());
         match refused {
             Some(_) => kubelet.placement.release(model::uid(pod)),
+            None => self.admitted(pod),
+        }
+        refused
+    }
+
+    /// Gives a pod the resources that it asks for by now, or says why not; it is asked to look again when there is more room.
+    pub async fn resize(&self, kubelet: &Kubelet, pod: &Arc<Pod>) -> Option<(String, String)> {
+        let _judging = self.judging.lock().await;
+        let uid = model::uid(pod);
+        let others: Vec<Arc<Pod>> = self.placed().into_iter().filter(|other| model::uid(other) != uid).collect();
+        let refused = admit::no_room(kubelet, pod, &others);
+        match refused {
+            Some(_) => drop(self.wanting.lock().insert(uid.to_owned())),
             None => {
-                self.admitted.lock().insert(model::uid(pod).to_owned());
+                self.admitted(pod);
+                self.more_room();
             }
         }
         refused
     }
 
+    /// The pods that take room, with what they were given.
+    fn placed(&self) -> Vec<Arc<Pod>> {
+        let admitted = self.admitted.lock();
+        let over = |pod: &Arc<Pod>| pod.status.as_ref().is_some_and(super::publish::is_final);
+        let running = self.pods().into_iter().filter(|pod| !over(pod));
+        running.filter_map(|pod| admitted.get(model::uid(&pod)).cloned()).collect()
+    }
+
+    /// Those that wait for room look again.
+    fn more_room(&self) {
+        let wanting: Vec<String> = self.wanting.lock().drain().collect();
+        let inner = self.inner.lock();
+        for running in wanting.iter().filter_map(|uid| inner.workers.get(uid)) {
+            let _ = running.sender.send(Message::Look);
+        }
+    }
+
     /// Notes a pod that an earlier run of ours admitted.
-    pub fn admitted(&self, pod: &Pod) {
-        self.admitted.lock().insert(model::uid(pod).to_owned());
+    pub fn admitted(&self, pod: &Arc<Pod>) {
+        self.admitted.lock().insert(model::uid(pod).to_owned(), pod.clone());
     }
 
     /// A pod by namespace and name, the one with a worker.
@@ -281,6 +306,7 @@ impl Registry {
 
     fn over(&self, kubelet: &Arc<Kubelet>, uid: &str) {
         self.admitted.lock().remove(uid);
+        self.more_room();
         let mut inner = self.inner.lock();
         let Some(running) = inner.workers.remove(uid) else {
             return;

@@ -1,6 +1,20 @@
 //! In-place resize: brings the limits of running containers and of the pod to what the spec now says (KEP-1287).
 
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use std::collections::BTreeMap;
+
+use cgroup::{Group, Limits};
+use client::EventKind;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use runtime::{ContainerId, ContainerState};
+use serde_json::{Value, json};
+
+use super::limits::{self, Class, List};
+use super::model::{self, Member, Role};
+use super::worker::Worker;
+use crate::clock::now_ms;
+
+/// After how many milliseconds what could not be put in force is tried again.
+const AGAIN: i64 = 2_000;
 
 /// What a change of resources needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,4 +45,180 @@ pub fn needed(container: &Container, applied: &ResourceRequirements) -> Resize {
         .flatten()
         .any(|policy| policy.restart_policy == "RestartContainer" && changed(&policy.resource_name));
     if restart { Resize::Restart } else { Resize::InPlace }
+}
+
+/// What every container that may change asks for.
+pub fn asked(members: &[Member]) -> BTreeMap<String, ResourceRequirements> {
+    let lasting = members.iter().filter(|member| member.role != Role::Ephemeral);
+    lasting.map(|member| (member.spec.name.clone(), member.spec.resources.clone().unwrap_or_default())).collect()
+}
+
+/// What a container was given, from its status.
+pub fn given(resources: &ResourceRequirements, allocated: Option<&List>) -> ResourceRequirements {
+    ResourceRequirements { requests: allocated.cloned().or_else(|| resources.requests.clone()), ..resources.clone() }
+}
+
+/// What an event tells of a resize: all containers with what they ask for.
+fn told(pod: &Pod, error: Option<&str>) -> String {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let shown: Vec<Value> =
+        containers.map(|container| json!({"name": container.name, "resources": container.resources.clone().unwrap_or_default()})).collect();
+    let generation = pod.metadata.generation.unwrap_or_default();
+    let error = error.map_or_else(String::new, |error| format!(",\"error\":{}", Value::from(error)));
+    format!("{{\"containers\":{},\"generation\":{generation}{error}}}", Value::from(shown))
+}
+
+impl Worker {
+    /// Brings running containers to the resources that the spec now says, where the node has room for them.
+    pub(super) async fn resize(&mut self) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            return;
+        };
+        if !self.accept().await {
+            return;
+        }
+        let mut failures = Vec::new();
+        for member in self.members.clone() {
+            let name = &member.spec.name;
+            let (Some(applied), Some(latest)) = (self.observed.applied.get(name).cloned(), self.observed.latest(name).cloned()) else {
+                continue;
+            };
+            if latest.state != ContainerState::Running || self.observed.of(name).stopping {
+                continue;
+            }
+            match needed(&member.spec, &applied) {
+                Resize::None => {}
+                Resize::Restart => self.stop(name, &format!("Container {name} resize requires restart"), None),
+                Resize::InPlace => {
+                    let resources = member.spec.resources.clone().unwrap_or_default();
+                    let limits = self.container_limits(&resources);
+                    let refused = self.below_use(name, &latest.id, &limits).await;
+                    if !refused.is_empty() {
+                        failures.push(format!("cannot decrease memory limits: {}", joined(&refused)));
+                        continue;
+                    }
+                    self.resize_pod();
+                    match sandbox.update_resources(&latest.id, limits).await {
+                        Ok(()) => drop(self.observed.applied.insert(name.clone(), resources)),
+                        Err(error) => failures.push(super::prepare::chain(&error)),
+                    }
+                    self.resize_pod();
+                }
+            }
+        }
+        if failures.is_empty() {
+            self.observed.resize_failed = None;
+            let in_force = |member: &Member| {
+                let applied = self.observed.applied.get(&member.spec.name);
+                applied.is_none_or(|applied| needed(&member.spec, applied) == Resize::None)
+            };
+            if self.resizing && self.members.iter().all(in_force) {
+                self.resizing = false;
+                self.event(EventKind::Normal, "ResizeCompleted", &format!("Pod resize completed: {}", told(&self.pod, None)));
+            }
+            return;
+        }
+        let failure = failures.join(", ");
+        if self.observed.resize_failed.is_none() {
+            self.event(EventKind::Warning, "ResizeError", &format!("Pod resize error: {}", told(&self.pod, Some(&failure))));
+        }
+        self.observed.resize_failed.get_or_insert(failure);
+        self.wake_at(now_ms() + AGAIN);
+    }
+
+    /// Whether what the spec asks for is what the node has given, now that it was asked.
+    async fn accept(&mut self) -> bool {
+        let differs = |member: &&Member| {
+            let given = self.observed.allocated.get(&member.spec.name);
+            given.is_some_and(|given| needed(&member.spec, given) != Resize::None)
+        };
+        if !self.members.iter().any(|member| differs(&member)) {
+            self.observed.resize_refused = None;
+            return true;
+        }
+        if let Some(why) = self.kubelet.placement.forbids_resize(self.class == Class::Guaranteed) {
+            if self.observed.resize_refused.is_none() {
+                self.event(EventKind::Warning, "ResizeInfeasible", &format!("Pod resize Infeasible: {}", told(&self.pod, Some(why))));
+            }
+            self.observed.resize_refused = Some(("Infeasible", why.to_owned()));
+            return false;
+        }
+        if let Some((reason, message)) = self.kubelet.pods.resize(&self.kubelet, &self.pod).await {
+            if self.observed.resize_refused.is_none() {
+                self.event(EventKind::Warning, "ResizeDeferred", &format!("Pod resize {reason}: {}", told(&self.pod, Some(&message))));
+            }
+            self.observed.resize_refused = Some(("Deferred", message));
+            return false;
+        }
+        self.observed.resize_refused = None;
+        self.observed.allocated = asked(&self.members);
+        self.resizing = true;
+        self.event(EventKind::Normal, "ResizeStarted", &format!("Pod resize started: {}", told(&self.pod, None)));
+        true
+    }
+
+    /// A limit of memory below what is used would have somebody killed.
+    async fn below_use(&self, name: &str, id: &ContainerId, limits: &Limits) -> Vec<String> {
+        let mut refused = Vec::new();
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let group = Group::new(self.kubelet.cgroups.clone(), &self.kubelet.pod_group(self.class, model::uid(&self.pod)));
+        let used = group.ok().and_then(|group| group.stats().ok()).map_or(0, |stats| stats.memory.usage);
+        if let Some(limit) = limits::pod(&spec, self.class).memory_limit.filter(|limit| used > limit.unsigned_abs()) {
+            refused.push(format!("attempting to set pod memory limit ({limit}) below current usage ({used})"));
+        }
+        let Some(sandbox) = &self.sandbox else {
+            return refused;
+        };
+        let used = sandbox.stats(id).await.map_or(0, |stats| stats.memory.usage);
+        if let Some(limit) = limits.memory_limit.filter(|limit| used > limit.unsigned_abs()) {
+            refused.push(format!("attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"));
+        }
+        refused
+    }
+
+    fn container_limits(&self, resources: &ResourceRequirements) -> Limits {
+        let swap_limit = self.kubelet.swap_of(&self.pod, self.class, Some(resources));
+        Limits { swap_limit, ..limits::container(Some(resources)) }
+    }
+
+    /// The pod's group follows its containers: it may be refused while a container still holds more, and is set again.
+    fn resize_pod(&self) {
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let group = self.kubelet.pod_group(self.class, model::uid(&self.pod));
+        let result = Group::new(self.kubelet.cgroups.clone(), &group).and_then(|group| group.apply(&limits::pod(&spec, self.class)));
+        if let Err(error) = result {
+            tracing::debug!(pod = model::name(&self.pod), %error, "limits of the pod's control group");
+        }
+    }
+}
+
+/// One text as it stands, several in brackets.
+fn joined(texts: &[String]) -> String {
+    if let [one] = texts { one.clone() } else { format!("[{}]", texts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(resources: Value, applied: Value, policy: Value, wanted: Resize) {
+        let container: Container = serde_json::from_value(json!({"name": "c", "resources": resources, "resizePolicy": policy})).unwrap();
+        assert_eq!(needed(&container, &serde_json::from_value(applied).unwrap()), wanted, "{resources} {policy}");
+    }
+
+    #[test]
+    fn what_a_change_needs() {
+        let restart = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+        check(json!({}), json!({}), json!([]), Resize::None);
+        check(json!({"limits": {"cpu": "1"}}), json!({"limits": {"cpu": "2"}}), restart.clone(), Resize::InPlace);
+        check(json!({"limits": {"memory": "1"}}), json!({"limits": {"memory": "2"}}), restart, Resize::Restart);
+    }
+
+    #[test]
+    fn what_is_told_of_a_change() {
+        let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "20m"}}}]);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"generation": 2}, "spec": {"containers": containers}})).unwrap();
+        assert_eq!(told(&pod, None), r#"{"containers":[{"name":"c","resources":{"requests":{"cpu":"20m"}}}],"generation":2}"#);
+        assert!(told(&pod, Some("no \"room\"")).ends_with(r#""generation":2,"error":"no \"room\""}"#));
+    }
 }

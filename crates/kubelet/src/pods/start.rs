@@ -9,7 +9,7 @@ use std::time::Instant;
 use client::EventKind;
 use cri::client::Given;
 use cri::engine::Sandbox;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use runtime::{Bind, ContainerError, ContainerId, ContainerState, ContainerStatus, Mount, Source};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -28,6 +28,9 @@ use crate::metrics::Phase;
 use crate::objects::ObjectKind;
 use crate::volumes::{Mounted, sub_path};
 use crate::{Kubelet, pull};
+
+/// Reason of a container whose postStart hook failed; its event has been recorded.
+const HOOK_FAILED: &str = "PostStartHookError";
 
 /// What to start.
 pub struct Order {
@@ -59,17 +62,14 @@ pub struct Order {
 pub async fn start(order: Order) {
     let result = run(&order).await;
     if let Err(trouble) = &result {
-        let event = if trouble.image { "Failed" } else { trouble.event_reason() };
-        order.event(EventKind::Warning, event, &trouble.event_text());
+        if trouble.reason != HOOK_FAILED {
+            order.event(EventKind::Warning, "Failed", &trouble.event_text());
+        }
     }
     let _ = order.sender.send(Message::Started { name: order.member.spec.name.clone(), attempt: order.attempt, result });
 }
 
 impl Trouble {
-    fn event_reason(&self) -> &str {
-        if self.reason == "PostStartHookError" { "FailedPostStartHook" } else { "Failed" }
-    }
-
     fn event_text(&self) -> String {
         if self.image { format!("Error: {}", self.reason) } else { format!("Error: {}", self.message) }
     }
@@ -138,14 +138,23 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         place: order.kubelet.placement.place(model::uid(&order.pod), order.name()),
         target: order.target.clone(),
     };
-    let mut spec = container::spec(&parts).map_err(config_error)?;
+    let spec = container::spec(&parts);
+    // Whatever is wrong with a profile only who makes the container finds out.
+    let unloaded = |text: String| {
+        if text.starts_with("cannot load seccomp") { Trouble::new("CreateContainerError", text) } else { config_error(text) }
+    };
+    let mut spec = spec.map_err(unloaded)?;
     for (place, mount) in spec.mounts.iter_mut().enumerate() {
-        let Mount::Bind(Bind { source, .. }) = mount else { continue };
+        let Mount::Bind(Bind { source, target, .. }) = mount else { continue };
         let Source::Beneath { root, path } = source else { continue };
         let shown = path.display().to_string();
         let failed = |error| {
-            let text = format!("failed to create subPath directory for volumeMount: {shown}: {error}");
-            Trouble::new("CreateContainerConfigError", text)
+            let (volume, container) = (volume_at(&order.member.spec, target), order.name());
+            tracing::info!(pod = model::name(&order.pod), container, path = shown, %error, "subPath cannot be used");
+            Trouble::new(
+                "CreateContainerConfigError",
+                format!("failed to prepare subPath for volumeMount {volume:?} of container {container:?}"),
+            )
         };
         sub_path::ensure(root, path).map_err(failed)?;
         if parts.foreign {
@@ -211,13 +220,14 @@ async fn post_start(order: &Order, id: &ContainerId) -> Result<(), Trouble> {
     let Err(error) = hooks::run(&context, hook).await else {
         return Ok(());
     };
-    order.event(EventKind::Warning, "FailedPostStartHook", &format!("PostStartHook failed: {error}"));
+    order.event(EventKind::Warning, "FailedPostStartHook", "PostStartHook failed");
+    tracing::info!(pod = model::name(&order.pod), container = order.name(), error, "postStart hook failed");
     let grace = order.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
     order.event(EventKind::Normal, "Killing", "FailedPostStartHook");
     if let Err(error) = order.sandbox.stop(id, signals::TERM, std::time::Duration::from_secs(grace.max(0) as u64)).await {
         tracing::debug!(container = %id, %error, "stop after failed hook");
     }
-    Err(Trouble::new("PostStartHookError", error))
+    Err(Trouble::new(HOOK_FAILED, error))
 }
 
 /// The environment with everything that it refers to.
@@ -258,6 +268,12 @@ fn prepare_files(pod_dir: &Path, order: &Order) -> std::io::Result<()> {
     let file = container::termination_file(pod_dir, order.name(), order.attempt);
     std::fs::write(&file, b"")?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+/// The volume that a container has at a place.
+fn volume_at<'a>(container: &'a Container, place: &Path) -> &'a str {
+    let mounts = container.volume_mounts.iter().flatten();
+    mounts.into_iter().find(|mount| place.ends_with(mount.mount_path.trim_start_matches('/'))).map_or("", |mount| mount.name.as_str())
 }
 
 /// Removes what an attempt has written to its root.

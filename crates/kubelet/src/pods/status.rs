@@ -1,13 +1,17 @@
 //! The status of a pod, always computed afresh from what was observed, never edited in place.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus as ApiStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus as ApiStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use runtime::{ContainerState, ContainerStatus};
 
+use sha2::{Digest, Sha256};
+
+use super::limits;
 use super::model::{ANNOTATION_IMAGE, ANNOTATION_IMAGE_ID, Member, Observed, Role, attempt};
 use super::plan::{initialized, verdict};
 
@@ -29,6 +33,8 @@ pub struct Facts<'a> {
     pub finished: bool,
     /// Overriding end of the whole pod (eviction, deadline): reason and message.
     pub failure: Option<(&'a str, &'a str)>,
+    /// The node never took the pod: nothing is said of it but that.
+    pub rejected: bool,
     /// The failure is the node's doing and not the pod's.
     pub disrupted: bool,
     /// The time.
@@ -37,17 +43,22 @@ pub struct Facts<'a> {
 
 /// The whole status.
 pub fn compute(facts: &Facts) -> PodStatus {
+    if facts.rejected {
+        return rejection(facts);
+    }
     let empty = PodSpec::default();
     let spec = facts.pod.spec.as_ref().unwrap_or(&empty);
     let by_role = |wanted: &[Role]| -> Vec<ApiStatus> {
         let members = facts.members.iter().filter(|member| wanted.contains(&member.role));
         members.map(|member| container(facts, member)).collect()
     };
-    let init = by_role(&[Role::Init, Role::Sidecar]);
-    let main = by_role(&[Role::Main]);
+    let mut init = by_role(&[Role::Init, Role::Sidecar]);
+    let mut main = by_role(&[Role::Main]);
     let ephemeral = by_role(&[Role::Ephemeral]);
     let phase = phase(facts, spec);
-    let conditions = conditions(facts, spec, &phase, &init, &main);
+    // Conditions are those of the last moment at which there was something to be seen.
+    let lost = facts.finished && lose(&mut init, &mut main);
+    let conditions = conditions(facts, spec, if lost { running_or_pending(facts) } else { &phase }, &init, &main);
     let some = |list: Vec<ApiStatus>| (!list.is_empty()).then_some(list);
     let addresses = &facts.observed.addresses;
     let (reason, message) = facts.failure.unzip();
@@ -70,7 +81,75 @@ pub fn compute(facts: &Facts) -> PodStatus {
         qos_class: facts.old.qos_class.clone(),
         start_time: facts.old.start_time.clone().or(Some(Time(whole_seconds(facts.now)))),
         observed_generation: facts.pod.metadata.generation,
+        resources: Some(pod_resources(facts)),
+        allocated_resources: limits::sum(spec, |own| own.requests.clone(), |container| facts.allocated(container).requests),
         ..PodStatus::default()
+    }
+}
+
+/// The status of a pod that the node refused.
+fn rejection(facts: &Facts) -> PodStatus {
+    let (reason, message) = facts.failure.unzip();
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: reason.map(str::to_owned).or_else(|| facts.old.reason.clone()),
+        message: message.map(|message| format!("Pod was rejected: {message}")).or_else(|| facts.old.message.clone()),
+        qos_class: facts.old.qos_class.clone(),
+        start_time: facts.old.start_time.clone().or(Some(Time(whole_seconds(facts.now)))),
+        observed_generation: facts.pod.metadata.generation,
+        ..PodStatus::default()
+    }
+}
+
+/// What the pod as a whole has: sums over what its containers were given.
+fn pod_resources(facts: &Facts) -> ResourceRequirements {
+    let empty = PodSpec::default();
+    let spec = facts.pod.spec.as_ref().unwrap_or(&empty);
+    let given = |container: &Container| facts.observed.applied.get(&container.name).cloned().unwrap_or_else(|| facts.allocated(container));
+    ResourceRequirements {
+        requests: limits::sum(spec, |own| own.requests.clone(), |container| given(container).requests),
+        // A limit of the whole is there only where every container has one.
+        limits: limits::sum(spec, |own| own.limits.clone(), |container| given(container).limits)
+            .map(|mut limits| {
+                limits.retain(|resource, _| limits::all_limited(spec, resource));
+                limits
+            })
+            .filter(|limits| !limits.is_empty()),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// A pod that is over has no container that waits: of what was never seen to end nobody knows how it ended. True where there was
+/// such a one.
+fn lose(init: &mut [ApiStatus], main: &mut [ApiStatus]) -> bool {
+    let ended = |status: &ApiStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let seen = |status: &ApiStatus| ended(status) || status.state.as_ref().is_some_and(|state| state.running.is_some());
+    let through = init.last().is_none_or(|last| {
+        last.state.as_ref().and_then(|state| state.terminated.as_ref()).is_some_and(|terminated| terminated.exit_code == 0) || last.ready
+    });
+    let started = init.iter().rposition(seen).map_or(0, |last| last + 1);
+    let initialised = through || main.iter().any(seen);
+    let mains = if initialised { main.len() } else { 0 };
+    for status in init[..started].iter_mut().chain(&mut main[..mains]).filter(|status| !ended(status)) {
+        status.state = Some(ApiState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".into()),
+                message: Some("The container could not be located when the pod was terminated".into()),
+                ..ContainerStateTerminated::default()
+            }),
+            ..ApiState::default()
+        });
+    }
+    // Also when it was said before.
+    main.iter().any(|status| status.container_id.is_none() && ended(status))
+}
+
+impl Facts<'_> {
+    /// What a container was given of the node: what it asks for, unless that is more than there was room for.
+    fn allocated(&self, container: &Container) -> ResourceRequirements {
+        let accepted = self.observed.allocated.get(&container.name).cloned();
+        accepted.or_else(|| container.resources.clone()).unwrap_or_default()
     }
 }
 
@@ -135,7 +214,8 @@ fn container(facts: &Facts, member: &Member) -> ApiStatus {
         _ => ApiState { terminated: Some(terminated(facts, latest)), ..ApiState::default() },
     };
     let started = running && progress.started && progress.post_started;
-    let applied = running.then(|| facts.observed.applied.get(name).cloned().or_else(|| member.spec.resources.clone())).flatten();
+    let given = facts.allocated(&member.spec);
+    let applied = if running { facts.observed.applied.get(name).cloned() } else { None };
     ApiStatus {
         name: name.clone(),
         image: latest.annotations.get(ANNOTATION_IMAGE).cloned().unwrap_or_else(|| member.spec.image.clone().unwrap_or_default()),
@@ -147,10 +227,10 @@ fn container(facts: &Facts, member: &Member) -> ApiStatus {
         ),
         restart_count: attempt(latest) as i32,
         ready: ready(member, &progress, running, latest),
-        started: Some(started),
-        allocated_resources: applied.as_ref().and_then(|resources| resources.requests.clone()),
-        resources: applied,
-        user: running.then(|| user(latest)),
+        started: (member.role != Role::Ephemeral).then_some(started),
+        allocated_resources: given.requests.clone(),
+        resources: Some(applied.unwrap_or(given)),
+        user: Some(user(latest)),
         volume_mounts: volume_mounts(member),
         ..ApiStatus::default()
     }
@@ -200,7 +280,8 @@ fn waiting(facts: &Facts, member: &Member, why: &Option<(String, String)>) -> Ap
         image: member.spec.image.clone().unwrap_or_default(),
         state: Some(waiting_state(&reason, &message)),
         last_state: Some(ApiState::default()),
-        started: Some(false),
+        started: (member.role != Role::Ephemeral).then_some(false),
+        volume_mounts: volume_mounts(member),
         ..ApiStatus::default()
     }
 }
@@ -253,7 +334,12 @@ fn volume_mounts(member: &Member) -> Option<Vec<k8s_openapi::api::core::v1::Volu
 pub fn container_id(pod: &Pod, status: &ContainerStatus) -> String {
     // Another runtime has a name of its own for it.
     let foreign = status.annotations.get(cri::client::ANNOTATION_ID).cloned();
-    foreign.unwrap_or_else(|| format!("knarr://{}-{}", super::model::uid(pod).replace('-', ""), status.id))
+    foreign.unwrap_or_else(|| format!("knarr://{}", log_id(super::model::uid(pod), status.id.as_str())))
+}
+
+/// The identity without its kind: 64 hexadecimal digits, since log shippers take nothing else for one.
+pub fn log_id(uid: &str, id: &str) -> String {
+    Sha256::digest(format!("{uid}/{id}")).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], main: &[ApiStatus]) -> Vec<PodCondition> {
@@ -286,8 +372,11 @@ fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], ma
         condition(facts, "ContainersReady", &containers),
         condition(facts, "PodScheduled", &verdict_of(true, "", String::new())),
     ];
-    if let Some(message) = facts.observed.resize_refused {
-        all.push(condition(facts, "PodResizePending", &verdict_of(true, "Infeasible", message.to_owned())));
+    if let Some((reason, message)) = &facts.observed.resize_refused {
+        all.push(probed(facts, condition(facts, "PodResizePending", &verdict_of(true, reason, message.clone()))));
+    }
+    if let Some(message) = &facts.observed.resize_failed {
+        all.push(probed(facts, condition(facts, "PodResizeInProgress", &verdict_of(true, "Error", message.clone()))));
     }
     if let Some((_, message)) = facts.failure.filter(|_| facts.disrupted) {
         all.push(condition(facts, "DisruptionTarget", &verdict_of(true, "TerminationByKubelet", message.to_owned())));
@@ -346,6 +435,13 @@ fn condition(facts: &Facts, kind: &str, (holds, reason, message): &Holds) -> Pod
         observed_generation: facts.pod.metadata.generation,
         ..PodCondition::default()
     }
+}
+
+/// A condition that says when it was last looked at: when it came.
+fn probed(facts: &Facts, condition: PodCondition) -> PodCondition {
+    let old = facts.old.conditions.iter().flatten().find(|old| old.type_ == condition.type_ && old.message == condition.message);
+    let at = old.and_then(|old| old.last_probe_time.clone()).or_else(|| Some(Time(whole_seconds(facts.now))));
+    PodCondition { last_probe_time: at, ..condition }
 }
 
 fn time(nanoseconds: i64) -> Time {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::hooks;
 use super::message::Message;
-use super::model::Member;
+use super::model::{self, Member};
 use crate::Kubelet;
 
 /// What to stop.
@@ -52,14 +52,13 @@ pub async fn stop(order: Order) {
         };
         match tokio::time::timeout(grace, hooks::run(&context, hook)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => order.kubelet.event(&order.pod, &order.member.spec.name, EventKind::Warning, "FailedPreStopHook", &error),
-            Err(_) => order.kubelet.event(
-                &order.pod,
-                &order.member.spec.name,
-                EventKind::Warning,
-                "FailedPreStopHook",
-                "the preStop hook did not end within the grace period",
-            ),
+            failed => {
+                // What a hook says may be secret: it is for the node's log, not for everybody who reads events.
+                let why =
+                    failed.map_or_else(|_| "it did not end within the grace period".to_owned(), |failed| failed.err().unwrap_or_default());
+                tracing::info!(pod = model::name(&order.pod), container = order.member.spec.name, why, "preStop hook failed");
+                order.kubelet.event(&order.pod, &order.member.spec.name, EventKind::Warning, "FailedPreStopHook", "PreStopHook failed");
+            }
         }
     }
     // What the hook used is gone, but every container has two seconds to hear its signal.

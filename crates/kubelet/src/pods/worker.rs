@@ -15,10 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cgroup::Limits;
 use client::EventKind;
 use cri::engine::Sandbox;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use runtime::{ContainerEventKind, ContainerState, ContainerStatus};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -29,9 +28,8 @@ use super::limits::{self, Class};
 use super::message::{Message, Prepared, ProbeKind, ProbeVerdict, Trouble};
 use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
-use super::resize::{Resize, needed};
 use super::restart::{Restart, after_exit};
-use super::{container, past, publish, release, start, statics, status, stop, termination};
+use super::{container, past, publish, release, resize, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::clock::{even_ms, now_ms};
 use crate::metrics::Turn;
@@ -54,23 +52,25 @@ enum Life {
 
 /// The worker of one pod.
 pub struct Worker {
-    kubelet: Arc<Kubelet>,
+    pub(super) kubelet: Arc<Kubelet>,
     inbox: UnboundedReceiver<Message>,
     sender: UnboundedSender<Message>,
-    pod: Arc<Pod>,
-    members: Vec<Member>,
-    class: Class,
+    pub(super) pod: Arc<Pod>,
+    pub(super) members: Vec<Member>,
+    pub(super) class: Class,
     life: Life,
     /// The API no longer has the pod.
     gone: bool,
     failure: Option<(String, String)>,
+    /// The failure is that the node did not take it.
+    rejected: bool,
     /// When the pod was first seen, until it runs for the first time.
     seen: Option<Instant>,
     /// The node threw the pod out for reasons of its own.
     disrupted: bool,
-    sandbox: Option<Sandbox>,
+    pub(super) sandbox: Option<Sandbox>,
     volumes: BTreeMap<String, Mounted>,
-    observed: Observed,
+    pub(super) observed: Observed,
     preparing: bool,
     prepare_backoff: Backoff,
     prepare_not_before: i64,
@@ -83,6 +83,8 @@ pub struct Worker {
     status: PodStatus,
     published: Option<PodStatus>,
     wake: Option<i64>,
+    /// Other resources were given and are not in force for all containers yet.
+    pub(super) resizing: bool,
     tasks: JoinSet<()>,
 }
 
@@ -99,6 +101,7 @@ impl Worker {
         let members = pod.spec.as_ref().map(model::members).unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
         let class = limits::class(status.qos_class.as_deref());
+        let rejected = publish::is_final(&status) && status.conditions.is_none() && status.container_statuses.is_none();
         let fresh = sandbox.is_none() && status.phase.as_deref() != Some("Running");
         let mut earlier = past::from_status(&pod);
         past::add(&mut earlier, model::group(last_words));
@@ -112,6 +115,8 @@ impl Worker {
             life: Life::Syncing,
             gone: false,
             failure: None,
+            rejected,
+            resizing: false,
             seen: fresh.then(Instant::now),
             disrupted: false,
             sandbox,
@@ -142,9 +147,11 @@ impl Worker {
         } else if !publish::is_final(&self.status) {
             self.failure = self.kubelet.pods.admit(&self.kubelet, &self.pod).await;
             if let Some((reason, message)) = self.failure.clone() {
+                self.rejected = true;
                 self.event(EventKind::Warning, &reason, &message);
                 self.end(0);
             }
+            self.observed.allocated = resize::asked(&self.members);
         }
         let mut turn = Turn::Create;
         loop {
@@ -206,6 +213,7 @@ impl Worker {
         for status in lists.into_iter().flatten().flatten() {
             if let Some(resources) = &status.resources {
                 self.observed.applied.insert(status.name.clone(), resources.clone());
+                self.observed.allocated.insert(status.name.clone(), resize::given(resources, status.allocated_resources.as_ref()));
             }
         }
         if let (Some(spec), Some(network)) = (&self.pod.spec, &self.kubelet.network) {
@@ -313,6 +321,10 @@ impl Worker {
 
     /// The sandbox is kept until the next one is made or the pod is over: it still tells how its containers ended.
     fn lost_sandbox(&mut self) {
+        // One that never came to be is not lost: whoever tried to make it tells why it did not.
+        if self.sandbox.is_none() {
+            return;
+        }
         self.event(EventKind::Warning, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
         self.kubelet.pods.set_sandbox(model::uid(&self.pod), None);
         self.observed.sandbox = false;
@@ -352,59 +364,6 @@ impl Worker {
                 });
                 status.message.clone_from(words);
             }
-        }
-    }
-
-    /// Brings running containers to the resources that the spec now says.
-    async fn resize(&mut self) {
-        let Some(sandbox) = self.sandbox.clone() else {
-            return;
-        };
-        let refusal = self.kubelet.placement.forbids_resize(self.class == Class::Guaranteed);
-        self.observed.resize_refused = None;
-        for member in self.members.clone() {
-            let name = &member.spec.name;
-            let (Some(applied), Some(latest)) = (self.observed.applied.get(name).cloned(), self.observed.latest(name).cloned()) else {
-                continue;
-            };
-            if latest.state != ContainerState::Running || self.observed.of(name).stopping {
-                continue;
-            }
-            match needed(&member.spec, &applied) {
-                Resize::None => {}
-                _ if refusal.is_some() => self.observed.resize_refused = refusal,
-                Resize::Restart => self.stop(name, &format!("Container {name} resize requires restart"), None),
-                Resize::InPlace => {
-                    self.resize_pod();
-                    let resources = member.spec.resources.clone().unwrap_or_default();
-                    match sandbox.update_resources(&latest.id, self.container_limits(&resources)).await {
-                        Ok(()) => {
-                            self.observed.applied.insert(name.clone(), resources);
-                        }
-                        Err(error) => {
-                            self.event_for(name, EventKind::Warning, "ResizeError", &format!("failed to resize container {name}: {error}"));
-                            self.wake = Some(now_ms() + 1_000);
-                        }
-                    }
-                    self.resize_pod();
-                }
-            }
-        }
-    }
-
-    fn container_limits(&self, resources: &ResourceRequirements) -> Limits {
-        let swap_limit = self.kubelet.swap_of(&self.pod, self.class, Some(resources));
-        Limits { swap_limit, ..limits::container(Some(resources)) }
-    }
-
-    /// The pod's group follows its containers: it may be refused while a container still holds more, and is set again.
-    fn resize_pod(&self) {
-        let spec = self.pod.spec.clone().unwrap_or_default();
-        let group = self.kubelet.pod_group(self.class, model::uid(&self.pod));
-        let result =
-            cgroup::Group::new(self.kubelet.cgroups.clone(), &group).and_then(|group| group.apply(&limits::pod(&spec, self.class)));
-        if let Err(error) = result {
-            tracing::debug!(pod = model::name(&self.pod), %error, "limits of the pod's control group");
         }
     }
 
@@ -492,8 +451,11 @@ impl Worker {
         if let (Some(seconds), Some(started)) = (deadline, started) {
             let due = started + seconds * 1000;
             if now_ms() >= due {
-                self.failure
-                    .get_or_insert(("DeadlineExceeded".into(), "Pod was active on the node longer than the specified deadline".into()));
+                let why = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+                if self.failure.is_none() {
+                    self.event(EventKind::Normal, why.0, why.1);
+                    self.failure = Some((why.0.into(), why.1.into()));
+                }
                 let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
                 self.end(grace);
             } else {
@@ -546,9 +508,12 @@ impl Worker {
         let Some(sandbox) = self.sandbox.clone() else {
             return;
         };
-        let Some(member) = self.members.iter().find(|member| member.spec.name == name).cloned() else {
+        let Some(mut member) = self.members.iter().find(|member| member.spec.name == name).cloned() else {
             return;
         };
+        if let Some(given) = self.observed.allocated.get(name) {
+            member.spec.resources = Some(given.clone());
+        }
         let progress = self.progress(name);
         progress.busy = true;
         progress.post_started = false;
@@ -593,7 +558,7 @@ impl Worker {
         }
     }
 
-    fn stop(&mut self, name: &str, why: &str, grace: Option<i64>) {
+    pub(super) fn stop(&mut self, name: &str, why: &str, grace: Option<i64>) {
         let (Some(sandbox), Some(latest)) = (self.sandbox.clone(), self.observed.latest(name).cloned()) else {
             return;
         };
@@ -728,6 +693,7 @@ impl Worker {
             ending: self.life != Life::Syncing,
             finished: matches!(self.life, Life::Releasing | Life::Over),
             failure: failure.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
+            rejected: self.rejected,
             disrupted: self.disrupted,
             now: Timestamp::now(),
         };
@@ -740,7 +706,8 @@ impl Worker {
         }
         self.status = fresh.clone();
         if self.published.as_ref() != Some(&fresh) && !self.lingers(&fresh) {
-            match publish::status(&self.kubelet.client, &self.pod, &fresh).await {
+            let told = self.published.as_ref().or(self.pod.status.as_ref()).cloned().unwrap_or_default();
+            match publish::status(&self.kubelet.client, &self.pod, &fresh, &told).await {
                 Ok(()) => self.published = Some(fresh),
                 Err(error) if error.is_not_found() && statics::is_static(&self.pod) => {}
                 Err(error) if error.is_not_found() => self.gone = true,
@@ -768,15 +735,15 @@ impl Worker {
     }
 
     /// Looks again at this time at the latest.
-    fn wake_at(&mut self, at: i64) {
+    pub(super) fn wake_at(&mut self, at: i64) {
         self.wake = Some(self.wake.map_or(at, |old| old.min(at)));
     }
 
-    fn event(&self, kind: EventKind, reason: &str, message: &str) {
+    pub(super) fn event(&self, kind: EventKind, reason: &str, message: &str) {
         self.kubelet.event(&self.pod, "", kind, reason, message);
     }
 
-    fn event_for(&self, container: &str, kind: EventKind, reason: &str, message: &str) {
+    pub(super) fn event_for(&self, container: &str, kind: EventKind, reason: &str, message: &str) {
         self.kubelet.event(&self.pod, container, kind, reason, message);
     }
 }

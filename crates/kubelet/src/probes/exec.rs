@@ -21,7 +21,6 @@ pub async fn probe(target: &Target, action: &ExecAction, timeout: Duration) -> O
         Err(ExecError::Timeout { command }) => {
             Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs()))
         }
-        Err(ExecError::Start(why)) => Outcome::Failure(why),
         Err(error) => Outcome::Unknown(error.to_string()),
     }
 }

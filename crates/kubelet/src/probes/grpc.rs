@@ -12,6 +12,9 @@ use super::{Outcome, Target};
 /// Answers are a few bytes.
 const MANNER: Manner = Manner { max_message: 4096, user_agent: Some("kube-probe/1.36"), ..Manner::LOCAL };
 
+/// How long it waits to connect again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
 messages! {
     HealthCheckRequest { service: String = 1 }
     HealthCheckResponse { status: i32 = 1 }
@@ -44,11 +47,22 @@ async fn check(address: &str, port: u16, service: &str, timeout: Duration) -> Re
     let endpoint: Uri = format!("http://{host}:{port}").parse().map_err(|error| format!("error: {error}"))?;
     let channel = Channel::endpoints(vec![endpoint], None, MANNER);
     let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = channel.call("/grpc.health.v1.Health/Check", &request, Some(timeout)).await;
+    let until = tokio::time::Instant::now() + timeout;
+    let answer = loop {
+        let answer = channel.call("/grpc.health.v1.Health/Check", &request, Some(timeout)).await;
+        // Who is not there yet has until the end of the time to come.
+        match &answer {
+            Err(failure) if !failure.sent && failure.code != Code::DeadlineExceeded => {
+                if tokio::time::timeout_at(until, tokio::time::sleep(RECONNECT)).await.is_err() {
+                    return Err(late(address, port, timeout));
+                }
+            }
+            _ => break answer,
+        }
+    };
     answer.map(|HealthCheckResponse { status }| status).map_err(|failure| match failure.code {
         Code::Unimplemented => "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into(),
         Code::DeadlineExceeded => late(address, port, timeout),
-        _ if !failure.sent => format!("failed to connect service \"{address}:{port}\": {failure}"),
         code => format!("error: health rpc probe failed: code {}: {failure}", code.number()),
     })
 }

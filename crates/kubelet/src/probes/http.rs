@@ -74,8 +74,9 @@ fn local_path(location: &str, host: &str, port: u16) -> Option<String> {
 type Answer = (u16, String, Option<String>);
 
 async fn once(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: &str) -> Result<Answer, String> {
-    let stream =
-        TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {}:{port}: connect: {error}", bracketed(host)))?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {}:{port}: connect: {}", bracketed(host), super::go_error(&error)))?;
     if !tls {
         return exchange(stream, action, host, port, path).await;
     }

@@ -121,7 +121,10 @@ async fn follow(
                     &format!("{word} probe failed: {why}"),
                 );
             }
-            Outcome::Unknown(why) => tracing::debug!(container = target.container.name, why, "probe was not carried out"),
+            Outcome::Unknown(why) => {
+                let text = format!("{kind:?} probe errored and resulted in unknown state: {why}");
+                target.kubelet.event(&target.pod, &target.container.name, EventKind::Warning, "Unhealthy", &text);
+            }
         }
         let verdict = if good >= needed {
             Some(true)
@@ -162,6 +165,19 @@ async fn once(target: &Target, probe: &Probe) -> Outcome {
         return grpc::probe(target, action, timeout).await;
     }
     Outcome::Unknown(format!("missing probe handler for {}", target.container.name))
+}
+
+/// A failure of the system in the words that users know from programs in Go, which are what they search for.
+pub fn go_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::ConnectionReset => "connection reset by peer".into(),
+        std::io::ErrorKind::HostUnreachable => "no route to host".into(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => error.to_string(),
+    }
 }
 
 /// The number of a port that may be a name.

@@ -16,7 +16,7 @@ pub async fn probe(target: &Target, action: &TCPSocketAction, timeout: Duration)
     let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(&target.address);
     match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Outcome::Success(String::new()),
-        Ok(Err(error)) => Outcome::Failure(format!("dial tcp {host}:{port}: {error}")),
+        Ok(Err(error)) => Outcome::Failure(format!("dial tcp {host}:{port}: connect: {}", super::go_error(&error))),
         Err(_) => Outcome::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
     }
 }

@@ -15,6 +15,7 @@ use hyper::body::Frame;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rustix::fs::inotify;
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -36,16 +37,26 @@ struct Wish {
     only: Option<&'static str>,
 }
 
+/// What is said to options that mean nothing.
+const INVALID: &str = "Invalid request.";
+
 /// Serves a log.
 pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, query: &str) -> Response<Body> {
     let wish = match wish(query) {
         Ok(wish) => wish,
-        Err(message) => return text(StatusCode::UNPROCESSABLE_ENTITY, &message),
+        Err(message) => {
+            let mut refused = super::json(&json!({"message": message}));
+            *refused.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+            return refused;
+        }
     };
     let pod = match pod(kubelet, target) {
         Some(pod) => pod,
         None => return text(StatusCode::NOT_FOUND, &format!("pod {:?} does not exist", target.pod)),
     };
+    if !pod.spec.iter().flat_map(model::members).any(|member| member.spec.name == target.container) {
+        return text(StatusCode::NOT_FOUND, &format!("container {:?} not found in pod {:?}", target.container, target.pod));
+    }
     let attempt = match attempt(kubelet, &pod, target, &wish).await {
         Ok(attempt) => attempt,
         Err(message) => return text(StatusCode::BAD_REQUEST, &message),
@@ -92,12 +103,14 @@ pub async fn serve(kubelet: &Arc<Kubelet>, target: &Target, query: &str) -> Resp
 fn wish(text: &str) -> Result<Wish, String> {
     let flag = |name: &str| query(text, name).is_some_and(|value| value != "false" && value != "0");
     let number = |name: &str| -> Result<Option<i64>, String> {
-        query(text, name).map(|value| value.parse::<i64>().map_err(|_| format!("{name} {value:?} is no number"))).transpose()
+        query(text, name).map(|value| value.parse::<i64>().map_err(|_| INVALID.to_owned())).transpose()
     };
-    let seconds = number("sinceSeconds")?;
+    let at_least =
+        |least: i64, number: Option<i64>| if number.is_some_and(|number| number < least) { Err(INVALID.to_owned()) } else { Ok(number) };
+    let seconds = at_least(1, number("sinceSeconds")?)?;
     let since = match (seconds, query(text, "sinceTime")) {
         (Some(seconds), _) => Timestamp::from_second(Timestamp::now().as_second() - seconds).ok(),
-        (None, Some(time)) => Some(time.parse().map_err(|_| format!("sinceTime {time:?} is no RFC 3339 time"))?),
+        (None, Some(time)) => Some(time.parse().map_err(|_| INVALID.to_owned())?),
         (None, None) => None,
     };
     let only = match query(text, "stream").as_deref() {
@@ -109,9 +122,9 @@ fn wish(text: &str) -> Result<Wish, String> {
         follow: flag("follow"),
         previous: flag("previous"),
         timestamps: flag("timestamps"),
-        tail: number("tailLines")?.map(|lines| lines.max(0) as usize),
+        tail: at_least(0, number("tailLines")?)?.map(|lines| lines.max(0) as usize),
         since,
-        limit: number("limitBytes")?.map(|bytes| bytes.max(0) as usize),
+        limit: at_least(1, number("limitBytes")?)?.map(|bytes| bytes.max(0) as usize),
         only,
     })
 }

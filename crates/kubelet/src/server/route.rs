@@ -6,7 +6,7 @@ use cri::engine::Sandbox;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::ContainerId;
+use runtime::{ContainerId, ContainerState};
 use serde_json::json;
 use stream::Body;
 
@@ -34,6 +34,8 @@ pub enum Route {
     PortForward(Target),
     /// Use of resources as JSON.
     Summary,
+    /// Something that is there, but not by this method.
+    OtherMethod,
     /// Metrics in text form: the kubelet's own, of containers, of resources.
     Metrics(&'static str),
 }
@@ -74,7 +76,7 @@ pub fn find(method: &Method, path: &str) -> Option<Route> {
         ["pods"] | ["runningpods"] if read => Some(Route::Pods),
         ["containerLogs", rest @ ..] if read => target(rest, true).map(Route::Logs),
         ["exec", rest @ ..] => target(rest, true).map(Route::Exec),
-        ["run", rest @ ..] if method == Method::POST => target(rest, true).map(Route::Run),
+        ["run", rest @ ..] => target(rest, true).map(|target| if method == Method::POST { Route::Run(target) } else { Route::OtherMethod }),
         ["attach", rest @ ..] => target(rest, true).map(Route::Attach),
         ["portForward", rest @ ..] => target(rest, false).map(Route::PortForward),
         ["stats", "summary"] => Some(Route::Summary),
@@ -94,7 +96,7 @@ impl Route {
             Route::Health(_) => ("get", "healthz"),
             Route::Pods => ("get", "pods"),
             Route::Logs(_) => ("get", "proxy"),
-            Route::Exec(_) | Route::Run(_) | Route::Attach(_) | Route::PortForward(_) => ("create", "proxy"),
+            Route::OtherMethod | Route::Exec(_) | Route::Run(_) | Route::Attach(_) | Route::PortForward(_) => ("create", "proxy"),
             Route::Summary => ("get", "stats"),
             Route::Metrics(_) => ("get", "metrics"),
         };
@@ -119,6 +121,7 @@ pub async fn serve(kubelet: Arc<Kubelet>, route: Route, request: Request<Incomin
         Route::Run(target) => exec::run(&kubelet, &target, request.uri().query().unwrap_or("")).await,
         Route::Attach(target) => attach::serve(&kubelet, &target, request).await,
         Route::PortForward(target) => port_forward::serve(&kubelet, &target, request).await,
+        Route::OtherMethod => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         Route::Summary => super::json(&stats::summary(&kubelet).await),
         Route::Metrics(kind) => text(StatusCode::OK, &stats::metrics(&kubelet, kind).await),
     }
@@ -137,7 +140,7 @@ pub async fn running(kubelet: &Kubelet, target: &Target) -> Result<(Sandbox, Con
     let sandbox = kubelet.pods.sandbox(model::uid(&pod)).ok_or_else(missing)?;
     let statuses = sandbox.status().await.map_err(|error| Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())))?;
     let attempts = model::group(statuses).remove(&target.container).ok_or_else(missing)?;
-    let latest = attempts.last().ok_or_else(missing)?;
+    let latest = attempts.last().filter(|latest| latest.state == ContainerState::Running).ok_or_else(missing)?;
     Ok((sandbox, latest.id.clone()))
 }
 

@@ -60,12 +60,17 @@ fn room(file_system: &Value, used: Space, now: &str) -> Value {
     room
 }
 
+/// Processor and memory, the latter with what is left of its limit where there is one.
 fn consumption(stats: &Stats, now: &str) -> (Value, Value) {
     let cpu = json!({"time": now, "usageCoreNanoSeconds": stats.cpu_usage_ns});
-    let memory = json!({
+    let mut memory = json!({
         "time": now, "usageBytes": stats.memory.usage, "workingSetBytes": stats.memory.working_set, "rssBytes": stats.memory.rss,
         "pageFaults": stats.memory.page_faults, "majorPageFaults": stats.memory.major_page_faults,
     });
+    // A limit that no machine could hold is none.
+    if let Some(limit) = stats.memory.limit.filter(|limit| *limit < 1 << 62) {
+        memory["availableBytes"] = limit.saturating_sub(stats.memory.working_set).into();
+    }
     (cpu, memory)
 }
 
@@ -128,7 +133,9 @@ pub async fn summary(kubelet: &Arc<Kubelet>) -> Value {
         shown["rlimit"] = json!({"time": now, "maxpid": processes.capacity, "curproc": processes.capacity - processes.available});
     }
     if let Some(stats) = node {
-        let (cpu, memory) = consumption(&stats, &now);
+        let (cpu, mut memory) = consumption(&stats, &now);
+        let all = kubelet.node.memory_bytes().unsigned_abs();
+        memory["availableBytes"] = all.saturating_sub(stats.memory.working_set).into();
         shown["cpu"] = cpu;
         shown["memory"] = memory;
         let (all, used) = swap::of_machine();
@@ -166,26 +173,67 @@ fn own(kubelet: &Kubelet, text: &mut String) {
     kubelet.sources.render_those(text, |name| name == client::metrics::PROCESS);
 }
 
+/// A family of the text format: what one line is about, and its samples with their labels.
+fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (String, f64)>) {
+    let now = Timestamp::now().as_millisecond();
+    let samples: Vec<(String, f64)> = samples.into_iter().collect();
+    if samples.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in samples {
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        let _ = writeln!(text, "{name}{labels} {value} {now}");
+    }
+}
+
+/// What metrics servers count with. Times are in seconds, amounts in bytes.
 async fn resource(kubelet: &Arc<Kubelet>, text: &mut String) {
     let measured = measure(kubelet, false).await;
-    let _ = writeln!(
-        text,
-        "# HELP container_cpu_usage_seconds_total Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter"
-    );
-    each(&measured, |labels, stats| {
-        let _ = writeln!(text, "container_cpu_usage_seconds_total{{{labels}}} {}", stats.cpu_usage_ns as f64 / 1e9);
-    });
-    let _ = writeln!(
-        text,
-        "# HELP container_memory_working_set_bytes Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge"
-    );
-    each(&measured, |labels, stats| {
-        let _ = writeln!(text, "container_memory_working_set_bytes{{{labels}}} {}", stats.memory.working_set);
-    });
+    let seconds = |stats: &Stats| stats.cpu_usage_ns as f64 / 1e9;
+    let of_containers = |value: &dyn Fn(&ContainerStatus, &Stats) -> Option<f64>| -> Vec<(String, f64)> {
+        let all = measured.iter().flat_map(|one| one.containers.iter().map(move |container| (one, container)));
+        let sample = |(one, (name, status, stats)): (&Measured, &(String, ContainerStatus, Stats))| {
+            let labels = format!("container={name:?},{}", pod_labels(one));
+            value(status, stats).map(|value| (labels, value))
+        };
+        all.filter_map(sample).collect()
+    };
+    let of_pods = |value: &dyn Fn(&Stats) -> f64| -> Vec<(String, f64)> {
+        measured.iter().filter_map(|one| one.stats.as_ref().map(|stats| (pod_labels(one), value(stats)))).collect()
+    };
+    let node = Group::new(kubelet.cgroups.clone(), "").ok().and_then(|group| group.stats().ok());
+    let of_node = |value: &dyn Fn(&Stats) -> f64| node.as_ref().map(|stats| (String::new(), value(stats)));
+    let began = |status: &ContainerStatus, _: &Stats| status.started_at.map(|at| at as f64 / 1e9);
+    let (counter, gauge) = ("counter", "gauge");
+    let help = "Cumulative cpu time consumed by the container in core-seconds";
+    family(text, "container_cpu_usage_seconds_total", counter, help, of_containers(&|_, stats| Some(seconds(stats))));
+    let help = "Current working set of the container in bytes";
+    family(text, "container_memory_working_set_bytes", gauge, help, of_containers(&|_, stats| Some(stats.memory.working_set as f64)));
+    let help = "Start time of the container since unix epoch in seconds";
+    family(text, "container_start_time_seconds", gauge, help, of_containers(&began));
+    let help = "Current amount of the container swap usage in bytes";
+    family(text, "container_swap_usage_bytes", gauge, help, of_containers(&|_, stats| Some(stats.memory.swap as f64)));
+    let help = "Cumulative cpu time consumed by the node in core-seconds";
+    family(text, "node_cpu_usage_seconds_total", counter, help, of_node(&seconds));
+    let help = "Current working set of the node in bytes";
+    family(text, "node_memory_working_set_bytes", gauge, help, of_node(&|stats| stats.memory.working_set as f64));
+    let help = "Current swap usage of the node in bytes";
+    family(text, "node_swap_usage_bytes", gauge, help, of_node(&|_| swap::of_machine().1 as f64));
+    let help = "Cumulative cpu time consumed by the pod in core-seconds";
+    family(text, "pod_cpu_usage_seconds_total", counter, help, of_pods(&seconds));
+    let help = "Current working set of the pod in bytes";
+    family(text, "pod_memory_working_set_bytes", gauge, help, of_pods(&|stats| stats.memory.working_set as f64));
+    let help = "Current amount of the pod swap usage in bytes";
+    family(text, "pod_swap_usage_bytes", gauge, help, of_pods(&|stats| stats.memory.swap as f64));
     let _ = writeln!(
         text,
         "# HELP resource_scrape_error 1 if there was an error while getting container metrics, 0 otherwise\n# TYPE resource_scrape_error gauge\nresource_scrape_error 0"
     );
+}
+
+fn pod_labels(one: &Measured) -> String {
+    format!("namespace={:?},pod={:?}", model::namespace(&one.pod), model::name(&one.pod))
 }
 
 async fn containers(kubelet: &Arc<Kubelet>, text: &mut String) {
@@ -209,7 +257,7 @@ async fn containers(kubelet: &Arc<Kubelet>, text: &mut String) {
 fn each(measured: &[Measured], mut write: impl FnMut(&str, &Stats)) {
     for one in measured {
         for (name, _, stats) in &one.containers {
-            let labels = format!("container={name:?},namespace={:?},pod={:?}", model::namespace(&one.pod), model::name(&one.pod));
+            let labels = format!("container={name:?},{}", pod_labels(one));
             write(&labels, stats);
         }
     }

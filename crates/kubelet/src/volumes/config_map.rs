@@ -49,5 +49,6 @@ pub async fn object_files(
         let word = if kind == ObjectKind::ConfigMap { "configmap" } else { "secret" };
         return if optional { Ok(Files::new()) } else { Err(VolumeError::Refused(format!("{word} {name:?} not found"))) };
     };
-    select(&data_of(&entry), items, mode, optional).map_err(VolumeError::Refused)
+    let word = if kind == ObjectKind::ConfigMap { "configmap" } else { "secret" };
+    select(&data_of(&entry), items, mode, optional).map_err(|why| VolumeError::Refused(format!("{word} {why}")))
 }

@@ -97,6 +97,9 @@ pub enum VolumeError {
     /// A driver failed.
     #[error("rpc error: code = {:?} desc = {}", .0.code, .0.message)]
     Driver(grpc::Failure),
+    /// The claim behind it cannot be read.
+    #[error("error processing PVC {0}")]
+    Claim(String),
     /// The server could not be asked.
     #[error(transparent)]
     Api(#[from] api::Status),

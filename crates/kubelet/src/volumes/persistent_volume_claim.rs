@@ -28,7 +28,10 @@ fn set_up<'a>(order: &'a SetUp<'a>) -> BoxFuture<'a, Result<Mounted, VolumeError
         let source = order.volume.persistent_volume_claim.as_ref();
         let name = source.map_or_else(|| format!("{}-{}", model::name(order.pod), order.volume.name), |source| source.claim_name.clone());
         let client = &order.kubelet.client;
-        let claim: PersistentVolumeClaim = client.get(model::namespace(order.pod), &name).await?;
+        let namespace = model::namespace(order.pod);
+        let unknown =
+            |status: api::Status| VolumeError::Claim(format!("{namespace}/{name}: failed to fetch PVC from API server: {status}"));
+        let claim: PersistentVolumeClaim = client.get(namespace, &name).await.map_err(unknown)?;
         if source.is_none() {
             let ours =
                 |owner: &OwnerReference| owner.controller == Some(true) && Some(owner.uid.as_str()) == order.pod.metadata.uid.as_deref();
