@@ -399,16 +399,17 @@ impl Keeper {
         let Some(place) = self.containers.iter().position(|c| c.number == number) else { return };
         if !self.read_once(place, stream, true) {
             let container = &mut self.containers[place];
-            match stream {
-                Stream::Output if container.terminal.is_some() => {
-                    // A terminal without a process at its other end reads as an error until one opens it again; the
-                    // container's end closes it.
-                    if let Some(fd) = &container.terminal {
-                        let _not_added = epoll::delete(&self.epoll, fd);
-                    }
+            if stream == Stream::Output && container.terminal.is_some() {
+                // A terminal without a process at its other end reads as an error until one opens it again; the container's
+                // end closes it.
+                if let Some(terminal) = &container.terminal {
+                    let _not_added = epoll::delete(&self.epoll, terminal);
                 }
-                Stream::Output => container.outputs[0] = None,
-                Stream::Error => container.outputs[1] = None,
+                return;
+            }
+            let ended = container.outputs[usize::from(stream == Stream::Error)].take();
+            if let Some(output) = ended {
+                self.unwatch(&output);
             }
         }
     }

@@ -282,6 +282,12 @@ impl Keeper {
         Ok(())
     }
 
+    /// Before a descriptor is closed: a process that is being made may hold it too for a moment, or for as long as its set-up
+    /// hangs, and the kernel would go on telling of its end.
+    fn unwatch(&self, fd: &OwnedFd) {
+        let _not_watched = epoll::delete(&self.epoll, fd);
+    }
+
     fn hear(&mut self, client: u32, buffer: &mut [u8]) {
         loop {
             let Some(socket) = self.clients.get(&client) else { return };
@@ -301,7 +307,9 @@ impl Keeper {
 
     /// A client that goes takes its commands and attached sessions with it; containers stay.
     fn forget_client(&mut self, client: u32) {
-        self.clients.remove(&client);
+        if let Some(socket) = self.clients.remove(&client) {
+            self.unwatch(&socket);
+        }
         for exec in self.execs.iter().filter(|exec| exec.client == client) {
             exec.kill(Signal::KILL);
         }
