@@ -20,10 +20,7 @@ pub fn refuse_early(kubelet: &Kubelet, pod: &Pod) -> Option<(String, String)> {
     if kubelet.shutting_down.load(Ordering::Acquire) {
         return Some(("NodeShutdown".into(), "Pod was rejected as the node is shutting down.".into()));
     }
-    foreign_system(spec)
-        .or_else(|| pressed(kubelet, pod, spec))
-        .or_else(|| forbidden_sysctl(spec))
-        .or_else(|| unenforced_profile(spec))
+    foreign_system(spec).or_else(|| pressed(kubelet, pod, spec)).or_else(|| forbidden_sysctl(spec)).or_else(|| unenforced_profile(spec))
 }
 
 /// Gives the pod processors, memory and devices of its own, or says why not. Plugins of devices may take seconds.
