@@ -6,8 +6,21 @@ use serde_json::{Value, json};
 
 use crate::world::{IMAGE, World};
 
-/// A pod whose script runs with tools of this machine, and then waits.
-fn pod(script: &str) -> Value {
+/// Owners of files in memory can be shifted since Linux 6.3.
+fn memory_can_be_shifted() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().expect("a number"));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
+/// A pod whose script runs with a tool of this machine, and then waits.
+fn pod(world: &World, script: &str) -> Value {
+    // The machine's own root may be of a kind whose owners cannot be shifted.
+    let tool = world.folder.join("busybox");
+    if !tool.exists() {
+        std::fs::copy("/bin/busybox", &tool).expect("a copy");
+    }
+    let memory = if memory_can_be_shifted() { json!({"medium": "Memory"}) } else { json!({}) };
     let check = json!({"exec": {"command": ["/busybox", "test", "-e", "/done"]}, "periodSeconds": 1});
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     let mounts = [mount("tool", "/busybox"), mount("words", "/words"), mount("room", "/room"), mount("memory", "/memory")];
@@ -19,10 +32,10 @@ fn pod(script: &str) -> Value {
             "command": ["/busybox", "sh", "-c", format!("{script}; echo end; echo > /done; exec /busybox sleep 1000")],
         }],
         "volumes": [
-            {"name": "tool", "hostPath": {"path": "/bin/busybox", "type": "File"}},
+            {"name": "tool", "hostPath": {"path": tool, "type": "File"}},
             {"name": "words", "configMap": {"name": "words", "defaultMode": 0o440}},
             {"name": "room", "emptyDir": {}},
-            {"name": "memory", "emptyDir": {"medium": "Memory"}},
+            {"name": "memory", "emptyDir": memory},
         ],
     })
 }
@@ -35,7 +48,7 @@ pub async fn pods_have_users_of_their_own(world: World) {
     let script = "/busybox cat /proc/self/uid_map; /busybox id -u; /busybox id -G; /busybox cat /words/word; echo; /busybox stat -L -c 'owner %u %g' \
                   /words/word /room /memory /etc/hosts; echo x > /room/x && /busybox stat -c 'made %u %g' /room/x; echo y > /memory/y && \
                   echo memory; /busybox cat /proc/sys/net/ipv4/ip_local_port_range; echo said > /dev/termination-log && echo told";
-    let first = world.running("first", pod(script)).await;
+    let first = world.running("first", pod(&world, script)).await;
     let log = world.log("first").await.expect("a log");
     let lines: Vec<&str> = log.lines().collect();
     let map: Vec<&str> = lines[0].split_whitespace().collect();
@@ -51,7 +64,7 @@ pub async fn pods_have_users_of_their_own(world: World) {
     // The volume keeps the pod's own numbers on the disk.
     let made = std::fs::metadata(folder.join("volumes/kubernetes.io~empty-dir/room/x")).expect("a file");
     assert_eq!((made.uid(), made.gid()), (0, 2000));
-    world.running("second", pod("/busybox cat /proc/self/uid_map")).await;
+    world.running("second", pod(&world, "/busybox cat /proc/self/uid_map")).await;
     let other = world.log("second").await.expect("a log");
     assert_ne!(other.split_whitespace().nth(1), Some(map[1]), "no two pods share ids");
     let node = world.node("tells that it can", |node| node["status"]["runtimeHandlers"][0]["features"]["userNamespaces"] == true).await;
@@ -63,7 +76,7 @@ pub async fn pods_have_users_of_their_own(world: World) {
         assert!(std::time::Instant::now() < deadline, "the folder of the pod stays");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    world.running("third", pod("/busybox cat /proc/self/uid_map")).await;
+    world.running("third", pod(&world, "/busybox cat /proc/self/uid_map")).await;
     let third = world.log("third").await.expect("a log");
     assert_eq!(third.split_whitespace().nth(1), Some(map[1]), "ids that are free are given again");
 }

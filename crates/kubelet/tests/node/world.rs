@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use server::{Server, User};
 use tokio::sync::watch;
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take: on an emulated machine, pulls that failed while it was slow wait for minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The node's first address.
 pub const ADDRESS: &str = "192.0.2.10";
 /// The image of all pods.

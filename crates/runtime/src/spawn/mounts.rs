@@ -55,8 +55,12 @@ fn prepare_one(mount: &Mount, passed: &[OwnedFd], users: Option<&Users>, point: 
                 (whole, None)
             } else {
                 let failed = || format!("open {} in the image volume", image.sub_path.display());
-                let part = resolve::open_beneath(&whole, &image.sub_path).with_context(failed)?;
-                (mount::copy_fd(&part, false).with_context(failed)?, None)
+                // Kernels before 6.15 copy nothing of a tree that is attached nowhere.
+                mount::attach(&whole, root::open_dir(point)?).with_context(failed)?;
+                let part = resolve::open_beneath(&whole, &image.sub_path).with_context(failed);
+                let copy = part.and_then(|part| Ok(mount::copy_fd(&part, false).with_context(failed)?));
+                rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).with_context(failed)?;
+                (copy?, None)
             }
         }
     };
