@@ -17,6 +17,7 @@
 pub mod error;
 mod hooks;
 mod keeper;
+pub mod kernel;
 mod link;
 mod points;
 mod protocol;

@@ -76,14 +76,11 @@ fn root() -> Finding {
 
 fn kernel() -> Finding {
     let name = rustix::system::uname();
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let severity = if version >= (5, 10) { Severity::Fine } else { Severity::Failure };
+    let severity = if runtime::kernel::is_at_least((5, 10)) { Severity::Fine } else { Severity::Failure };
     finding(
         "kernel",
         severity,
-        format!("Linux {release}"),
+        format!("Linux {}", name.release().to_string_lossy()),
         "process descriptors and the newer mount calls are missing",
         "use Linux 5.10 or newer",
     )

@@ -8,9 +8,7 @@ use crate::world::{IMAGE, World};
 
 /// Owners of files in memory can be shifted since Linux 6.3.
 fn memory_can_be_shifted() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().expect("a number"));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+    runtime::kernel::is_at_least((6, 3))
 }
 
 /// A pod whose script runs with a tool of this machine, and then waits.

@@ -136,7 +136,7 @@ fn overlay_options(layers: &[PathBuf], writable: Option<&Writable>) -> anyhow::R
 /// A stack of layers that is attached nowhere; `place` is a directory that may be mounted on for a moment.
 fn overlay(layers: &[PathBuf], writable: Option<&Writable>, place: &Path) -> anyhow::Result<OwnedFd> {
     // Older kernels write a line to their log for each try.
-    if kernel_is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 5)) {
+    if crate::kernel::is_at_least((6, 5)) {
         let options = overlay_options(layers, writable)?;
         let options: Vec<(&str, Option<&str>)> = options.iter().map(|(n, v)| (*n, v.as_deref())).collect();
         match mount::new("overlay", &options, 0) {
@@ -149,15 +149,6 @@ fn overlay(layers: &[PathBuf], writable: Option<&Writable>, place: &Path) -> any
     let tree = mount::copy_path(place, false).context("take the overlay");
     rustix::mount::unmount(place, UnmountFlags::DETACH).context("let go of the overlay's place")?;
     Ok(tree?)
-}
-
-/// Whether a release such as `6.1.0-56-amd64` is this version or a later one; what cannot be read is new.
-fn kernel_is_at_least(release: &str, version: (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
-        _ => true,
-    }
 }
 
 fn attach_overlay_of_one_text(layers: &[PathBuf], writable: Option<&Writable>, place: &Path) -> anyhow::Result<()> {
@@ -182,20 +173,4 @@ pub(super) fn enter(root: &OwnedFd) -> anyhow::Result<()> {
     rustix::process::pivot_root(".", ".").context("pivot_root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("let go of the old root")?;
     rustix::process::chdir("/").context("enter new root")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::kernel_is_at_least;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        let check = |release: &str, expected: bool| assert_eq!(kernel_is_at_least(release, (6, 5)), expected, "{release}");
-        check("6.1.0-56-amd64", false);
-        check("5.15.0", false);
-        check("6.5.0", true);
-        check("6.18-rc1", true);
-        check("10.0", true);
-        check("", true);
-    }
 }
