@@ -239,9 +239,13 @@ mod tests {
         symlink(outside.join("app"), logs.join("pod/linked")).expect("a link");
         symlink(&outside, logs.join("linked")).expect("a link");
         let fifo = (rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600));
-        rustix::fs::mknodat(rustix::fs::CWD, logs.join("pod/app/1.log"), fifo.0, fifo.1, 0).expect("a pipe");
+        for name in ["1.log", "2.log"] {
+            rustix::fs::mknodat(rustix::fs::CWD, logs.join("pod/app").join(name), fifo.0, fifo.1, 0).expect("a pipe");
+        }
+        // A pipe with somebody at its end can be opened.
+        let _listens = File::options().read(true).write(true).open(logs.join("pod/app/2.log")).expect("an end");
         let spec = |path: &str| LogSpec { path: logs.join(path), max_size: 10, max_files: 3 };
-        for path in ["pod/app/0.log", "pod/linked/0.log", "linked/app/0.log", "linked/new/0.log", "pod/app/1.log"] {
+        for path in ["pod/app/0.log", "pod/linked/0.log", "linked/app/0.log", "linked/new/0.log", "pod/app/1.log", "pod/app/2.log"] {
             assert!(Log::open(&spec(path)).is_err(), "{path}");
         }
         // Exchanged under an open log: what is written stays with the file, and rotation does not follow.

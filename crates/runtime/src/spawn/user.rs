@@ -16,6 +16,9 @@ use crate::status::ResolvedUser;
 
 /// Largest part of a file that is read.
 const LARGEST: u64 = 1 << 20;
+/// Largest number of a user or group. The kernel knows larger ones, but takes the largest of all for "as it was", which here is
+/// root (CVE-2024-40635 was about the same numbers).
+const LARGEST_ID: u32 = i32::MAX as u32;
 /// Most supplementary groups that the files may add.
 const MOST_GROUPS: usize = 1024;
 
@@ -87,6 +90,9 @@ fn choose(wanted: &User, passwd: &str, group: &str) -> Result<Account, BadDescri
     supplemental.push(gid);
     supplemental.sort_unstable();
     supplemental.dedup();
+    if let Some(id) = supplemental.iter().chain([&uid]).find(|id| **id > LARGEST_ID) {
+        return Err(BadDescription(format!("user or group {id} is out of range: it must be between 0 and {LARGEST_ID}")));
+    }
     let home = found.map(|entry| entry.home).filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".into());
     Ok(Account { user: ResolvedUser { uid, gid, supplemental }, home })
 }
@@ -130,7 +136,8 @@ fn read(root: impl AsFd, path: &str) -> std::io::Result<String> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:101:102:Web:/var/www:/bin/false\nbad:x:-1:0::/:";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:101:102:Web:/var/www:/bin/false\nbad:x:-1:0::/:\nall:x:4294967295:0::/:\n\
+                          group:x:7:4294967295::/:";
     const GROUP: &str = "root:x:0:\nweb:x:102:\nlogs:x:4:other,web\nx:x:9:webby\n";
 
     fn check(user: UserRef, group: Option<u32>, supplemental: &[u32], policy: SupplementalGroups, want: &str) {
@@ -155,6 +162,15 @@ mod tests {
         check(name("7:8"), None, &[], merge, "7:8 [8] /");
         check(name(""), None, &[], merge, "0:0 [0] /root");
         check(name("nobody"), None, &[], merge, "unable to find user nobody: no matching entries in passwd file");
+        let wrong = "user or group 4294967295 is out of range: it must be between 0 and 2147483647";
+        check(UserRef::Id(u32::MAX), None, &[], merge, wrong);
+        check(UserRef::Id(5), Some(u32::MAX), &[], merge, wrong);
+        check(UserRef::Id(5), None, &[u32::MAX], merge, wrong);
+        for text in ["4294967295", "5:4294967295", "all", "group"] {
+            check(name(text), None, &[], merge, wrong);
+        }
+        check(name("4294967296"), None, &[], merge, "unable to find user 4294967296: no matching entries in passwd file");
+        check(name("2147483647:2147483647"), None, &[], merge, "2147483647:2147483647 [2147483647] /");
         check(name("web:no"), None, &[], merge, "unable to find group no: no matching entries in group file");
     }
 }

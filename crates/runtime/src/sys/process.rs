@@ -67,10 +67,18 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives every signal its default meaning and blocks none. The two that cannot be changed need not be.
+/// Gives every signal its default meaning and blocks none. The two that cannot be changed need not be. The kernel itself is
+/// asked: the C library refuses the two signals of its own, yet has every program that it starts ignore them.
 pub(crate) fn reset_signals() {
+    /// What the kernel takes for the disposition of a signal: its words, the last being the set of signals, are all zero for
+    /// the default.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const SET_SIZE: usize = size_of::<u64>();
     for signal in 1..=64 {
-        default_signal(signal);
+        // SAFETY: the kernel reads a disposition, which is no larger than this, and writes none.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET_SIZE);
+        }
     }
     unblock_signals();
 }

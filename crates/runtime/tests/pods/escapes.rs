@@ -117,6 +117,22 @@ pub async fn account_files_are_read_with_care(mut node: Node) {
     sandbox.destroy().await.expect("destroyed");
 }
 
+/// The largest number of a user or group stands for "as it was" where a process changes who it is, and it was root (CVE-2024-40635).
+pub async fn numbers_that_mean_no_change_are_no_users(mut node: Node) {
+    let sandbox = node.sandbox("pod").await;
+    let accounts = |layer: PathBuf| {
+        std::fs::create_dir_all(layer.join("etc")).expect("a directory");
+        std::fs::write(layer.join("etc/passwd"), "all:x:4294967295:4294967295::/:\n").expect("a file");
+    };
+    for (number, user) in ["4294967295", "1000:4294967295", "all"].into_iter().enumerate() {
+        let mut spec = above(&node, &format!("user{number}"), "id -u; id -g", accounts);
+        spec.user.user = UserRef::Name(user.into());
+        let created = sandbox.create_container(spec).await;
+        assert!(created.as_ref().is_err_and(|error| error.to_string().contains("out of range")), "{user}: {created:?}");
+    }
+    sandbox.destroy().await.expect("destroyed");
+}
+
 /// Names that would reach another file below `/proc/sys`, and such that belong to no name space (CVE-2022-0811 came in here).
 pub async fn kernel_parameters_of_the_node_are_out_of_reach(mut node: Node) {
     let before = std::fs::read_to_string("/proc/sys/kernel/core_pattern").expect("a pattern");

@@ -125,6 +125,19 @@ pub async fn sandboxes_and_containers_are_unique(mut node: Node) {
     sandbox.destroy().await.expect("destroyed");
 }
 
+/// Whoever starts us may ignore signals; the C library has what it starts ignore two of its own.
+pub async fn programs_begin_with_no_signal_ignored_or_blocked(mut node: Node) {
+    let sandbox = node.sandbox("pod").await;
+    let look = ["/bin/grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"];
+    let begun = node.output(&sandbox, node.program("begun", &look)).await;
+    crate::fixture::start(&sandbox, node.container("runs", "sleep 1000")).await;
+    let command = sandbox.exec_sync(&id("runs"), look.map(String::from).to_vec(), None, 4096).await.expect("output");
+    for text in [begun, String::from_utf8_lossy(&command.stdout).into_owned()] {
+        assert_eq!(text.matches("\t0000000000000000\n").count(), 3, "{text}");
+    }
+    sandbox.destroy().await.expect("destroyed");
+}
+
 pub async fn name_spaces_are_shared_as_asked(mut node: Node) {
     let mut spec = node.sandbox_spec("pod");
     spec.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
