@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::ContainerState;
 
 use crate::Kubelet;
+use crate::pods::container::termination_file;
 use crate::pods::{huge_pages, limits, model};
 
 /// Room on a disk.
@@ -45,13 +46,15 @@ pub struct Usage {
     pub volumes: BTreeMap<String, Space>,
     /// Volumes of the kind emptyDir in memory, by name.
     pub memory_volumes: BTreeMap<String, Space>,
+    /// Files that every pod has and can write to, such as its `/etc/hosts` (CVE-2020-8557).
+    pub files: Space,
 }
 
 impl Usage {
     /// All that the pod keeps on the node's disk.
     pub fn disk(&self) -> Space {
         let containers = self.containers.values().flat_map(|container| [container.root, container.logs]);
-        containers.chain(self.volumes.values().copied()).fold(Space::default(), Space::and)
+        containers.chain(self.volumes.values().copied()).fold(self.files, Space::and)
     }
 }
 
@@ -68,8 +71,8 @@ pub async fn measure(kubelet: &Arc<Kubelet>, pod: &Pod, files: bool) -> Option<U
     let class = limits::class(pod.status.as_ref().and_then(|status| status.qos_class.as_deref()));
     let stats = Group::new(kubelet.cgroups.clone(), &kubelet.pod_group(class, uid)).and_then(|group| group.stats()).ok()?;
     let mut usage = Usage { memory: stats.memory.working_set as i64, processes: stats.pids as i64, ..Usage::default() };
-    let mut places = Places::default();
     let (pod_dir, log_dir) = (kubelet.pod_dir(uid), kubelet.log_dir(pod));
+    let mut places = Places { files: vec![pod_dir.join("etc")], ..Places::default() };
     for status in sandbox.status().await.ok()? {
         let Some(name) = status.labels.get(model::LABEL_NAME).filter(|_| status.state == ContainerState::Running) else {
             continue;
@@ -78,6 +81,7 @@ pub async fn measure(kubelet: &Arc<Kubelet>, pod: &Pod, files: bool) -> Option<U
         usage.containers.insert(name.clone(), ContainerUsage { memory, ..ContainerUsage::default() });
         let layer = pod_dir.join("containers").join(name).join(model::attempt(&status).to_string());
         places.containers.push((name.clone(), layer, log_dir.join(name)));
+        places.files.push(termination_file(&pod_dir, name, model::attempt(&status)));
     }
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         if let Some(source) = &volume.empty_dir {
@@ -98,10 +102,13 @@ struct Places {
     containers: Vec<(String, PathBuf, PathBuf)>,
     /// Name, whether it is in memory, where.
     volumes: Vec<(String, bool, PathBuf)>,
+    /// Files that every pod has.
+    files: Vec<PathBuf>,
 }
 
 impl Places {
     fn measure(self, mut usage: Usage) -> Usage {
+        usage.files = self.files.iter().map(|path| space(path)).fold(Space::default(), Space::and);
         for (name, layer, logs) in self.containers {
             let container = usage.containers.entry(name).or_default();
             (container.root, container.logs) = (space(&layer), space(&logs));

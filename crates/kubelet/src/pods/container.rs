@@ -222,23 +222,21 @@ fn user(parts: &Parts, security: &SecurityContext, pod: &PodSecurityContext) -> 
 }
 
 fn not_root(parts: &Parts, user: &UserRef) -> Result<(), String> {
-    let whom = format!(
-        "(pod: \"{}_{}({})\", container: {})",
-        model::name(parts.pod),
-        model::namespace(parts.pod),
-        model::uid(parts.pod),
-        parts.member.spec.name
-    );
+    let Some(why) = may_be_root(user) else { return Ok(()) };
+    let (name, namespace, uid) = (model::name(parts.pod), model::namespace(parts.pod), model::uid(parts.pod));
+    Err(format!("{why} (pod: \"{name}_{namespace}({uid})\", container: {})", parts.member.spec.name))
+}
+
+/// Why a user is root, or may be: names are looked up in the image, which can say of each that it is root.
+fn may_be_root(user: &UserRef) -> Option<String> {
     match user {
-        UserRef::Id(0) => Err(format!("container's runAsUser breaks non-root policy {whom}")),
-        UserRef::Id(_) => Ok(()),
-        UserRef::Root => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
+        UserRef::Id(0) => Some("container's runAsUser breaks non-root policy".into()),
+        UserRef::Id(_) => None,
+        UserRef::Root => Some("container has runAsNonRoot and image will run as root".into()),
         UserRef::Name(name) => match name.split(':').next().unwrap_or("").parse::<u32>() {
-            Ok(0) => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}"))
-            }
+            Ok(0) => Some("container has runAsNonRoot and image will run as root".into()),
+            Ok(_) => None,
+            Err(_) => Some(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root")),
         },
     }
 }
@@ -370,4 +368,50 @@ fn sub_path(expression: &str, lookup: &impl Fn(&str) -> Option<String>) -> Resul
         value
     });
     missing.into_inner().map_or(Ok(path), |name| Err(format!("missing value for {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every attempt is described anew, from the image as it lies on the node (CVE-2019-11245 was about the second one).
+    #[test]
+    fn root_is_found_out_whatever_it_is_called() {
+        let name = |text: &str| may_be_root(&UserRef::Name(text.into()));
+        let root = Some("container has runAsNonRoot and image will run as root".to_owned());
+        assert_eq!(may_be_root(&UserRef::Root), root);
+        for text in ["0", "00", "+0", "0:1000"] {
+            assert_eq!(name(text), root, "{text}");
+        }
+        assert_eq!(may_be_root(&UserRef::Id(0)).unwrap(), "container's runAsUser breaks non-root policy");
+        for text in ["root", "web", "web:1000", ":1000", "-1", "4294967296", "0x0", " 0"] {
+            let why = name(text).unwrap_or_else(|| panic!("{text:?} may be root"));
+            assert_eq!(why, format!("container has runAsNonRoot and image has non-numeric user ({text}), cannot verify user is non-root"));
+        }
+        assert_eq!((may_be_root(&UserRef::Id(1000)), name("1000"), name("1000:0")), (None, None, None));
+    }
+
+    #[test]
+    fn parts_of_volumes_are_inside_of_them() {
+        let volume = Mounted::Path { path: "/volume".into(), read_only: false };
+        let lookup = |name: &str| match name {
+            "UP" => Some("..".to_owned()),
+            "ROOT" => Some("/etc".to_owned()),
+            _ => None,
+        };
+        let at = |path: Option<&str>, expression: Option<&str>| {
+            let (sub_path, sub_path_expr) = (path.map(Into::into), expression.map(Into::into));
+            let mount = VolumeMount { name: "v".into(), mount_path: "/v".into(), sub_path, sub_path_expr, ..VolumeMount::default() };
+            volume_mount(&mount, &volume, &lookup)
+        };
+        for path in ["..", "../x", "a/../../x", "a/..", "/etc", "/"] {
+            assert!(at(Some(path), None).is_err(), "{path}");
+        }
+        for expression in ["$(UP)", "a/$(UP)/$(UP)/x", "$(ROOT)", "$(NONE)", "$(UP)/$(UP)"] {
+            assert!(at(None, Some(expression)).is_err(), "{expression}");
+        }
+        for path in ["a", "a/b", "..a", "a..b/..."] {
+            assert!(at(Some(path), None).is_ok(), "{path}");
+        }
+    }
 }

@@ -225,3 +225,38 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Parameters of the node, and names that would become others on their way (CVE-2022-0811).
+    #[test]
+    fn kernel_parameters_that_could_hurt_others_are_refused() {
+        let ask = |name: &str| {
+            let spec = json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+            sysctls(&serde_json::from_value(spec).unwrap())
+        };
+        for name in ["net.ipv4.tcp_syncookies", "net/ipv4/tcp_syncookies"] {
+            assert_eq!(ask(name).unwrap().keys().collect::<Vec<_>>(), ["net.ipv4.tcp_syncookies"], "{name}");
+        }
+        for name in [
+            "kernel.core_pattern",
+            "kernel/core_pattern",
+            "kernel.shm_rmid_forced+",
+            "kernel.shm_rmid_forced/../core_pattern",
+            "net.ipv4.tcp_syncookies/../../../kernel/core_pattern",
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.all.route_localnet",
+            "fs.mqueue.msg_max",
+            "kernel.msgmax",
+            "vm.overcommit_memory",
+            "",
+        ] {
+            let refused = ask(name).unwrap_err();
+            assert_eq!(refused.reason, "SysctlForbidden", "{name}");
+        }
+    }
+}

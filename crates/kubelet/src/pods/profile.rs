@@ -58,11 +58,15 @@ mod tests {
         let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
         link("profiles/one.json", "near");
         link("../elsewhere", "operator");
+        let pipe = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, folder.join("pipe"), pipe.0, pipe.1, 0).unwrap();
         std::fs::write(folder.join("large"), vec![b' '; LARGEST as usize + 1]).unwrap();
         for name in ["profiles/one.json", "near", "operator/two.json"] {
             assert_eq!(read_profile(&folder, Path::new(name)).unwrap(), "one", "{name}");
         }
-        for name in ["../secret", "profiles/../../secret", "profiles/../near", "/etc/hostname", "", ".", "profiles", "none", "large"] {
+        for name in
+            ["../secret", "profiles/../../secret", "profiles/../near", "/etc/hostname", "", ".", "profiles", "none", "pipe", "large"]
+        {
             assert!(read_profile(&folder, Path::new(name)).is_err(), "{name}");
         }
     }

@@ -35,6 +35,24 @@ pub async fn a_volume_beyond_its_limit_costs_its_pod_the_place(world: World) {
     world.pod("bystander", "runs on", |pod| pod["status"]["phase"] == "Running").await;
 }
 
+/// `/etc/hosts` and termination messages are on the node's disk, and the container writes them (CVE-2020-8557).
+pub async fn files_that_every_pod_has_count_as_well(world: World) {
+    world.start("").await;
+    let limited = json!({"containers": [{"name": "main", "image": IMAGE, "resources": {"limits": {"ephemeral-storage": "1Mi"}}}]});
+    let files = [("hosts", "etc/hosts"), ("message", "containers/main/termination-log-0")];
+    world.running("bystander", limited.clone()).await;
+    for (name, file) in files {
+        let pod = world.running(name, limited.clone()).await;
+        let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+        let file = world.kubelet_dir().join("pods").join(uid).join(file);
+        assert!(file.is_file(), "{file:?}");
+        std::fs::write(file, vec![1; 2 << 20]).expect("a file of the pod");
+        let evicted = world.pod(name, "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
+        assert_eq!(evicted["status"]["message"], "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ");
+    }
+    world.pod("bystander", "runs on", |pod| pod["status"]["phase"] == "Running").await;
+}
+
 /// The node's disk is a small one of its own.
 fn small_disk(world: &World) {
     let dir = world.kubelet_dir();

@@ -5,6 +5,7 @@
 //! name` runs the tests whose names contain `name`. Needs root.
 
 mod access;
+mod calls;
 mod counted;
 mod csi;
 mod deaths;
@@ -48,6 +49,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::what_a_driver_refuses_for_good_is_not_given_back,
     csi::volumes_outlive_a_killed_node,
     eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
+    eviction::files_that_every_pod_has_count_as_well,
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
     eviction::a_node_that_is_short_takes_no_more_pods,
     eviction::a_pod_beyond_its_request_goes_when_memory_runs_out,
@@ -65,6 +67,7 @@ const TESTS: &[(&str, Test)] = tests![
     deaths::a_memory_hog_is_killed_alone,
     deaths::a_profile_of_the_node_is_never_left_out,
     access::a_private_image_is_for_those_who_may_pull_it,
+    calls::strangers_are_sent_away_and_names_lead_nowhere,
     users::pods_have_users_of_their_own,
     devices::a_pod_uses_devices_of_a_plugin,
     devices::a_plugin_that_hangs_keeps_nobody_else_waiting,

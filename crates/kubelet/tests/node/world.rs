@@ -37,7 +37,7 @@ pub struct World {
     pub admin: Client,
     server: Arc<Server>,
     port: u16,
-    pki: Arc<ClusterPki>,
+    pub pki: Arc<ClusterPki>,
 }
 
 /// Runs a command of the host and expects that it works.
