@@ -47,7 +47,7 @@ struct Inner {
     last_words: HashMap<String, Vec<ContainerStatus>>,
     /// Pods that are over but still in the API, so that they do not start again.
     over: HashMap<String, ()>,
-    /// Pods of a name that is still in use by an older pod of that name.
+    /// Static pods of a name that is still in use by an older pod of that name.
     held_back: HashMap<String, Arc<Pod>>,
 }
 
@@ -57,6 +57,14 @@ struct Running {
     sandbox: Option<Sandbox>,
     /// The node has told it to go.
     leaving: bool,
+    /// The API has it no more: what is left of it is on its way out, and its name and its place may be another's.
+    gone: bool,
+}
+
+impl Running {
+    fn is_called(&self, namespace: &str, name: &str) -> bool {
+        model::name(&self.pod) == name && model::namespace(&self.pod) == namespace
+    }
 }
 
 impl Registry {
@@ -96,10 +104,10 @@ impl Registry {
         if done && !leaving && !inner.left.contains_key(&uid) {
             return;
         }
-        let same_name =
-            |running: &Running| model::name(&running.pod) == model::name(&pod) && model::namespace(&running.pod) == model::namespace(&pod);
-        if inner.workers.values().any(same_name) {
-            // Two pods of one name never run at the same time; the newer waits for the older to be over.
+        let (namespace, name) = (model::namespace(&pod), model::name(&pod));
+        if super::statics::is_static(&pod) && inner.workers.values().any(|running| running.is_called(namespace, name)) {
+            // The older one holds what a static pod has of its machine: ports, folders, locks. Pods of the API do not wait:
+            // whoever deletes one by force says that nobody has to.
             inner.held_back.insert(uid, pod);
             return;
         }
@@ -111,12 +119,16 @@ impl Registry {
         let mut inner = self.inner.lock();
         inner.over.remove(uid);
         inner.held_back.remove(uid);
-        match inner.workers.get(uid) {
-            Some(running) => {
-                let _ = running.sender.send(Message::Gone);
-            }
-            None => kubelet.remove_logs(namespace, name, uid),
-        }
+        let Some(running) = inner.workers.get_mut(uid) else {
+            return kubelet.remove_logs(namespace, name, uid);
+        };
+        running.gone = true;
+        let _ = running.sender.send(Message::Gone);
+        drop(inner);
+        // The scheduler counts with its place from now on.
+        kubelet.placement.release(uid);
+        self.admitted.lock().remove(uid);
+        self.more_room();
     }
 
     /// Ends everything that an earlier run of ours left and that the API does not want any more.
@@ -293,15 +305,11 @@ impl Registry {
         self.admitted.lock().insert(model::uid(pod).to_owned(), pod.clone());
     }
 
-    /// A pod by namespace and name, the one with a worker.
+    /// A pod by namespace and name, the one with a worker; of two the one that the API has.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let inner = self.inner.lock();
-        inner
-            .workers
-            .values()
-            .map(|running| &running.pod)
-            .find(|pod| model::namespace(pod) == namespace && model::name(pod) == name)
-            .cloned()
+        let called = inner.workers.values().filter(|running| running.is_called(namespace, name));
+        called.min_by_key(|running| running.gone).map(|running| running.pod.clone())
     }
 
     fn over(&self, kubelet: &Arc<Kubelet>, uid: &str) {
@@ -349,7 +357,7 @@ impl Inner {
         let last_words = self.last_words.remove(&uid).unwrap_or_default();
         let (sender, inbox) = unbounded_channel();
         let worker = Worker::new(kubelet.clone(), pod.clone(), sandbox.clone(), last_words, sender.clone(), inbox);
-        self.workers.insert(uid.clone(), Running { sender, pod, sandbox, leaving: false });
+        self.workers.insert(uid.clone(), Running { sender, pod, sandbox, leaving: false, gone: false });
         while self.tasks.try_join_next().is_some() {}
         let kubelet = kubelet.clone();
         self.tasks.spawn(async move {

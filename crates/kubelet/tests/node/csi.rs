@@ -291,3 +291,30 @@ pub async fn volumes_outlive_a_killed_node(world: World) {
     node.kill().expect("a running node");
     node.wait().expect("an end");
 }
+
+pub async fn a_pod_does_not_wait_for_a_deleted_one_of_its_name(world: World) {
+    world.start("").await;
+    let driver = Driver::start(&world.kubelet_dir(), &world.folder.join("driver"));
+    driver_object(&world, json!({"attachRequired": false, "volumeLifecycleModes": ["Ephemeral"]})).await;
+    let old = world.running("same", pod_with(json!({"csi": {"driver": DRIVER}}))).await;
+    // Without its driver the volume cannot be given back, so that the old pod stays for as long as we want.
+    driver.stop();
+    let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    world.admin.delete(&PODS, "default", "same", &now).await.expect("a deletion");
+    let tool = json!({"name": "tool", "mountPath": "/busybox"});
+    let script = "echo new; trap 'exit 0' TERM; while :; do /busybox sleep 1000 & wait; done";
+    let spec = json!({
+        "containers": [{"name": "main", "image": IMAGE, "command": ["/busybox", "sh", "-c", script], "volumeMounts": [tool]}],
+        "volumes": [{"name": "tool", "hostPath": {"path": "/bin/busybox", "type": "File"}}],
+    });
+    let new = world.running("same", spec).await;
+    assert_ne!(old["metadata"]["uid"], new["metadata"]["uid"]);
+    assert_eq!(mounts(&world).len(), 1, "the old one is still here");
+    world.eventually_async("the name is the new one's", async || world.log("same").await.is_ok_and(|text| text == "new\n")).await;
+    let _driver = Driver::start(&world.kubelet_dir(), &world.folder.join("driver"));
+    world.eventually("the old one goes when it can", || mounts(&world).is_empty()).await;
+    let new = world.pod("same", "runs on", |pod| crate::world::condition(pod, "Ready")["status"] == "True").await;
+    assert_eq!(new["status"]["containerStatuses"][0]["restartCount"], 0);
+    delete(&world, "same").await;
+    nothing_is_left(&world).await;
+}
