@@ -22,6 +22,7 @@ mod plugin;
 mod registry;
 mod shutdown;
 mod users;
+mod volumes;
 mod world;
 
 use std::path::Path;
@@ -70,6 +71,7 @@ const TESTS: &[(&str, Test)] = tests![
     access::a_private_image_is_for_those_who_may_pull_it,
     calls::strangers_are_sent_away_and_names_lead_nowhere,
     users::pods_have_users_of_their_own,
+    volumes::volumes_of_objects_cannot_be_written,
     devices::a_pod_uses_devices_of_a_plugin,
     devices::a_plugin_that_hangs_keeps_nobody_else_waiting,
     huge_pages::pods_get_the_huge_pages_that_they_ask_for,
