@@ -4,7 +4,7 @@ mod world;
 
 use std::time::Instant;
 
-use net::{PodAttachment, PodNetwork};
+use net::{PodAttachment, PodNetwork, PodRules, PodRulesConfig};
 use world::{Node, World, wire};
 
 #[test]
@@ -22,6 +22,27 @@ fn pods_reach_each_other_and_the_host() {
     assert_eq!(one.ask("192.0.2.1:9000").unwrap(), ("host".into(), "10.42.0.2".parse().unwrap()));
     assert_eq!(node.space.ask("10.42.0.2:8080").unwrap().0, "one");
     assert_eq!(one.ask("127.0.0.1:8080").unwrap().0, "one");
+}
+
+/// Interfaces of pods route loopback addresses, for node ports; what listens there only is no pod's to reach (CVE-2020-8558).
+#[test]
+fn the_nodes_loopback_is_out_of_reach() {
+    let mut world = World::new();
+    let node = Node::new(&mut world, "node");
+    let outside = world.space("outside");
+    wire(&node.space, "192.0.2.1/24", &outside, "192.0.2.9/24", "wire0");
+    let one = node.pod(&mut world, "one", "10.42.0.2");
+    node.space.serve(9000, "host");
+    // The pod has no loopback of its own and sends what is for it to the node.
+    one.command(
+        "ip addr flush dev lo; for i in all eth0; do echo 1 > /proc/sys/net/ipv4/conf/$i/route_localnet; done; ip route add 127.0.0.0/8 \
+         $(ip route show default | sed 's/^default//')",
+    );
+    assert_eq!(one.ask("127.0.0.1:9000").unwrap().0, "host", "without rules it is within reach");
+    let _rules = node.space.run(|| PodRules::open(PodRulesConfig::default(), &[], &node.journal).unwrap());
+    assert_eq!(one.ask("127.0.0.1:9000").map_err(|error| error.kind()), Err(std::io::ErrorKind::TimedOut));
+    assert_eq!(one.ask("192.0.2.1:9000").unwrap().0, "host");
+    assert_eq!(node.space.ask("127.0.0.1:9000").unwrap().0, "host");
 }
 
 #[test]
