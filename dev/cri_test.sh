@@ -4,6 +4,7 @@
 # Usage: cri_test.sh [ARGUMENT OF CRITEST...]     for example: dev/cri_test.sh --ginkgo.focus MaskedPaths
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. dev/world.sh
 [ "$(id -u)" = 0 ] || { echo "pods need root" >&2; exit 1; }
 if [ -z "${APART:-}" ]; then exec env APART=1 unshare --mount --net --propagation private "$0" "$@"; fi
 dev/packages.sh build node test
@@ -16,15 +17,10 @@ mkimage=$PWD/conformance/mkimage.py
 dir=$(mktemp -d /tmp/knarr-cri.XXXXXX) group=knarr-cri-$$ registry='' runtime=''
 end() {
   trap '' INT TERM
-  [ -z "$runtime" ] || { kill "$runtime" && wait "$runtime" || true; }
-  [ -z "$registry" ] || { kill "$registry" && wait "$registry" || true; }
+  # Waited for, so that the shell has nothing to say about their end.
+  for program in $runtime $registry; do finish "$program"; wait "$program" || true; done
   # What a broken spec left behind.
-  find /sys/fs/cgroup -path "*/$group*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done
-  for _ in $(seq 50); do
-    find /sys/fs/cgroup -depth -type d \( -name "$group" -o -path "*/$group/*" \) -exec rmdir {} + 2>/dev/null || true
-    [ -n "$(find /sys/fs/cgroup -type d -name "$group" -print -quit)" ] || break
-    sleep 0.1
-  done
+  clear_groups "$group"
   rm -rf --one-file-system "$dir" || true
 }
 trap end EXIT
@@ -33,7 +29,7 @@ ip addr add 192.0.2.20/24 dev up0; ip link set up0 up; ip route add default dev 
 
 printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:5000"}\n' "$dir/registry" >"$dir/registry.yaml"
 docker-registry serve "$dir/registry.yaml" >"$dir/registry.log" 2>&1 & registry=$!
-for _ in $(seq 100); do curl -fsS http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break; sleep 0.1; done
+eventually 10 curl -fsS http://127.0.0.1:5000/v2/
 mkdir "$dir/images"; cd "$dir/images"
 image() { # repository:tag layers [user]
   python3 "$mkimage" "example.com/$1" "$2" image.tar --cmd "${command:-null}" --user "${3:-}" >/dev/null
@@ -75,7 +71,7 @@ cd "$OLDPWD"
 printf 'mirrors:\n  registry.k8s.io: {endpoint: ["http://127.0.0.1:5000"]}\n  gcr.io: {endpoint: ["http://127.0.0.1:5000"]}\n' >"$dir/registries.yaml"
 "$KNARR" runtime --listen="unix://$dir/cri.sock" --data-dir="$dir/data" --run-dir="$dir/run" --cgroup-root="$group" --pod-cidr=10.90.0.0/24 \
   --private-registry="$dir/registries.yaml" >"$dir/runtime.log" 2>&1 & runtime=$!
-for _ in $(seq 100); do [ -S "$dir/cri.sock" ] && break; sleep 0.1; done
+eventually 10 [ -S "$dir/cri.sock" ]
 failed=0
 verdict() { if [ "$2" = 0 ]; then echo "test cri::$1 ... ok"; else echo "test cri::$1 ... FAILED"; failed=$((failed + 1)); fi; }
 

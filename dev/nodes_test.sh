@@ -4,6 +4,7 @@
 # KNARR: the program; KUBECTL: kubectl 1.36; FOCUS: a part of the names of the tests to run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. dev/world.sh
 KNARR=$(realpath "${KNARR:-target/debug/knarr}") KUBECTL=${KUBECTL:-kubectl}
 image=knarr.io/demo:1
 export KNARR CLUSTER_NAME=${CLUSTER_NAME:-knn} CLUSTER_NET=${CLUSTER_NET:-10.89.0} CLUSTER_PODS=${CLUSTER_PODS:-10.54.0.0/16}
@@ -15,13 +16,6 @@ nodes() { conformance/nodes.sh "$@"; }
 k() { "$KUBECTL" "$@"; }
 same() { [ "$1" = "$2" ] || { echo "expected: $2"; echo "     got: $1"; return 1; }; }
 like() { [[ $1 == *"$2"* ]] || { echo "expected it to hold: $2"; echo "got: $1"; return 1; }; }
-eventually() { # seconds command...
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || { echo "not within its time: $*"; "$@"; return 1; }
-    sleep 0.1
-  done
-}
 fetch() { curl -sS --max-time 30 "$@"; }
 get() { local pod=$1; shift; k exec "$pod" -- wget "$@"; } # pod url
 field() { k get "$1" "$2" -o "jsonpath=$3"; }

@@ -6,6 +6,7 @@
 # objects that nobody stands behind, so that pods are placed and not run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. dev/world.sh
 KNARR=$(realpath "${KNARR:-target/debug/knarr}") KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin}
 missing=
 for program in etcd etcdctl kubectl; do [ -x "$KIT_BIN/$program" ] || missing="$missing $program"; done
@@ -14,20 +15,14 @@ W=$(mktemp -d /tmp/knarr-servers.XXXXXX) ID=kns$$ TOKEN=abcdef.0123456789abcdef
 declare -A IP=([a]=192.0.2.20 [b]=192.0.2.21)
 inside() { nsenter --net="/run/netns/$ID" "$@"; }
 k() { local side=$1; shift; inside "$KIT_BIN/kubectl" --kubeconfig "$W/$side/kubeconfig" --cache-dir "$W/$side/cache" "$@"; }
-eventually() { # seconds command...
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { echo "not within its time: $*"; "$@"; return 1; }; sleep 0.2; done
-}
-runs() { grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
 pid() { cat "$W/$1/pid"; }
 start() { # side more flags...
   local side=$1; shift
   mkdir -p "$W/$side"
-  nsenter --net="/run/netns/$ID" setsid "$KNARR" server --disable node,dns,proxy,local-storage --data-dir "$W/$side/data" --run-dir "$W/$side/run" \
+  launch "$ID" "$W/log-$side" "$KNARR" server --disable node,dns,proxy,local-storage --data-dir "$W/$side/data" --run-dir "$W/$side/run" \
     --node-ip "${IP[$side]}" --bind-address "${IP[$side]}" --advertise-address "${IP[$side]}" --write-kubeconfig "$W/$side/kubeconfig" --token "$TOKEN" \
-    --datastore-endpoint https://127.0.0.1:2379 --datastore-cafile "$W/etcd-ca.crt" --datastore-certfile "$W/etcd-client.crt" --datastore-keyfile "$W/etcd-client.key" "$@" \
-    >>"$W/log-$side" 2>&1 </dev/null &
-  echo $! >"$W/$side/pid"
+    --datastore-endpoint https://127.0.0.1:2379 --datastore-cafile "$W/etcd-ca.crt" --datastore-certfile "$W/etcd-client.crt" --datastore-keyfile "$W/etcd-client.key" "$@"
+  echo "$launched" >"$W/$side/pid"
 }
 ready() { [ "$(k "$1" get --raw /readyz)" = ok ]; }
 remove() {
@@ -49,10 +44,10 @@ for name in server client; do
     openssl x509 -req -in "$W/etcd-$name.csr" -CA "$W/etcd-ca.crt" -CAkey "$W/etcd-ca.key" -CAcreateserial -days 2 -extfile "$W/ext" -out "$W/etcd-$name.crt" 2>/dev/null || exit 1
 done
 mkdir -p "$W/etcd"
-nsenter --net="/run/netns/$ID" setsid "$KIT_BIN/etcd" --data-dir "$W/etcd/data" --listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379 \
+launch "$ID" "$W/log-etcd" "$KIT_BIN/etcd" --data-dir "$W/etcd/data" --listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379 \
   --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster default=http://127.0.0.1:2380 --log-level error \
-  --cert-file "$W/etcd-server.crt" --key-file "$W/etcd-server.key" --client-cert-auth --trusted-ca-file "$W/etcd-ca.crt" >"$W/log-etcd" 2>&1 </dev/null &
-echo $! >"$W/etcd/pid"
+  --cert-file "$W/etcd-server.crt" --key-file "$W/etcd-server.key" --client-cert-auth --trusted-ca-file "$W/etcd-ca.crt"
+echo "$launched" >"$W/etcd/pid"
 etcdctl() { inside "$KIT_BIN/etcdctl" --endpoints https://127.0.0.1:2379 --cacert "$W/etcd-ca.crt" --cert "$W/etcd-client.crt" --key "$W/etcd-client.key" "$@"; }
 eventually 20 etcdctl endpoint health || exit 1
 
@@ -188,8 +183,8 @@ components_of_their_own_give_up_their_leases() {
   local name dir=$W/parts; mkdir -p "$dir"
   # Their leases have other names than those of the server that is still there.
   for name in one two; do
-    nsenter --net="/run/netns/$ID" setsid "$KNARR" kube-scheduler --kubeconfig "$W/$first/kubeconfig" --leader-elect-resource-name parts --secure-port 0 >>"$W/log-part-$name" 2>&1 </dev/null &
-    echo $! >"$dir/$name"
+    launch "$ID" "$W/log-part-$name" "$KNARR" kube-scheduler --kubeconfig "$W/$first/kubeconfig" --leader-elect-resource-name parts --secure-port 0
+    echo "$launched" >"$dir/$name"
     [ $name = two ] || eventually 20 held "$first" parts
   done
   local before; before=$(holder "$first" parts)

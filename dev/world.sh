@@ -2,6 +2,9 @@
 # their own. Nothing of the real host's links, addresses or firewall is touched. To be sourced; `world_make DIR` first.
 #
 #   a  192.0.2.10   the server             b  192.0.2.11   a second node
+#
+# The functions at the end, from `launch` on, need no such world: other scripts make theirs in their own way, and start, end
+# and clear away programs as it is done here.
 
 world_make() { # dir
   WORLD=$1 WORLD_ID=kn$$
@@ -36,11 +39,11 @@ world_flags() { # side
     --cgroup-root "$WORLD_ID$1" --resolv-conf "$dir/resolv.conf" --node-name "node-$1"
 }
 
-# Starts `knarr server` on side a; more flags may follow. The id of the job is that of the program itself, since nothing forks.
+# Starts `knarr server` on side a; more flags may follow.
 world_server() {
   # shellcheck disable=SC2046
-  nsenter --net="/run/netns/${WORLD_ID}a" setsid "$KNARR" server $(world_flags a) --write-kubeconfig "$WORLD/kubeconfig" "$@" >>"$WORLD/a/log/knarr" 2>&1 </dev/null &
-  echo $! >"$WORLD/a/pid"
+  launch "${WORLD_ID}a" "$WORLD/a/log/knarr" "$KNARR" server $(world_flags a) --write-kubeconfig "$WORLD/kubeconfig" "$@"
+  echo "$launched" >"$WORLD/a/pid"
   # The kubeconfig names the loopback of side a, where every client runs.
   export KUBECONFIG=$WORLD/kubeconfig
 }
@@ -49,8 +52,8 @@ world_server() {
 world_agent() { # token flags...
   local token=$1; shift
   # shellcheck disable=SC2046
-  nsenter --net="/run/netns/${WORLD_ID}b" setsid "$KNARR" agent --server https://192.0.2.10:6443 --token "$token" $(world_flags b) "$@" >>"$WORLD/b/log/knarr" 2>&1 </dev/null &
-  echo $! >"$WORLD/b/pid"
+  launch "${WORLD_ID}b" "$WORLD/b/log/knarr" "$KNARR" agent --server https://192.0.2.10:6443 --token "$token" $(world_flags b) "$@"
+  echo "$launched" >"$WORLD/b/pid"
 }
 
 world_status() { # flags...
@@ -61,32 +64,60 @@ world_stop() { # side signal
   local pid
   pid=$(cat "$WORLD/$1/pid" 2>/dev/null) || return 0
   kill "-$2" "$pid" 2>/dev/null || true
-  while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+  while runs "$pid"; do sleep 0.05; done
   rm -f "$WORLD/$1/pid"
 }
 
 # Ends everything that lives in the world: what is in its control groups, its mounts, its name spaces, its files.
 world_remove() {
-  local side group pid
   world_stop a TERM; world_stop b TERM
-  for side in a b; do
-    for group in /sys/fs/cgroup/*/"$WORLD_ID$side" "/sys/fs/cgroup/$WORLD_ID$side"; do
-      [ -d "$group" ] || continue
-      find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do kill -9 "$pid" 2>/dev/null; done
-    done
-  done
-  for side in a b; do
-    for group in /sys/fs/cgroup/*/"$WORLD_ID$side" "/sys/fs/cgroup/$WORLD_ID$side"; do
-      for _ in $(seq 50); do
-        [ -d "$group" ] || break
-        find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null
-        [ -d "$group" ] && sleep 0.1
-      done
-    done
-    ip netns del "$WORLD_ID$side" 2>/dev/null
-  done
-  awk -v dir="$WORLD/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
+  clear_groups "${WORLD_ID}a" "${WORLD_ID}b"
+  ip netns del "${WORLD_ID}a" 2>/dev/null; ip netns del "${WORLD_ID}b" 2>/dev/null
+  clear_mounts "$WORLD"
   rm -rf "$WORLD"
+}
+
+# Starts a program in a network name space, away from the terminal, with what it says at the end of a file. `launched` is then
+# the id of the program itself, since nothing forks.
+launch() { # name-space log command...
+  local space=$1 log=$2; shift 2
+  nsenter --net="/run/netns/$space" setsid "$@" >>"$log" 2>&1 </dev/null &
+  launched=$!
+}
+
+# Whether a process runs. One that has ended may not have been waited for yet.
+runs() { grep -qs '^State:.[^ZX]' "/proc/$1/status"; } # pid
+
+# Ends processes: they have 10 seconds each to do it themselves.
+finish() { # pid...
+  local pid
+  kill "$@" 2>/dev/null || true
+  for pid; do
+    for _ in $(seq 200); do runs "$pid" || break; sleep 0.05; done
+    ! runs "$pid" || kill -9 "$pid" 2>/dev/null || true
+  done
+}
+
+# Ends what is in control groups, and removes them in every hierarchy.
+clear_groups() { # name...
+  local name group groups=() pid
+  for name; do for group in /sys/fs/cgroup/"$name" /sys/fs/cgroup/*/"$name"; do [ ! -d "$group" ] || groups+=("$group"); done; done
+  for group in "${groups[@]}"; do
+    for pid in $(find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u); do kill -9 "$pid" 2>/dev/null || true; done
+  done
+  for group in "${groups[@]}"; do
+    for _ in $(seq 50); do
+      [ -d "$group" ] || break
+      find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+      [ ! -d "$group" ] || sleep 0.1
+    done
+  done
+}
+
+# Unmounts what is mounted below a folder.
+clear_mounts() { # folder
+  local mount
+  for mount in $(awk -v dir="$1/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do umount -l "$mount" 2>/dev/null || true; done
 }
 
 # Repeats a command until it succeeds, for at most so many seconds.
