@@ -5,6 +5,7 @@
 # Everything runs in a network name space of its own, with its files in one folder; both are gone at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. dev/world.sh
 KNARR=$(realpath "${KNARR:-target/debug/knarr}") KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} KIT_IMAGES=${KIT_IMAGES:-$HOME/.cache/kube-kit/images}
 missing=
 for program in etcd etcdctl kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl containerd runc ctr; do [ -x "$KIT_BIN/$program" ] || missing="$missing $program"; done
@@ -19,41 +20,25 @@ export REF_DIR=$W/ref REF_PORT=6443 REF_BIN=$KIT_BIN REF_CGROUP=$ID-go KIT_IMAGE
 mkdir -p "$W/log"; P=$REF_DIR/pki
 inside() { nsenter --net="/run/netns/$ID" "$@"; }
 k() { inside kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" "$@"; }
-# Repeats a command until it succeeds, for at most so many seconds.
-eventually() { # seconds command...
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { echo "not within its time: $*"; "$@"; return 1; }; sleep 0.2; done
-}
 start() { # name command...
   local name=$1; shift
-  nsenter --net="/run/netns/$ID" setsid "$@" >>"$W/log/$name" 2>&1 </dev/null &
-  echo $! >"$W/$name.pid"
+  launch "$ID" "$W/log/$name" "$@"
+  echo "$launched" >"$W/$name.pid"
 }
 stop() { # name...
   local name pid
   for name; do
     pid=$(cat "$W/$name.pid" 2>/dev/null) || continue
-    kill "$pid" 2>/dev/null || true
-    for _ in $(seq 100); do runs "$pid" || break; sleep 0.1; done
-    ! runs "$pid" || kill -9 "$pid"
+    finish "$pid"
     rm -f "$W/$name.pid"
-  done
-}
-# One that has ended may not have been waited for yet.
-runs() { grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
-clear_group() { # name
-  local group pid
-  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do [ ! -d "$group" ] || find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do kill -9 "$pid" 2>/dev/null; done; done
-  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
-    for _ in $(seq 50); do [ -d "$group" ] || break; find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null; [ ! -d "$group" ] || sleep 0.1; done
   done
 }
 remove() {
   local file
   inside bench/reference.sh down >/dev/null 2>&1
   for file in "$W"/*.pid; do [ ! -f "$file" ] || stop "$(basename "$file" .pid)"; done
-  clear_group "$ID"
-  awk -v dir="$W/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
+  clear_groups "$ID"
+  clear_mounts "$W"
   ip netns del "$ID" 2>/dev/null; rm -rf "$W"
 }
 trap remove EXIT
@@ -139,7 +124,7 @@ our_kubelet_on_containerd() {
 }
 control_plane() {
   stop runtime scheduler controllers proxy kubelet apiserver etcd; inside bench/reference.sh down >/dev/null 2>&1 || true
-  clear_group "$ID"; inside nft flush ruleset; rm -rf "$W/apiserver"
+  clear_groups "$ID"; inside nft flush ruleset; rm -rf "$W/apiserver"
   inside bench/reference.sh certs >/dev/null
   apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
   controllers "$KNARR" kube-controller-manager; scheduler "$KNARR" kube-scheduler
@@ -241,7 +226,7 @@ api_servers_take_over_each_others_etcd() {
 }
 in_replicas() { [ "$(k -n ours get deployment web -o jsonpath='{.status.readyReplicas}')" = "$1" ] && [ "$(k -n ours get pods -l app=web -o name | wc -l)" = "$1" ]; }
 go_components_work_on_our_api_server() {
-  stop scheduler controllers proxy kubelet apiserver etcd; clear_group "$ID"
+  stop scheduler controllers proxy kubelet apiserver etcd; clear_groups "$ID"
   inside nft flush ruleset
   apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
   controllers "$KIT_BIN/kube-controller-manager"; scheduler "$KIT_BIN/kube-scheduler"; go_node
@@ -402,11 +387,30 @@ certificates_are_followed() {
   cp "$P/ca.crt" "$W/ca.crt"
   cat "$W/other-ca.crt" >>"$P/ca.crt"; eventually 10 answers_somebody 200
   eventually 10 told_of_authorities 2
+  # Callers follow theirs as well: that of a scheduler is vouched for by the authority that goes, and then by the one that stays.
+  caller_certificate "$W/other-ca"; caller_config
+  start caller "$KNARR" kube-scheduler --kubeconfig="$W/caller.kubeconfig" --secure-port=0 --leader-elect=true --leader-elect-lease-duration=60s --leader-elect-renew-deadline=50s --leader-elect-retry-period=1s
+  before=; eventually 60 lease_is_renewed
+  caller_certificate "$P/ca"
   cat "$W/ca.crt" >"$P/ca.crt"; eventually 10 answers_somebody 401
   eventually 10 told_of_authorities 1
+  stop apiserver; apiserver "$KNARR" kube-apiserver -- --data-dir="$W/apiserver"
+  before=$(renewal); eventually 40 lease_is_renewed; stop caller
   echo nonsense >"$P/ca.crt"; eventually 10 usable ca.crt 0; k get namespaces
   cat "$W/ca.crt" >"$P/ca.crt"; eventually 10 usable ca.crt 1
   stop apiserver
+}
+renewal() { k -n kube-system get lease kube-scheduler -o jsonpath='{.spec.renewTime}'; }
+lease_is_renewed() { local now; now=$(renewal) && [ -n "$now" ] && [ "$now" != "$before" ]; }
+# A scheduler's certificate, from an authority's files.
+caller_certificate() { # authority
+  openssl req -newkey rsa:2048 -nodes -keyout "$W/caller.key.new" -out "$W/caller.csr" -subj /CN=system:kube-scheduler 2>/dev/null
+  openssl x509 -req -in "$W/caller.csr" -CA "$1.crt" -CAkey "$1.key" -CAcreateserial -out "$W/caller.crt.new" -days 365 -extfile <(echo extendedKeyUsage=clientAuth) 2>/dev/null
+  mv "$W/caller.key.new" "$W/caller.key"; mv "$W/caller.crt.new" "$W/caller.crt"
+}
+caller_config() {
+  kubectl config view --raw --kubeconfig "$REF_DIR/sched.kubeconfig" -o json |
+    jq --arg cert "$W/caller.crt" --arg key "$W/caller.key" '.users[].user = {"client-certificate": $cert, "client-key": $key}' >"$W/caller.kubeconfig"
 }
 shown_serial() { inside openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -serial; }
 usable() { k get --raw /metrics | grep -F "knarr_config_file_usable" | grep -F "/$1\"} $2"; }

@@ -2,7 +2,7 @@
 //! for many watches, since a server allows only so many streams of one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::Status;
@@ -64,6 +64,10 @@ struct Shared {
     stale: AtomicBool,
     /// Connections end when it changes.
     abandoned: watch::Sender<()>,
+    /// Changes with the client certificate.
+    renewed: Option<watch::Receiver<u64>>,
+    /// What that was when it was last looked at.
+    seen: AtomicU64,
 }
 
 /// One connection. The first carries calls, and watches until it is full of them.
@@ -100,7 +104,19 @@ impl HttpTransport {
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let host = ServerName::try_from(bare).map_err(|error| bad(format!("{error}")))?;
         let (lanes, stale, abandoned) = (Mutex::default(), AtomicBool::new(false), watch::Sender::new(()));
-        Ok(HttpTransport { shared: Arc::new(Shared { connect, authority, host, lanes, stale, abandoned }) })
+        Ok(HttpTransport {
+            shared: Arc::new(Shared { connect, authority, host, lanes, stale, abandoned, renewed: None, seen: AtomicU64::new(0) }),
+        })
+    }
+
+    /// Has every change make the next call use a new connection, as [`HttpTransport::reconnect`] does: for the client certificate.
+    ///
+    /// # Panics
+    /// A call was made already.
+    #[must_use]
+    pub fn renewed_by(mut self, changes: watch::Receiver<u64>) -> HttpTransport {
+        Arc::get_mut(&mut self.shared).expect("only calls share it").renewed = Some(changes);
+        self
     }
 
     /// Makes the next call use a new connection, which shows the client certificate of that moment. What runs goes on
@@ -118,10 +134,17 @@ impl HttpTransport {
 }
 
 impl Shared {
+    /// Whether the client certificate is another than at the last look.
+    fn seen_renewal(&self) -> bool {
+        let Some(renewed) = &self.renewed else { return false };
+        let now = *renewed.borrow();
+        self.seen.swap(now, Ordering::AcqRel) != now
+    }
+
     /// A connection for a call, or for a watch.
     async fn lane(&self, watch: bool) -> Result<Lane, Status> {
         let mut lanes = self.lanes.lock().await;
-        if self.stale.swap(false, Ordering::AcqRel) {
+        if self.stale.swap(false, Ordering::AcqRel) | self.seen_renewal() {
             lanes.clear();
         }
         lanes.retain(|lane| !lane.sender.is_closed());

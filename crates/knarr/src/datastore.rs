@@ -62,7 +62,9 @@ pub fn options(
             let cert = match pair {
                 (Some(cert), Some(key)) => {
                     let issued = Issued::from_pem(&read(cert)?, &read(key)?).with_context(|| format!("certificate {}", cert.display()))?;
-                    Some(HotCert::new(issued)?)
+                    let shown = HotCert::new(issued)?;
+                    crate::twins::access::follow(cert, key, shown.clone());
+                    Some(shown)
                 }
                 _ => None,
             };

@@ -137,6 +137,8 @@ pub struct Resolved {
     pub tls_server_name: Option<String>,
     /// Client certificate and key.
     pub client: Option<ClientSource>,
+    /// The files of certificate and key, where they are files: whoever renews them writes them anew.
+    pub client_files: Option<(PathBuf, PathBuf)>,
     /// Bearer token.
     pub token: Option<String>,
     /// File to read the bearer token from.
@@ -236,12 +238,16 @@ impl Kubeconfig {
                 return Err(unsupported("a client certificate without its key, or the reverse"));
             }
         };
+        let client_files = file_of(&user.client_certificate_data, &user.client_certificate)
+            .zip(file_of(&user.client_key_data, &user.client_key))
+            .map(|(cert, key)| (cert.into(), key.into()));
         Ok(Resolved {
             server: cluster.server.clone(),
             ca_pem: data_or_file(&cluster.certificate_authority_data, &cluster.certificate_authority)?,
             insecure: cluster.insecure_skip_tls_verify.unwrap_or(false),
             tls_server_name: cluster.tls_server_name.clone(),
             client,
+            client_files,
             token: user.token.clone(),
             token_file: user.token_file.as_ref().map(PathBuf::from),
             impersonate: user.impersonate.clone(),
@@ -257,8 +263,13 @@ fn data_or_file(data: &Option<String>, file: &Option<String>) -> Result<Option<S
         let text = String::from_utf8(bytes).map_err(|error| KubeconfigError::Parse(error.to_string()))?;
         return Ok(Some(text));
     }
-    let file = file.as_ref().filter(|file| !file.is_empty());
-    file.map(|file| read_text(Path::new(file))).transpose()
+    file_of(&None, file).map(|file| read_text(Path::new(file))).transpose()
+}
+
+/// The file, if it is that which counts.
+fn file_of<'a>(data: &Option<String>, file: &'a Option<String>) -> Option<&'a str> {
+    let data = data.as_deref().is_some_and(|data| !data.is_empty());
+    file.as_deref().filter(|file| !data && !file.is_empty())
 }
 
 fn read_text(path: &Path) -> Result<String, KubeconfigError> {

@@ -1,12 +1,14 @@
 //! Certificates and authorities that somebody else keeps in files, and renews there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pki::{HotCert, Issued};
+use tokio_util::sync::CancellationToken;
 
 use crate::authenticate::Trust;
 use crate::bootstrap;
+use crate::reload::Reloads;
 use crate::server::Server;
 
 /// A certificate and its key.
@@ -27,6 +29,13 @@ pub struct CertificateFiles {
     pub proxy_authorities: Option<PathBuf>,
 }
 
+impl Reloads {
+    /// Follows a certificate and its key, which are shown from then on to whoever connects or is connected to.
+    pub fn follow_pair(self: &Arc<Self>, certificate: &Path, key: &Path, shown: Arc<HotCert>, shutdown: CancellationToken) {
+        self.follow_all("certificate", &[certificate, key], None, shutdown, move |contents| replace(&shown, contents));
+    }
+}
+
 impl Server {
     /// Takes over what is written to these files from now on. What cannot be used changes nothing, and is told as for all
     /// files that are read again (`Reloads`).
@@ -38,9 +47,7 @@ impl Server {
         ];
         for (pair, shown) in pairs {
             let Some((certificate, key)) = pair else { continue };
-            let shown = shown.clone();
-            self.reloads
-                .follow_all("certificate", &[certificate, key], None, self.shutdown.clone(), move |contents| replace(&shown, contents));
+            self.reloads.follow_pair(certificate, key, shown.clone(), self.shutdown.clone());
         }
         type Which = fn(&Server) -> &Trust;
         let bundles: [(_, Which); 2] = [
@@ -65,6 +72,9 @@ impl Server {
 
 fn replace(shown: &HotCert, contents: &[Vec<u8>]) -> Result<(), String> {
     let issued = Issued::from_pem(text(&contents[0])?, text(&contents[1])?).map_err(|error| error.to_string())?;
+    if issued.cert_pem == shown.current().cert_pem {
+        return Ok(());
+    }
     shown.replace(issued).map_err(|error| error.to_string())
 }
 

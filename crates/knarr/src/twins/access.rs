@@ -13,6 +13,8 @@ use http::{Method, Request, Response};
 use parking_lot::Mutex;
 use pki::{HotCert, Issued, Kubeconfig, Resolved, ServerTrust};
 use serde_json::{Value, json};
+use server::Reloads;
+use tokio_util::sync::CancellationToken;
 
 /// Life that is asked for of a token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
@@ -28,6 +30,7 @@ pub struct Access {
 
 impl Access {
     /// What the current context of a kubeconfig says.
+    /// What a file has for a client certificate is followed. Needs a tokio runtime.
     ///
     /// # Errors
     /// The file is none, or asks for something that is not known here.
@@ -63,6 +66,9 @@ impl Access {
             (false, None) => bail!("it names no certificate authority"),
         };
         let cert = resolved.client.map(|pair| Issued::from_pem(&pair.cert_pem, &pair.key_pem).and_then(HotCert::new)).transpose()?;
+        if let (Some((file, key)), Some(cert)) = (resolved.client_files, &cert) {
+            follow(&file, &key, cert.clone());
+        }
         let token: Option<Token> = match (resolved.token_file, resolved.token) {
             (Some(file), _) => Some(Arc::new(move || std::fs::read_to_string(&file).unwrap_or_default().trim().to_owned())),
             (None, Some(token)) => Some(Arc::new(move || token.clone())),
@@ -101,7 +107,11 @@ impl Access {
     /// The address or the authorities are none.
     pub fn transport(&self) -> Result<HttpTransport> {
         let tls = pki::client_config(&self.trust, self.cert.as_ref(), &["h2"])?;
-        Ok(HttpTransport::new(Connect { server: self.server.clone(), tls: Arc::new(tls), token: self.token.clone() })?)
+        let transport = HttpTransport::new(Connect { server: self.server.clone(), tls: Arc::new(tls), token: self.token.clone() })?;
+        Ok(match &self.cert {
+            Some(cert) => transport.renewed_by(cert.subscribe()),
+            None => transport,
+        })
     }
 
     /// Calls of this user.
@@ -129,6 +139,11 @@ impl Access {
             due: tokio::sync::Mutex::default(),
         })))
     }
+}
+
+/// Follows the files of a certificate for as long as the program runs, as the real components do: somebody else renews it.
+pub fn follow(file: &Path, key: &Path, cert: Arc<HotCert>) {
+    Arc::new(Reloads::default()).follow_pair(file, key, cert, CancellationToken::new());
 }
 
 /// Calls as a service account. The token is asked for before the first call and again before it ends.
@@ -207,5 +222,46 @@ pub async fn reach(client: &Client) {
         tracing::warn!(why = status.message, "the API server does not answer yet");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pki::{Authority, IssueRequest, Subject, Usage};
+
+    use super::*;
+
+    /// Whoever renews a certificate writes it first and its key then, or both in one file, under the names that the kubeconfig has.
+    #[tokio::test]
+    async fn client_certificates_in_files_are_followed() {
+        pki::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let life = Duration::from_secs(3600);
+        let authority = Authority::create("ca", life).unwrap();
+        let issue = || {
+            let request =
+                IssueRequest { subject: Subject::new("me", &[]), sans: Vec::new(), usages: vec![Usage::ClientAuth], lifetime: life };
+            authority.issue(&request).unwrap()
+        };
+        let (first, second) = (issue(), issue());
+        std::fs::write(at("ca.crt"), authority.cert_pem()).unwrap();
+        std::fs::write(at("me.crt"), &first.cert_pem).unwrap();
+        std::fs::write(at("me.key"), &first.key_pem).unwrap();
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", "certificate-authority": "ca.crt"}}],
+            "users": [{"name": "u", "user": {"client-certificate": "me.crt", "client-key": "me.key"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        });
+        std::fs::write(at("kubeconfig"), config.to_string()).unwrap();
+        let access = Access::open(&at("kubeconfig")).unwrap();
+        let cert = access.cert().unwrap().clone();
+        let mut replaced = cert.subscribe();
+        assert_eq!(cert.current().cert_pem, first.cert_pem);
+        std::fs::write(at("me.crt"), &second.cert_pem).unwrap();
+        std::fs::write(at("me.key"), &second.key_pem).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), replaced.changed()).await.expect("it is taken over").unwrap();
+        assert_eq!(cert.current().cert_pem, second.cert_pem);
     }
 }

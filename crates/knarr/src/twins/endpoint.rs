@@ -171,7 +171,7 @@ fn read(file: &str) -> Result<String> {
 
 fn certificate(flags: &Values, name: &str) -> Result<Arc<HotCert>> {
     match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
-        (Some(cert), Some(key)) => pair(cert, key),
+        (Some(cert), Some(key)) => followed(cert, key),
         _ => self_signed(name, &[San::Dns("localhost".into()), San::Ip(IpAddr::from([127, 0, 0, 1]))]),
     }
 }
@@ -182,6 +182,16 @@ fn certificate(flags: &Values, name: &str) -> Result<Arc<HotCert>> {
 /// A file cannot be read, or they do not belong together.
 pub fn pair(cert: &str, key: &str) -> Result<Arc<HotCert>> {
     Ok(HotCert::new(Issued::from_pem(&read(cert)?, &read(key)?).with_context(|| format!("certificate {cert}"))?)?)
+}
+
+/// The same, and what becomes of the files from then on.
+///
+/// # Errors
+/// As for [`pair`].
+pub fn followed(cert: &str, key: &str) -> Result<Arc<HotCert>> {
+    let shown = pair(cert, key)?;
+    super::access::follow(Path::new(cert), Path::new(key), shown.clone());
+    Ok(shown)
 }
 
 /// A certificate of an authority that nobody knows, as the real components make one for themselves.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, reach};
 use super::component_config::Fields;
-use super::endpoint::{Plain, pair, self_signed};
+use super::endpoint::{Plain, followed, self_signed};
 use super::flags::{Flag, Values, harmless, harmless_switch, only, only_switch, switch, used};
 use crate::flags::NodeFlags;
 use crate::kubelet_file::{self, Settings};
@@ -123,7 +123,7 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     }
     keep_certificate(&name, &certs, &access, &client, transport, &supervisor);
     let serving = match serving_files {
-        (Some(cert), Some(key)) => pair(&cert, &key)?,
+        (Some(cert), Some(key)) => followed(&cert, &key)?,
         _ if bootstrap_serving => serving_by_request(&machine, &certs, &client, follows, &supervisor),
         _ => {
             let cert = self_signed(&format!("{name}@kubelet"), &sans(&name, &machine.ips))?;

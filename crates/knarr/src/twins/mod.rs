@@ -1,7 +1,7 @@
 //! The components as commands of their own, with the flags of the real ones: each can take the place of its Go twin, one
 //! by one, in a cluster that kubeadm made for example.
 
-mod access;
+pub mod access;
 mod apiserver;
 pub mod component_config;
 mod controller_manager;
