@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -109,8 +110,13 @@ pub struct Kubelet {
 /// # Errors
 /// The node cannot be prepared.
 pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Result<()> {
-    for directory in [&config.root_dir, &config.log_dir, &config.container_log_dir] {
+    for directory in [&config.log_dir, &config.container_log_dir] {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    // Below are volumes that everybody may write, secrets that everybody may read, and programs of images (CVE-2021-41103).
+    for directory in [config.root_dir.clone(), config.root_dir.join("pods")] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory);
+        made.with_context(|| format!("make {}", directory.display()))?;
     }
     let serving = deps.serving.clone();
     let kubelet = Kubelet::new(config, deps)?;
@@ -338,7 +344,7 @@ impl Kubelet {
         let path = self.config.root_dir.join("memory");
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         if !crate::volumes::mount::is_mount_point(&path) {
-            crate::volumes::mount::tmpfs(&path, 256 << 20, 0o755, None).with_context(|| format!("mount {}", path.display()))?;
+            crate::volumes::mount::tmpfs(&path, 256 << 20, 0o750, None).with_context(|| format!("mount {}", path.display()))?;
         }
         Ok(())
     }

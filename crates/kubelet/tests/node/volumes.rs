@@ -1,5 +1,7 @@
 //! Volumes that the node writes, and the pod only reads.
 
+use std::os::unix::fs::PermissionsExt;
+
 use http::Method;
 use serde_json::json;
 
@@ -30,4 +32,9 @@ pub async fn volumes_of_objects_cannot_be_written(world: World) {
     world.create("writer", json!({"restartPolicy": "Never", "containers": [container], "volumes": volumes})).await;
     world.pod("writer", "has ended", |pod| pod["status"]["phase"] == "Succeeded").await;
     assert_eq!(world.log("writer").await.expect("a log"), "end\n");
+    // Neither can other users of the node: nobody but root reaches what is below (CVE-2021-41103).
+    for folder in [world.kubelet_dir(), world.kubelet_dir().join("pods"), world.kubelet_dir().join("memory")] {
+        let mode = std::fs::metadata(&folder).expect("a folder").permissions().mode();
+        assert_eq!(mode & 0o7, 0, "{folder:?} {mode:o}");
+    }
 }
