@@ -3,7 +3,7 @@
 #   clients     kubectl helm
 #   suite       e2e.test ginkgo: the official Kubernetes 1.36 end-to-end suite and its runner
 #   images      agnhost and the other programs inside the suite's test images
-#   csi         the hostpath volume driver and the sidecars that the suite deploys with it
+#   csi         the hostpath volume driver, the sidecars that the suite deploys with it, and what clusters have for snapshots
 #   cri         crictl critest
 #   reference   kube-* kubelet etcd containerd runc coredns kwok: the Go components, for side-by-side runs
 # Usage: build.sh [GROUP...]     default: clients suite images; kubectl_ builds kubectl alone
@@ -17,7 +17,7 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cp -r "$here"/{tools,etcd-tools,runtime-tools,cri-tools,csi-tools,csi-driver} "$work"
 V=v1.36.3
 X="-s -w -X k8s.io/component-base/version.gitVersion=$V -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
-have() { [ -x "$KIT_BIN/$1" ] && echo "have $1"; }
+have() { [ -s "$KIT_BIN/$1" ] && echo "have $1"; }
 k8s() { have "$1" || (cd "$work/tools" && CGO_ENABLED=0 go build -trimpath -ldflags "$X" -o "$KIT_BIN/$1" "k8s.io/kubernetes/$2" && echo "built $1"); }
 inst() { have "$1" || (cd /tmp && CGO_ENABLED=${3:-0} GOFLAGS= GOBIN="$KIT_BIN" go install ${4:-} -ldflags "-s -w" "$2" && echo "built $1"); }
 kubectl_() { k8s kubectl cmd/kubectl; }
@@ -39,5 +39,9 @@ mod() { have "$2" || (cd "$work/$1" && CGO_ENABLED=0 go build -trimpath -ldflags
 csi() { local c=github.com/kubernetes-csi; mod csi-driver hostpathplugin $c/csi-driver-host-path/cmd/hostpathplugin "-X main.version=v1.7.2"
   mod csi-tools csi-attacher $c/external-attacher/v4/cmd/csi-attacher; mod csi-tools csi-provisioner $c/external-provisioner/v6/cmd/csi-provisioner
   mod csi-tools csi-resizer $c/external-resizer/v2/cmd/csi-resizer; mod csi-tools csi-snapshotter $c/external-snapshotter/v8/cmd/csi-snapshotter
+  mod csi-tools snapshot-controller $c/external-snapshotter/v8/cmd/snapshot-controller
+  have snapshots.yaml || (cd "$work/csi-tools"; of() { go mod download "$c/external-snapshotter/$1" && go list -m -f '{{.Dir}}' "$c/external-snapshotter/$1"; }
+    for part in "$(of client/v8)"/config/crd/snapshot.storage.k8s.io_*.yaml "$(of v8)"/deploy/kubernetes/snapshot-controller/{rbac,setup}-*.yaml; do
+      echo ---; cat "$part"; done >"$KIT_BIN/snapshots.yaml" && echo "built snapshots.yaml")
   mod csi-tools csi-node-driver-registrar ./csi-node-driver-registrar; mod csi-tools livenessprobe ./livenessprobe; }
 for g in ${*:-clients suite images}; do "$g"; done

@@ -19,7 +19,7 @@ exec /hostpathplugin "$@"
 E
 chmod 755 l-driver/hostpathplugin-known
 python3 "$here/mkimage.py" $R/hostpathplugin:v1.17.1 deb/,l-driver "$OUT/hostpathplugin.tar" --entrypoint '["/hostpathplugin-known"]'
-for image in csi-attacher:v4.11.0 csi-provisioner:v6.1.1 csi-resizer:v2.1.0 csi-node-driver-registrar:v2.16.0 livenessprobe:v2.18.0 csi-snapshotter:v8.5.0; do
+for image in csi-attacher:v4.11.0 csi-provisioner:v6.1.1 csi-resizer:v2.1.0 csi-node-driver-registrar:v2.16.0 livenessprobe:v2.18.0 csi-snapshotter:v8.5.0 snapshot-controller:v8.5.0; do
   program=${image%:*}; mkdir "l-$program"; cp "$KIT_BIN/$program" "l-$program/"
   python3 "$here/mkimage.py" "$R/$image" "l-$program" "$OUT/$program.tar" --entrypoint "[\"/$program\"]"
 done

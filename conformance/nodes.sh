@@ -182,6 +182,15 @@ processes() {
   } | sort -u
 }
 
+# Loop devices of images in the nodes' folders: a volume driver that was ended with its volumes has left them.
+free_loops() {
+  local device inode number disk
+  disk=$(findmnt -no MAJ:MIN -T "$DIR")
+  losetup -nlO NAME,BACK-INO,BACK-MAJ:MIN 2>/dev/null | while read -r device inode number; do
+    [ "$number" = "$disk" ] && [ -n "$(find "$DIR"/n*/csi-data -inum "$inode" -print -quit)" ] && losetup -d "$device"
+  done || true
+}
+
 down() {
   trap - ERR
   local node pid path
@@ -201,6 +210,7 @@ down() {
   done
   [ ! -s "$DIR/registry.pid" ] || kill "$(cat "$DIR/registry.pid")" 2>/dev/null || true
   ip link del "$BRIDGE" 2>/dev/null || true
+  free_loops
   for path in $(awk -v d="$DIR/" 'index($5, d) == 1 {print $5}' /proc/self/mountinfo | sort -r); do umount -l "$path" 2>/dev/null || true; done
   rm -rf "$DIR"
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::check::{Env, Program};
 use crate::eval::{Budget, Failure, Names, evaluate};
 use crate::types::{ObjectType, Type};
-use crate::value::Value;
+use crate::value::{KEYWORDS, Value};
 
 /// What the rules of one object may cost together.
 const TOTAL: u64 = 10_000_000;
@@ -127,7 +127,6 @@ fn object_type(schema: &Json, is_root: bool) -> Type {
 
 /// A property name as an identifier; `None` when it cannot be one.
 fn escape(name: &str) -> Option<String> {
-    const KEYWORDS: [&str; 4] = ["true", "false", "null", "in"];
     if KEYWORDS.contains(&name) {
         return Some(format!("__{name}__"));
     }
@@ -290,6 +289,7 @@ mod tests {
                     ],
                     "properties": {
                         "min": {"type": "integer"}, "max": {"type": "integer"}, "until": {"type": "string", "format": "date-time"},
+                        "namespace": {"type": "string"},
                         "items": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {
                             "type": "object", "properties": {"name": {"type": "string"}, "a-b": {"type": "string"}},
                             "x-kubernetes-validations": [{"rule": "self.a__dash__b == oldSelf.a__dash__b", "message": "is immutable"}],
@@ -304,7 +304,8 @@ mod tests {
     fn rules_are_checked() {
         assert_eq!(check(&schema(), "s"), []);
         let mut named = schema();
-        named["x-kubernetes-validations"] = json!([{"rule": "self.metadata.name.startsWith('a') && self.spec.min > 0"}]);
+        named["x-kubernetes-validations"] =
+            json!([{"rule": "self.metadata.name.startsWith('a') && self.spec.min > 0 && has(self.spec.__namespace__)"}]);
         assert_eq!(check(&named, "s"), []);
         let mut bad = schema();
         bad["properties"]["spec"]["x-kubernetes-validations"] =

@@ -404,31 +404,33 @@ fn by_format<'a>(json: &'a Json, schema: &'a Json) -> Option<Value<'a>> {
     }
 }
 
+/// Words that no identifier can be; a property of such a name is written between `__`.
+pub(crate) const KEYWORDS: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// A property name that had to be written as an identifier: `__dash__` is `-`.
 fn unescape(name: &str) -> String {
-    const KEYWORDS: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
     if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
         && KEYWORDS.contains(&word)
     {

@@ -49,14 +49,19 @@ fn requested(claim: &PersistentVolumeClaim) -> Quantity {
     requests.and_then(|amount| Quantity::parse(&amount.0)).unwrap_or(Quantity::ZERO)
 }
 
-/// Why a volume cannot serve a claim, whoever asks for it by name.
+/// Why a volume cannot serve a claim that asks for it by name.
 pub(crate) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    lacks(volume, claim, true)
+}
+
+/// What a volume lacks. One that is meant for the claim may be of another class.
+fn lacks(volume: &PersistentVolume, claim: &PersistentVolumeClaim, class_counts: bool) -> Option<&'static str> {
     let spec = claim.spec.clone().unwrap_or_default();
     let offered = volume.spec.clone().unwrap_or_default();
     if storage(volume) < requested(claim) {
         return Some("requested PV is too small");
     }
-    if class_of_volume(volume) != class_of_claim(claim) {
+    if class_counts && class_of_volume(volume) != class_of_claim(claim) {
         return Some("storageClassName does not match");
     }
     let mode = |mode: Option<String>| mode.unwrap_or_else(|| "Filesystem".into());
@@ -79,8 +84,9 @@ pub(crate) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
 pub(crate) fn best<'a>(volumes: &'a [PersistentVolume], claim: &PersistentVolumeClaim, only_meant: bool) -> Option<&'a PersistentVolume> {
     let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let selector = selector.and_then(|selector| LabelSelector::from_value(&serde_json::to_value(selector).ok()?).ok());
-    let fits = |volume: &&PersistentVolume| volume.metadata.deletion_timestamp.is_none() && mismatch(volume, claim).is_none();
-    if let Some(meant) = volumes.iter().filter(fits).find(|volume| is_for(volume, claim)) {
+    let stays = |volume: &&PersistentVolume| volume.metadata.deletion_timestamp.is_none();
+    let own = |volume: &&PersistentVolume| is_for(volume, claim) && lacks(volume, claim, false).is_none();
+    if let Some(meant) = volumes.iter().filter(stays).find(own) {
         return Some(meant);
     }
     if only_meant {
@@ -96,7 +102,8 @@ pub(crate) fn best<'a>(volumes: &'a [PersistentVolume], claim: &PersistentVolume
     let free = |volume: &&PersistentVolume| {
         claim_ref(volume).is_none() && volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Available")
     };
-    volumes.iter().filter(fits).filter(free).filter(selected).min_by_key(|volume| (storage(volume), volume.metadata.name.clone()))
+    let fits = |volume: &&PersistentVolume| free(volume) && mismatch(volume, claim).is_none();
+    volumes.iter().filter(stays).filter(fits).filter(selected).min_by_key(|volume| (storage(volume), volume.metadata.name.clone()))
 }
 
 #[cfg(test)]
@@ -135,6 +142,10 @@ mod tests {
         assert_eq!(name(&claim("1Gi", json!({"selector": {"matchLabels": {"name": "big"}}})), false).as_deref(), Some("big"));
         assert_eq!(name(&claim("1Gi", json!({"accessModes": ["ReadWriteMany"]})), false), None);
         let volumes = [volume("small", "2Gi", json!({})), volume("meant", "5Gi", meant)];
-        assert_eq!(best(&volumes, &claim("1Gi", json!({})), true).and_then(|volume| volume.metadata.name.as_deref()), Some("meant"));
+        for class in ["", "other"] {
+            let found = best(&volumes, &claim("1Gi", json!({"storageClassName": class})), true);
+            assert_eq!(found.and_then(|volume| volume.metadata.name.as_deref()), Some("meant"), "class {class:?}");
+        }
+        assert!(best(&volumes, &claim("6Gi", json!({})), true).is_none());
     }
 }

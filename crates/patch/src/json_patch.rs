@@ -59,7 +59,15 @@ fn step(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(
                 return Ok(());
             }
             check_depth(&path, &value)?;
-            *find_mut(document, &path).ok_or_else(|| missing("replace", target))? = value;
+            // As in the real server a member that is not there is added; published controllers count on it.
+            let at = match (path.split_last(), find_mut(document, &path).is_some()) {
+                (Some((last, parents)), false) => match find_mut(document, parents) {
+                    Some(Value::Object(map)) => Some(map.entry(last.as_str()).or_insert(Value::Null)),
+                    _ => None,
+                },
+                _ => find_mut(document, &path),
+            };
+            *at.ok_or_else(|| missing("replace", target))? = value;
             Ok(())
         }
         "move" => {
@@ -209,7 +217,9 @@ mod tests {
                 Some(json!({"c~d": 3})),
             ),
             (json!({}), json!([{"op": "remove", "path": "/a"}]), None),
-            (json!({}), json!([{"op": "replace", "path": "/a", "value": 1}]), None),
+            (json!({}), json!([{"op": "replace", "path": "/a", "value": 1}]), Some(json!({"a": 1}))),
+            (json!({}), json!([{"op": "replace", "path": "/a/b", "value": 1}]), None),
+            (json!({"a": [1]}), json!([{"op": "replace", "path": "/a/1", "value": 1}]), None),
             (json!({}), json!([{"op": "add", "path": "/a/b", "value": 1}]), None),
             (json!({"a": {"b": 1}}), json!([{"op": "move", "from": "/a/b", "path": "/c"}]), Some(json!({"a": {}, "c": 1}))),
             (json!({"a": {"b": 1}}), json!([{"op": "copy", "from": "/a", "path": "/a/c"}]), Some(json!({"a": {"b": 1, "c": {"b": 1}}}))),

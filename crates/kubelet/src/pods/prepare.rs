@@ -36,7 +36,10 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
         }
     };
     let pod_dir = kubelet.pod_dir(uid);
-    std::fs::create_dir_all(pod_dir.join("etc")).map_err(|error| failed("make directories")(&error))?;
+    // Programs of the node look for volumes of pods here, also where there are none.
+    for part in ["etc", "volumes", "plugins"] {
+        std::fs::create_dir_all(pod_dir.join(part)).map_err(|error| failed("make directories")(&error))?;
+    }
     let began = Instant::now();
     let volumes = volumes(kubelet, pod, &[]).await?;
     kubelet.metrics.phase(Phase::Volumes, began.elapsed());

@@ -156,7 +156,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
                 format!("failed to prepare subPath for volumeMount {volume:?} of container {container:?}"),
             )
         };
-        sub_path::ensure(root, path).map_err(failed)?;
+        *path = sub_path::ensure(root, path).map_err(failed)?;
         if parts.foreign {
             let bound = pod_dir.join(SUB_PATHS).join(format!("{}-{place}", order.name()));
             sub_path::bind(root, path, &bound).map_err(failed)?;

@@ -1,55 +1,71 @@
-//! Makes the directory of a subPath where it is missing, without ever leaving the volume.
+//! Finds where a subPath leads, and makes its directory where it is missing, without ever leaving the volume.
 //!
-//! The volume is written by pods: every step is resolved by the kernel inside the volume's root, so that a link that is
-//! exchanged meanwhile leads nowhere else.
+//! The volume is written by pods. Links are followed as the node sees them, and one that leads out of the volume is refused,
+//! though it might mean something inside of it. What was found is opened without links then, so that a link that is put there
+//! meanwhile leads nowhere.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::UnmountFlags;
 
-/// Makes every missing directory of `path` below `root`. What is there, a file for instance, stays.
+/// Makes every missing directory of `path` below `root`. What is there, a file for instance, stays. Says where the path leads:
+/// the same below `root`, without links.
 ///
 /// # Errors
 /// What the kernel said, or a path that is not inside.
-pub fn ensure(root: &Path, path: &Path) -> io::Result<()> {
-    let base = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    if open_inside(&base, path, OFlags::PATH).is_ok() {
-        return Ok(());
+pub fn ensure(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path must be relative and without .."));
+    }
+    let (top, (there, missing)) = (root.canonicalize()?, existing(root, path)?);
+    let inside = there.strip_prefix(&top).map_err(|_outside| io::Error::other("it leads out of the volume"))?;
+    let mut found = inside.to_owned();
+    let base = open_top(&top)?;
+    if missing.as_os_str().is_empty() {
+        return Ok(found);
     }
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&base)?.st_mode & 0o7777);
-    let mut done = std::path::PathBuf::new();
-    let mut directory = rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    for part in path.components() {
-        let Component::Normal(name) = part else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path must be relative and without .."));
+    for name in &missing {
+        let directory = match found.as_os_str().is_empty() {
+            true => rustix::fs::open(&top, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+            false => open_inside(&base, &found, OFlags::RDONLY | OFlags::DIRECTORY)?,
         };
-        done.push(name);
-        directory = match open_inside(&base, &done, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(next) => next,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                rustix::fs::mkdirat(&directory, name, mode)?;
-                let next = open_inside(&base, &done, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                // The process's mask does not count here.
-                rustix::fs::fchmod(&next, mode)?;
-                next
-            }
-            Err(error) => return Err(error),
-        };
+        found.push(name);
+        match rustix::fs::mkdirat(&directory, name, mode) {
+            // Another container of the pod may just have made it; a link that leads nowhere is not opened.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let next = open_inside(&base, &found, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        // The process's mask does not count here.
+        rustix::fs::fchmod(&next, mode)?;
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Shows a path of a volume at a place of the node that no pod can write to, for a runtime that only takes paths. What
-/// stood there before goes.
+/// The longest part of a path that is there, as the node sees it, and the rest.
+fn existing(root: &Path, path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let mut part = path;
+    loop {
+        let rest = path.strip_prefix(part).unwrap_or(Path::new(""));
+        match (root.join(part).canonicalize(), part.parent()) {
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => part = parent,
+            (found, _) => return Ok((found?, rest.to_owned())),
+        }
+    }
+}
+
+/// Shows a path of a volume, as [`ensure`] has found it, at a place of the node that no pod can write to, for a runtime that
+/// only takes paths. What stood there before goes.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn bind(root: &Path, path: &Path, place: &Path) -> io::Result<()> {
-    let base = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let inside = open_inside(&base, path, OFlags::PATH)?;
+    let base = open_top(root)?;
+    let inside = if path.as_os_str().is_empty() { base } else { open_inside(&base, path, OFlags::PATH)? };
     unbind(place)?;
     if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&inside)?.st_mode) == rustix::fs::FileType::Directory {
         std::fs::create_dir_all(place)?;
@@ -91,8 +107,12 @@ fn unbind(place: &Path) -> io::Result<()> {
     }
 }
 
+fn open_top(root: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 fn open_inside(base: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     Ok(rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
 
@@ -111,16 +131,32 @@ mod tests {
         symlink(&outside, volume.join("absolute")).unwrap();
         symlink("../outside", volume.join("relative")).unwrap();
         symlink("there", volume.join("near")).unwrap();
+        symlink(volume.join("there"), volume.join("whole")).unwrap();
         symlink("/proc/self/cwd", volume.join("magic")).unwrap();
-        for path in ["made/deep", "there/new", "near/new2", "there"] {
-            ensure(&volume, Path::new(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert!(volume.join(path).is_dir(), "{path}");
+        symlink("..", volume.join("back")).unwrap();
+        symlink("/there", volume.join("seen-from-inside")).unwrap();
+        symlink("/nothing", volume.join("dangling")).unwrap();
+        std::fs::write(volume.join("file"), "").unwrap();
+        let inside = [
+            ("made/deep", "made/deep"),
+            ("there/new", "there/new"),
+            ("near/new2", "there/new2"),
+            ("there", "there"),
+            ("near", "there"),
+            ("whole/new3", "there/new3"),
+            ("file", "file"),
+        ];
+        for (path, leads) in inside {
+            let found = ensure(&volume, Path::new(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(found, Path::new(leads), "{path}");
+            assert!(volume.join(path).exists(), "{path}");
         }
-        for path in ["absolute/made", "relative/made", "magic/made", "../outside/made"] {
-            assert!(ensure(&volume, Path::new(path)).is_err(), "{path}");
+        let out = ["absolute", "relative", "magic", "back", "seen-from-inside", "dangling"];
+        for path in out.iter().flat_map(|name| [(*name).to_owned(), format!("{name}/made")]).chain(["../outside/made".into()]) {
+            assert!(ensure(&volume, Path::new(&path)).is_err(), "{path}");
         }
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
-        for path in ["absolute", "relative", "magic"] {
+        for path in out.iter().chain(&["near", "whole"]) {
             assert!(bind(&volume, Path::new(path), &top.path().join("place")).is_err(), "{path}");
         }
     }

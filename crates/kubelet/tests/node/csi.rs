@@ -217,7 +217,9 @@ pub async fn a_device_reaches_the_container(world: World) {
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "disk"}}],
         })
     };
-    world.running("raw", pod("/dev/xvda")).await;
+    let raw = world.running("raw", pod("/dev/xvda")).await;
+    let volumes = world.kubelet_dir().join("pods").join(raw["metadata"]["uid"].as_str().expect("a uid")).join("volumes");
+    assert!(volumes.is_dir(), "programs of the node look for volumes in {}", volumes.display());
     let device = run(&format!("losetup -j {} -O NAME -n", driver.state.join("disk/disk").display()));
     std::fs::write(device.trim(), "bytes on the device\n").expect("a device");
     let elsewhere = pod("/mnt/volume");
@@ -316,5 +318,35 @@ pub async fn a_pod_does_not_wait_for_a_deleted_one_of_its_name(world: World) {
     let new = world.pod("same", "runs on", |pod| crate::world::condition(pod, "Ready")["status"] == "True").await;
     assert_eq!(new["status"]["containerStatuses"][0]["restartCount"], 0);
     delete(&world, "same").await;
+    nothing_is_left(&world).await;
+}
+
+pub async fn a_sub_path_does_not_lead_out_of_the_volume(world: World) {
+    world.start("").await;
+    let driver = Driver::start(&world.kubelet_dir(), &world.folder.join("driver"));
+    driver_object(&world, json!({"attachRequired": false})).await;
+    claim(&world, "linked", "Filesystem").await;
+    let volume = driver.state.join("linked");
+    std::fs::create_dir_all(volume.join("inside/note")).expect("a folder");
+    let pod = |part: &str| {
+        let mut pod = of_claim("linked");
+        pod["containers"][0]["volumeMounts"][0]["subPath"] = json!(part);
+        pod["containers"][0]["command"] = json!(["/bin/sh", "-c", "ls /data; sleep infinity"]);
+        pod
+    };
+    // Inside the volume each of these would mean something else than on the node; neither is to be had.
+    for (name, link) in [("back", "../"), ("absolute", "/bin"), ("file", "/bin/sh"), ("nowhere", "/bin/nowhere")] {
+        std::os::unix::fs::symlink(link, volume.join(name)).expect("a link");
+        world.create(name, pod(name)).await;
+        let waits = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        let pod = world.pod(name, "has no such part", |pod| waits(pod)["reason"] == "CreateContainerConfigError").await;
+        let text = waits(&pod)["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text, "failed to prepare subPath for volumeMount \"data\" of container \"main\"");
+        delete(&world, name).await;
+    }
+    std::os::unix::fs::symlink("inside", volume.join("within")).expect("a link");
+    world.running("within", pod("within")).await;
+    world.eventually_async("the part is read", async || world.log("within").await.is_ok_and(|log| log.contains("note"))).await;
+    delete(&world, "within").await;
     nothing_is_left(&world).await;
 }

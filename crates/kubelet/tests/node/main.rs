@@ -47,6 +47,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::an_inline_volume_goes_with_its_pod,
     csi::a_claim_is_attached_staged_published_grown_and_given_back,
     csi::a_device_reaches_the_container,
+    csi::a_sub_path_does_not_lead_out_of_the_volume,
     csi::what_a_driver_refuses_for_good_is_not_given_back,
     csi::volumes_outlive_a_killed_node,
     csi::a_pod_does_not_wait_for_a_deleted_one_of_its_name,

@@ -140,8 +140,6 @@ fn validate_type(schema: &Map<String, Value>, path: &Path, place: Place, causes:
         }
     } else if !TYPES.contains(&kind) {
         causes.basic.unsupported(&path.field("type"), kind, &TYPES);
-    } else if schema.flag("x-kubernetes-int-or-string") {
-        causes.structural.bad(&path.field("type"), kind, "must be empty if x-kubernetes-int-or-string is specified");
     }
 }
 
