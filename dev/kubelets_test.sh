@@ -68,7 +68,7 @@ our_kubelet() { start b kubelet "$KNARR" kubelet --config="$W/kubelet.yaml" --ku
 our_kubelet
 eventually 60 [ -S "$REF_DIR/ctd/containerd.sock" ]
 for name in pause busybox; do
-  REF_IMAGES=$name on a bench/reference.sh images
+  REF_IMAGES=$name.tar on a bench/reference.sh images
   eventually 90 on b "$KNARR" image --run-dir "$W/run" import "$KIT_IMAGES/$name.tar" || exit 1
 done
 for node in "$go" "$ours"; do eventually 90 k wait --for=condition=Ready --timeout=1s "node/$node" || { tail -n 5 "$W"/log/* "$REF_DIR"/log/*; exit 1; }; done

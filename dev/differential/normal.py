@@ -2,14 +2,17 @@
 
 import base64
 import json
+import pathlib
 import re
+import sys
 import time
 
-UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z")
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from shapes import DAY, UID, VOLUME  # noqa: E402
+
+TIME = re.compile(f"({DAY})" + r"(\.\d+)?Z")
 AGE = re.compile(r"(<invalid>|(\d+[smhd])+)")
 PAGE = re.compile(r"eyJ[\w-]{40,}")
-VOLUME = re.compile(r"kube-api-access-[a-z0-9]{5}")
 NODE_PORT = re.compile(r":3[0-2]\d{3}/")
 STRICT = re.compile(r'(?<=Invalid value: )"(\{.*\})"(?=: (?:strict decoding error|json: |no kind |unrecognized type))')
 ADDRESS = re.compile(r"10\.96\.\d+\.\d+")

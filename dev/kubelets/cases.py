@@ -12,7 +12,8 @@
     delete SECONDS              deletes it with this grace
     exec CONTAINER WORDS...     runs a command in it and keeps what came of it; one word, in quotes, is for sh
     get /path                   keeps the answer of the API server; <ns>, <node> and <pod> are filled in
-    node /path                  keeps that of the kubelet; `node keys /path` only the shape of a JSON answer, `node names /path` the names of metrics
+    node /path                  keeps that of the kubelet; `node keys /path` only the shape of a JSON answer, `node names /path` the names of metrics;
+                                `node summary /path` the shape of what is told of the node and the last pod, with the paces of processors
     hold                        compares the last pod's status as it was when the last `until` found it: for what does not stay as it is
 
 A `{` that is not closed goes on in the next lines. Lines that begin with # are for readers.

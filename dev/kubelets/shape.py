@@ -1,15 +1,18 @@
 """What is compared of a pod: its status and events, with what is another one in each run named by what it is."""
 
 import json
+import pathlib
 import re
+import sys
 import zlib
 
-UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from shapes import DAY, UID, VOLUME  # noqa: E402
+
 CONTAINER = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b|\b[0-9a-f]{32}-[a-z0-9-]+-\d+\b")
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+TIME = re.compile(DAY + r"(\.\d+)?(Z|[+-]\d\d:\d\d)")
 TOOK = re.compile(r"\bin (\d+(\.\d+)?(ms|s|µs|m))+ \((\d+(\.\d+)?(ms|s|µs|m))+ including waiting\)")
 ADDRESS = re.compile(r"\b(10\.(244|172)|192\.0\.2)\.\d+(\.\d+)?\b")
-SUFFIX = re.compile(r"kube-api-access-[a-z0-9]{5}")
 USED = re.compile(r"(?<=, used: )\d+(?=, capacity)|(?<=below current usage \()\d+(?=\))")
 # What containerd, its shim and runc put before what went wrong, one after the other, and gRPC before that.
 LAYERS = [
@@ -32,7 +35,7 @@ class Side:
     def text(self, text):
         """A text without what is this run's and this side's own."""
         text = UID.sub("<uid>", TIME.sub("<time>", TOOK.sub("in <time>", text)))
-        text = SUFFIX.sub("kube-api-access-<random>", text)
+        text = VOLUME.sub("kube-api-access-<random>", text)
         for word, stands in self.words:
             text = text.replace(word, stands)
         text = re.sub(rf"(?<![\w.-]){re.escape(self.node)}(?![\w-])", "<node>", text)
@@ -99,6 +102,21 @@ def keys(value):
     if isinstance(value, list):
         merged = {}
         for one in value:
-            merged.update(one if isinstance(one, dict) else {})
-        return [keys(merged)] if merged else []
-    return type(value).__name__
+            merge(merged, keys(one) if isinstance(one, dict) else {})
+        return [merged] if merged else []
+    # Programs write whole numbers with and without a fraction.
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def merge(whole, part):
+    """Adds names to names, however deep."""
+    for name, one in part.items():
+        if isinstance(whole.get(name), dict) and isinstance(one, dict):
+            merge(whole[name], one)
+        elif isinstance(whole.get(name), list) and isinstance(one, list):
+            both = {}
+            for names in whole[name] + one:
+                merge(both, names)
+            whole[name] = [both] if both else []
+        else:
+            whole.setdefault(name, one)

@@ -13,6 +13,7 @@ mod error;
 mod group;
 mod layout;
 mod limits;
+mod pressure;
 mod stats;
 mod sys;
 
@@ -20,4 +21,5 @@ pub use error::Error;
 pub use group::{Group, JoinHandles};
 pub use layout::{Layout, Version};
 pub use limits::{DeviceRule, HugepageLimit, Limits, shares_of_weight, weight_of_shares};
+pub use pressure::{Pressure, Stall};
 pub use stats::{MemoryStats, Stats};

@@ -31,6 +31,10 @@ pub struct MemoryStats {
     pub failures: u64,
     /// Highest usage so far.
     pub max_usage: u64,
+    /// Of the page cache, what was used lately.
+    pub active_file: u64,
+    /// And what was not.
+    pub inactive_file: u64,
 }
 
 /// One reading of a group.
@@ -101,7 +105,9 @@ impl Group {
             memory.failures = field(&optional(&dir.join("memory.events"))?.unwrap_or_default(), "max");
             memory.max_usage = number(&dir.join("memory.peak"))?.unwrap_or(0);
         }
-        memory.working_set = memory.usage.saturating_sub(stat(inactive));
+        memory.active_file = stat(if v1 { "total_active_file" } else { "active_file" });
+        memory.inactive_file = stat(inactive);
+        memory.working_set = memory.usage.saturating_sub(memory.inactive_file);
         Ok(memory)
     }
 

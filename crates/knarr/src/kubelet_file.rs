@@ -90,6 +90,8 @@ pub struct Settings {
     log_max_size: Option<u64>,
     log_max_files: Option<u32>,
     image_access: kubelet::image_access::Policy,
+    /// All that the file says.
+    pub written: Value,
 }
 
 /// Reads a file.
@@ -117,12 +119,13 @@ impl Settings {
     pub fn of(file: Option<&Path>) -> Result<Settings> {
         let Some(file) = file else { return Ok(Settings::default()) };
         let mut fields = read(file)?;
+        let written = fields.left().clone();
         let taken = |fields: &mut Fields| -> Result<Settings> {
             demand(fields)?;
             let _said_by_flags = flags(fields)?;
             Settings::read(fields)
         };
-        let settings = taken(&mut fields).and_then(|settings| fields.finish(HARMLESS).map(|()| settings));
+        let settings = taken(&mut fields).and_then(|settings| fields.finish(HARMLESS).map(|()| Settings { written, ..settings }));
         settings.with_context(|| format!("kubelet configuration {}", file.display()))
     }
 
@@ -148,6 +151,7 @@ impl Settings {
             log_max_size: size.transpose()?,
             log_max_files: files.transpose()?,
             image_access: image_access(fields)?,
+            written: Value::Null,
         })
     }
 
@@ -162,6 +166,7 @@ impl Settings {
         config.log_max_size = self.log_max_size.unwrap_or(config.log_max_size);
         config.log_max_files = self.log_max_files.unwrap_or(config.log_max_files);
         config.image_access = self.image_access.clone();
+        config.written = self.written.clone();
     }
 }
 

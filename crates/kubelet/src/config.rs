@@ -76,6 +76,8 @@ pub struct Config {
     pub placement: crate::placement::Options,
     /// Version that the node reports.
     pub version: String,
+    /// The KubeletConfiguration as it was written, for whoever asks for it; nothing is read from here.
+    pub written: serde_json::Value,
 }
 
 /// When unused images are removed.

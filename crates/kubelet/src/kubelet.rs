@@ -97,6 +97,8 @@ pub struct Kubelet {
     pub shutting_down: AtomicBool,
     /// What the node is short of.
     pub pressure: Mutex<Pressure>,
+    /// How fast processors were used when somebody asked.
+    pub(crate) paces: crate::server::pace::Paces,
     recorder: Recorder,
     /// Images that pods run from, by pod.
     holds: Mutex<HashMap<String, HashMap<String, image::Hold>>>,
@@ -334,6 +336,7 @@ impl Kubelet {
                 pressure: Mutex::new(Pressure::new(config.eviction.transition)),
                 pulls: Mutex::default(),
                 holds: Mutex::default(),
+                paces: crate::server::pace::Paces::default(),
                 config,
             }
         }))

@@ -40,35 +40,35 @@ pub async fn ensure(order: &Order) -> Result<Image, Trouble> {
         asked: order.member.spec.image.as_deref().unwrap_or_default(),
         policy: order.member.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
     };
-    if let Some(image) = wanted.look().await? {
-        return Ok(image);
-    }
-    if let Some((wait, text)) = wanted.back_off() {
-        wanted.event(EventKind::Warning, "Failed", "Error: ImagePullBackOff");
-        let _ = order.sender.send(Message::Waiting { name: order.member.spec.name.clone(), why: ("ImagePullBackOff".into(), text) });
-        tokio::time::sleep(wait).await;
-        if let Some(image) = wanted.look().await? {
-            return Ok(image);
-        }
-    }
-    wanted.pull().await
+    wanted.have(order).await
 }
 
-/// The image of a volume.
+/// The image of a volume that a container is about to use.
 ///
 /// # Errors
-/// As for a container, and `ImagePullBackOff` while nothing is tried.
-pub async fn for_volume(wanted: &Wanted<'_>) -> Result<Image, Trouble> {
-    if let Some(image) = wanted.look().await? {
-        return Ok(image);
-    }
-    match wanted.back_off() {
-        Some((_, text)) => Err(Trouble { image: true, ..Trouble::new("ImagePullBackOff", text) }),
-        None => wanted.pull().await,
-    }
+/// As for the container's own.
+pub async fn for_volume(order: &Order, asked: &str, policy: &str) -> Result<Image, Trouble> {
+    Wanted { kubelet: &order.kubelet, pod: &order.pod, container: "", asked, policy }.have(order).await
 }
 
 impl Wanted<'_> {
+    /// Looks, waits where it is too early to try again, and pulls.
+    async fn have(&self, order: &Order) -> Result<Image, Trouble> {
+        if let Some(image) = self.look().await? {
+            return Ok(image);
+        }
+        if let Some((wait, text)) = self.back_off() {
+            let name = &order.member.spec.name;
+            self.kubelet.event(self.pod, name, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
+            let _ = order.sender.send(Message::Waiting { name: name.clone(), why: ("ImagePullBackOff".into(), text) });
+            tokio::time::sleep(wait).await;
+            if let Some(image) = self.look().await? {
+                return Ok(image);
+            }
+        }
+        self.pull().await
+    }
+
     fn event(&self, kind: EventKind, reason: &str, message: &str) {
         self.kubelet.event(self.pod, self.container, kind, reason, message);
     }

@@ -266,6 +266,7 @@ pub fn kubelet_config(flags: &NodeFlags, cluster: &Cluster, machine: &Machine) -
         },
         placement: flags.placement.options()?,
         version: api::VERSION.to_owned(),
+        written: serde_json::Value::Null,
     };
     Settings::of(flags.kubelet_config.as_deref())?.apply(&mut config);
     Ok(config)

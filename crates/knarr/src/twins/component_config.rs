@@ -34,6 +34,11 @@ fn of(mut value: Value, api_version: &str, kind: &str) -> Result<Fields> {
 }
 
 impl Fields {
+    /// What was not taken yet.
+    pub fn left(&self) -> &Value {
+        &self.left
+    }
+
     /// Takes a field by its JSON pointer.
     pub fn take(&mut self, pointer: &str) -> Option<Value> {
         self.left.pointer_mut(pointer).map(Value::take).filter(|value| !value.is_null())

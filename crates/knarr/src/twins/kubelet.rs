@@ -80,6 +80,7 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
         Some(file) => kubelet_file::read(Path::new(file))?,
         None => Fields::default(),
     };
+    let written = fields.left().clone();
     kubelet_file::demand(&mut fields)?;
     let root = PathBuf::from(values.text("root-dir").unwrap_or("/var/lib/kubelet"));
     let certs = values.text("cert-dir").map_or_else(|| root.join("pki"), PathBuf::from);
@@ -101,6 +102,7 @@ pub async fn run(values: &Values, levels: crate::logging::Levels) -> Result<()> 
     let mut settings = Settings::read(&mut fields)?;
     // The real kubelet refuses a machine that has swap unless it is told otherwise.
     settings.fail_swap_on = values.text("fail-swap-on").map(|text| text != "false").or(settings.fail_swap_on).or(Some(true));
+    settings.written = written;
     fields.finish(kubelet_file::HARMLESS)?;
 
     let name = node::node_name(&flags)?;

@@ -47,6 +47,8 @@ pub struct Options {
     pub memory: Option<BTreeMap<u32, Amounts>>,
     /// How nodes are picked.
     pub rules: Rules,
+    /// The words themselves.
+    pub words: Words,
 }
 
 /// Words that say nothing.
@@ -118,7 +120,14 @@ impl Options {
         if !named.is_empty() {
             reserved.insert("cpu".into(), Quantity::from_milli(named.len() as i64 * 1000));
         }
-        Ok(Options { cpus, reserved_cpus: Some(named).filter(|named| !named.is_empty()), reserved, memory, rules: rules(words)? })
+        Ok(Options {
+            cpus,
+            reserved_cpus: Some(named).filter(|named| !named.is_empty()),
+            reserved,
+            memory,
+            rules: rules(words)?,
+            words: words.clone(),
+        })
     }
 
     /// How much of a resource is kept from pods: processors in thousandths, everything else in whole units.

@@ -21,7 +21,11 @@ pub fn wanted(pod: &Pod, container: &Container, root_dir: &Path) -> Result<Optio
     let Some(wanted) = wanted.filter(|_| security.privileged != Some(true)) else { return Ok(None) };
     let name = wanted.localhost_profile.as_deref().unwrap_or("");
     let folder = root_dir.join("seccomp");
-    let failed = |error| format!("cannot load seccomp profile {:?}: {error}", folder.join(name).display().to_string());
+    let path = folder.join(name).display().to_string();
+    let failed = |error: std::io::Error| match error.raw_os_error() {
+        Some(_) => format!("cannot load seccomp profile {path:?}: open {path}: {}", crate::probes::go_error(&error)),
+        None => format!("cannot load seccomp profile {path:?}: {error}"),
+    };
     read_profile(&folder, Path::new(name)).map(Some).map_err(failed)
 }
 

@@ -51,9 +51,11 @@ fn patch(mut value: Value, told: &PodStatus) -> Value {
             list.insert(0, json!({"$patch": "replace"}));
         }
     }
-    for map in ["resources", "allocatedResources"] {
+    for (map, had) in [("resources", told.resources.is_some()), ("allocatedResources", told.allocated_resources.is_some())] {
         match value.get_mut(map).and_then(Value::as_object_mut) {
-            Some(map) => drop(map.insert("$patch".into(), "replace".into())),
+            // Servers drop a map with a directive where there is nothing yet that it could be about.
+            Some(map) if had => drop(map.insert("$patch".into(), "replace".into())),
+            Some(_) => {}
             None => value[map] = Value::Null,
         }
     }
@@ -126,5 +128,20 @@ mod tests {
         );
         check(json!({"conditions": [ready, open]}), json!({"message": "no"}), json!({"gone": ["Ready"], "message": "no"}));
         check(json!({}), json!({"conditions": [ready]}), json!({"gone": [], "message": null}));
+    }
+
+    #[test]
+    fn resources_are_replaced_only_where_there_are_some() {
+        let one = json!({"requests": {"cpu": "1"}});
+        for (old, new, wanted) in [
+            (json!({}), json!({"resources": one}), json!({"requests": {"cpu": "1"}})),
+            (json!({}), json!({"resources": {}}), json!({})),
+            (json!({"resources": {}}), json!({"resources": one}), json!({"requests": {"cpu": "1"}, "$patch": "replace"})),
+            (json!({"resources": one}), json!({"resources": {}}), json!({"$patch": "replace"})),
+            (json!({"resources": one}), json!({}), Value::Null),
+        ] {
+            let told: PodStatus = serde_json::from_value(old.clone()).unwrap();
+            assert_eq!(patch(new.clone(), &told)["resources"], wanted, "{old} {new}");
+        }
     }
 }

@@ -26,7 +26,7 @@ use super::signals;
 use crate::devices::state::DeviceRefusal;
 use crate::metrics::Phase;
 use crate::objects::ObjectKind;
-use crate::volumes::{Mounted, sub_path};
+use crate::volumes::{Mounted, image, sub_path};
 use crate::{Kubelet, pull};
 
 /// Reason of a container whose postStart hook failed; its event has been recorded.
@@ -87,6 +87,7 @@ impl Order {
 
 async fn run(order: &Order) -> Result<(), Trouble> {
     let began = Instant::now();
+    let volumes = image::fill(order).await?;
     let image = pull::ensure(order).await?;
     order.kubelet.metrics.phase(Phase::Image, began.elapsed());
     order.kubelet.hold_image(model::uid(&order.pod), &image.id);
@@ -124,7 +125,7 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         foreign,
         layers: order.kubelet.images.layers(&image),
         env,
-        volumes: &order.volumes,
+        volumes: &volumes,
         pod_dir: &pod_dir,
         log_dir: &log_dir,
         profile,

@@ -348,7 +348,7 @@ fn conditions(facts: &Facts, spec: &PodSpec, phase: &str, init: &[ApiStatus], ma
         |list: &[ApiStatus]| -> Vec<String> { list.iter().filter(|status| !status.ready).map(|status| status.name.clone()).collect() };
     let sidecars: Vec<ApiStatus> =
         init.iter().zip(facts.members).filter(|(_, member)| member.role == Role::Sidecar).map(|(status, _)| status.clone()).collect();
-    let not_ready: Vec<String> = unready(main).into_iter().chain(unready(&sidecars)).collect();
+    let not_ready: Vec<String> = unready(&sidecars).into_iter().chain(unready(main)).collect();
     let uninitialised: Vec<String> = unready_init(facts, init);
     let containers = match (done, not_ready.is_empty()) {
         (true, _) if phase == "Succeeded" => verdict_of(false, "PodCompleted", String::new()),

@@ -16,13 +16,13 @@ const MAX_LINES: usize = 80;
 
 /// The message of an ended attempt. The container wrote the file, so that it is read bounded and without following links.
 pub fn message(container: &Container, file: &Path, log: &Path, code: i32) -> String {
-    let said = read_end(file, MAX_FILE, true).unwrap_or_default();
+    let said = read_end(file, MAX_FILE).unwrap_or_default();
     let fallback = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
     if !said.is_empty() || !fallback {
         return String::from_utf8_lossy(&said).into_owned();
     }
     // Each line of the log begins with time, stream and tag.
-    let lines = read_end(log, MAX_LOG * 4, false).unwrap_or_default();
+    let lines = read_end(log, MAX_LOG * 4).unwrap_or_default();
     let text = String::from_utf8_lossy(&lines).into_owned();
     let contents: Vec<String> = text.lines().filter_map(said_in).collect();
     let mut message = contents[contents.len().saturating_sub(MAX_LINES)..].concat();
@@ -39,11 +39,11 @@ fn said_in(line: &str) -> Option<String> {
     Some(if tag.starts_with('P') { text.to_owned() } else { format!("{text}\n") })
 }
 
-fn read_end(path: &Path, most: u64, from_start: bool) -> std::io::Result<Vec<u8>> {
+fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if !from_start {
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(most)))?;
     }
     let mut data = Vec::new();
     file.take(most).read_to_end(&mut data)?;
@@ -67,6 +67,9 @@ mod tests {
         let fallback = Container { termination_message_policy: Some("FallbackToLogsOnError".into()), ..Container::default() };
         assert_eq!(message(&plain, &at("said"), &at("none"), 1), "why");
         assert_eq!(message(&plain, &at("endless"), &at("none"), 1).len() as u64, MAX_FILE);
+        std::fs::write(at("long"), format!("{}end", "x".repeat(5000))).unwrap();
+        let said = message(&plain, &at("long"), &at("none"), 1);
+        assert!(said.len() as u64 == MAX_FILE && said.ends_with("xend"), "the end counts");
         for name in ["link", "pipe", "none"] {
             assert_eq!(message(&plain, &at(name), &at("none"), 1), "", "{name}");
             assert_eq!(message(&fallback, &at("none"), &at(name), 1), "", "{name} as a log");

@@ -156,17 +156,34 @@ async fn attempt(kubelet: &Kubelet, pod: &Pod, target: &Target, wish: &Wish) -> 
     match index.map(|index| attempts[index]) {
         Some(attempt) => Ok(attempt),
         None if wish.previous => Err(format!("previous terminated container {:?} in pod {:?} not found", target.container, target.pod)),
-        None => Err(format!("container {:?} in pod {:?} is waiting to start: ContainerCreating", target.container, target.pod)),
+        None => {
+            // The API's pod is newer than the one that was taken over when its worker began.
+            let known = kubelet.assigned.read::<Pod>(&target.namespace, &target.pod).filter(|known| model::uid(known) == model::uid(pod));
+            let why = waits_for(known.as_ref().unwrap_or(pod), &target.container);
+            Err(format!("container {:?} in pod {:?} is waiting to start: {why}", target.container, target.pod))
+        }
+    }
+}
+
+fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten().find(|status| status.name == name)
+}
+
+/// What a container that has never run waits for, in words.
+fn waits_for<'a>(pod: &'a Pod, name: &str) -> &'a str {
+    let waiting = status_of(pod, name).and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    match waiting {
+        Some("ErrImagePull") => "image can't be pulled",
+        Some("ImagePullBackOff") => "trying and failing to pull image",
+        Some(reason) => reason,
+        None => "ContainerCreating",
     }
 }
 
 fn from_status(pod: &Pod, name: &str) -> Vec<u32> {
-    let Some(status) = &pod.status else {
-        return Vec::new();
-    };
-    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
-    let found: Option<&ContainerStatus> = lists.into_iter().flatten().flatten().find(|status| status.name == name);
-    match found {
+    match status_of(pod, name) {
         Some(status) if status.container_id.is_some() => {
             let last = status.restart_count.max(0) as u32;
             (last.saturating_sub(1)..=last).collect()

@@ -5,11 +5,17 @@
 
 mod access;
 mod attach;
+mod cadvisor;
+mod configz;
 mod exec;
+mod links;
 mod logs;
+mod measure;
+mod metrics;
+pub(crate) mod pace;
 mod port_forward;
 mod route;
-mod stats;
+mod summary;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::Kubelet;
-use access::Access;
+use access::{Access, Attributes};
 
 /// How long a caller may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -113,9 +119,13 @@ async fn answer(
     let Some(route) = route::find(request.method(), request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
-    match access.allow(caller.as_ref().as_ref(), &request, route.attributes()).await {
-        Ok(()) => {}
-        Err((code, message)) => return text(code, &message),
+    let caller = caller.as_ref().as_ref();
+    if let Err((code, message)) = access.allow(caller, &request, route.attributes()).await {
+        let all = Attributes { subresource: "proxy", ..route.attributes() };
+        let also = code == StatusCode::FORBIDDEN && route.also_by_proxy() && access.allow(caller, &request, all).await.is_ok();
+        if !also {
+            return text(code, &message);
+        }
     }
     route::serve(kubelet, route, request).await
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use stream::Body;
 
 use super::access::Attributes;
-use super::{attach, exec, logs, port_forward, stats, text};
+use super::{attach, configz, exec, logs, metrics, port_forward, summary, text};
 use crate::Kubelet;
 use crate::pods::model;
 
@@ -34,6 +34,8 @@ pub enum Route {
     PortForward(Target),
     /// Use of resources as JSON.
     Summary,
+    /// The configuration in force.
+    Configuration,
     /// Something that is there, but not by this method.
     OtherMethod,
     /// Metrics in text form: the kubelet's own, of containers, of resources.
@@ -79,6 +81,7 @@ pub fn find(method: &Method, path: &str) -> Option<Route> {
         ["run", rest @ ..] => target(rest, true).map(|target| if method == Method::POST { Route::Run(target) } else { Route::OtherMethod }),
         ["attach", rest @ ..] => target(rest, true).map(Route::Attach),
         ["portForward", rest @ ..] => target(rest, false).map(Route::PortForward),
+        ["configz"] => Some(Route::Configuration),
         ["stats", "summary"] => Some(Route::Summary),
         ["metrics"] if read => Some(Route::Metrics("kubelet")),
         ["metrics", "cadvisor"] if read => Some(Route::Metrics("cadvisor")),
@@ -97,10 +100,18 @@ impl Route {
             Route::Pods => ("get", "pods"),
             Route::Logs(_) => ("get", "proxy"),
             Route::OtherMethod | Route::Exec(_) | Route::Run(_) | Route::Attach(_) | Route::PortForward(_) => ("create", "proxy"),
+            Route::Configuration => ("get", "configz"),
             Route::Summary => ("get", "stats"),
             Route::Metrics(_) => ("get", "metrics"),
         };
         Attributes { verb, subresource }
+    }
+}
+
+impl Route {
+    /// Whether whoever may do everything here may do this too.
+    pub fn also_by_proxy(&self) -> bool {
+        matches!(self, Route::Health(_) | Route::Pods | Route::Configuration)
     }
 }
 
@@ -122,8 +133,9 @@ pub async fn serve(kubelet: Arc<Kubelet>, route: Route, request: Request<Incomin
         Route::Attach(target) => attach::serve(&kubelet, &target, request).await,
         Route::PortForward(target) => port_forward::serve(&kubelet, &target, request).await,
         Route::OtherMethod => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
-        Route::Summary => super::json(&stats::summary(&kubelet).await),
-        Route::Metrics(kind) => text(StatusCode::OK, &stats::metrics(&kubelet, kind).await),
+        Route::Configuration => super::json(&configz::page(&kubelet)),
+        Route::Summary => super::json(&summary::summary(&kubelet).await),
+        Route::Metrics(kind) => text(StatusCode::OK, &metrics::metrics(&kubelet, kind).await),
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) static ALL: &[VolumeType] = &[
     super::csi::volume(),
     super::downward_api::volume(),
     super::empty_dir::volume(),
+    super::git_repo::volume(),
     super::host_path::volume(),
     super::image::volume(),
     super::persistent_volume_claim::volume(),

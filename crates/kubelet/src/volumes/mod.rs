@@ -17,8 +17,9 @@ pub mod content;
 mod csi;
 mod downward_api;
 mod empty_dir;
+mod git_repo;
 mod host_path;
-mod image;
+pub mod image;
 mod list;
 pub mod mount;
 pub mod ownership;
@@ -82,7 +83,7 @@ pub enum Mounted {
         /// May only be read.
         read_only: bool,
     },
-    /// The layers of an image, lowest first.
+    /// The layers of an image, lowest first; none before a container that uses it starts.
     Image(Vec<PathBuf>),
     /// A block device.
     Device(PathBuf),

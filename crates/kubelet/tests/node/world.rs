@@ -331,6 +331,7 @@ async fn node(
         image_gc: ImageGc { high_percent: 100, low_percent: 100, min_age: Duration::from_secs(120) },
         placement: kubelet::placement::Options::default(),
         version: "v1.36.0".into(),
+        written: serde_json::Value::Null,
     };
     (config, deps)
 }

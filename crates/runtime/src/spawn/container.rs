@@ -48,6 +48,8 @@ struct Ready {
     capabilities: Prepared,
     /// The number of this process on the node, known where there are hooks.
     pid: Option<i32>,
+    /// Why there is no working directory.
+    no_directory: Option<String>,
 }
 
 /// Becomes the container.
@@ -73,7 +75,14 @@ pub(crate) fn run(launch: &Launch<'_>) -> ! {
     if wait_for_word(launch.socket).is_none() {
         crate::sys::clone::exit_now(0);
     }
-    let why = match take_over(launch, &ready).and_then(|()| run_hooks(launch, HookKind::StartContainer, "created", ready.pid)) {
+    let ready_to_enter = match &ready.no_directory {
+        Some(text) => Err(anyhow::anyhow!(text.clone())),
+        None => Ok(()),
+    };
+    let why = match ready_to_enter
+        .and_then(|()| take_over(launch, &ready))
+        .and_then(|()| run_hooks(launch, HookKind::StartContainer, "created", ready.pid))
+    {
         Ok(()) => program::execute(&launch.spec.argv, &ready.env),
         Err(error) => format!("{error:#}"),
     };
@@ -167,7 +176,7 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
         root::enter(&root)?;
     }
     let account = user::resolve(&root, &spec.user)?;
-    identity::ensure_cwd(&root, &spec.cwd)?;
+    let no_directory = identity::ensure_cwd(&root, &spec.cwd)?;
     masks::mask(&root, &dev, &spec.masked_paths)?;
     masks::protect(&root, &spec.read_only_paths)?;
     if spec.read_only_root {
@@ -178,7 +187,7 @@ fn set_up(launch: &Launch<'_>) -> anyhow::Result<Ready> {
         env.push(format!("HOME={}", account.home));
     }
     let capabilities = capabilities::prepare(&spec.capabilities).map_err(BadDescription)?;
-    Ok(Ready { user: account.user, env, terminal, capabilities, pid })
+    Ok(Ready { user: account.user, env, terminal, capabilities, pid, no_directory })
 }
 
 /// The last steps, after the word to go.

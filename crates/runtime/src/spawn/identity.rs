@@ -68,19 +68,22 @@ fn enter(cwd: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the working directory where the image has none.
-pub(super) fn ensure_cwd(root: impl AsFd, cwd: &str) -> anyhow::Result<()> {
+/// Makes the working directory where the image has none. Why it cannot be made is a text: such a container is made, and ends
+/// when it starts.
+pub(super) fn ensure_cwd(root: impl AsFd, cwd: &str) -> anyhow::Result<Option<String>> {
     if cwd.is_empty() || cwd == "/" {
-        return Ok(());
+        return Ok(None);
     }
     if !cwd.starts_with('/') {
         return Err(super::BadDescription(format!("cwd {cwd:?} is not an absolute path")).into());
     }
     match resolve::ensure_dir(root, std::path::Path::new(cwd), 0o755) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
         // A read-only volume may cover it; entering it tells.
-        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("mkdir {cwd}")),
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(None),
+        // Users look for the words of other runtimes.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(Some(format!("mkdir {cwd}: not a directory"))),
+        Err(error) => Ok(Some(format!("mkdir {cwd}: {error}"))),
     }
 }
 
