@@ -185,7 +185,7 @@ processes() {
 # Loop devices of images in the nodes' folders: a volume driver that was ended with its volumes has left them.
 free_loops() {
   local device inode number disk
-  disk=$(findmnt -no MAJ:MIN -T "$DIR")
+  disk=$(findmnt -no MAJ:MIN -T "$DIR" | tr -d " ")
   losetup -nlO NAME,BACK-INO,BACK-MAJ:MIN 2>/dev/null | while read -r device inode number; do
     [ "$number" = "$disk" ] && [ -n "$(find "$DIR"/n*/csi-data -inum "$inode" -print -quit)" ] && losetup -d "$device"
   done || true
