@@ -7,6 +7,7 @@ use crate::check::Check;
 use crate::names;
 use crate::path::Path;
 use crate::read::{Read, as_map};
+use crate::types::volume;
 
 const ENV_FIELDS: [&str; 9] = [
     "metadata.name",
@@ -62,9 +63,15 @@ fn validate_source(source: &Map<String, Value>, has_value: bool, path: &Path, ca
     if let Some(file) = source.object("fileKeyRef") {
         count += 1;
         let at = path.field("fileKeyRef");
-        for field in ["key", "volumeName", "path"] {
-            causes.need_text(file, field, &at);
+        let (key, volume) = (file.text("key"), file.text("volumeName"));
+        if causes.need_text(file, "key", &at) {
+            causes.each(&at.field("key"), key, names::env_name_errors(key));
         }
+        if causes.need_text(file, "volumeName", &at) {
+            causes.each(&at.field("volumeName"), volume, names::label_errors(volume));
+        }
+        causes.need_text(file, "path", &at);
+        volume::no_way_up(file.text("path"), &at.field("path"), causes);
     }
     if has_value {
         if count > 0 {
@@ -74,6 +81,22 @@ fn validate_source(source: &Map<String, Value>, has_value: bool, path: &Path, ca
         causes.bad(path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
     } else if count > 1 {
         causes.bad(path, "", "may not have more than one field specified at a time");
+    }
+}
+
+/// Validates that files which variables are taken from lie in volumes that a container of the pod may have written.
+pub fn validate_files(variables: &[Value], volumes: &[&Map<String, Value>], path: &Path, causes: &mut Causes) {
+    for (index, variable) in variables.iter().map(as_map).enumerate() {
+        let Some(file) = variable.object("valueFrom").and_then(|source| source.object("fileKeyRef")) else { continue };
+        let (at, name) = (path.index(index), file.text("volumeName"));
+        let at = at.field("valueFrom");
+        let at = at.field("fileKeyRef");
+        let at = at.field("volumeName");
+        match volumes.iter().find(|volume| volume.text("name") == name) {
+            None => causes.not_found(&at.text(), &name.into()),
+            Some(volume) if !volume.has("emptyDir") => causes.bad(&at, name, "referenced volume must be of type emptyDir"),
+            Some(_) => {}
+        }
     }
 }
 

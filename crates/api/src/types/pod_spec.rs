@@ -8,7 +8,7 @@ use crate::names;
 use crate::path::Path;
 use crate::read::{Read, Write};
 use crate::types::container::{self, Surroundings};
-use crate::types::{Rules, affinity, object_meta, resources, security_context, volume};
+use crate::types::{Rules, affinity, env_var, object_meta, resources, security_context, volume};
 
 /// Rules of the type.
 pub const fn rules() -> Rules {
@@ -47,6 +47,12 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
     let host_users = spec.some("hostUsers").and_then(Value::as_bool).unwrap_or(true);
     let around = Surroundings { volumes: &volumes, claims: &claims, host_users, restart_policy: spec.text("restartPolicy") };
     validate_containers(spec, &around, path, causes);
+    for field in ["initContainers", "containers"] {
+        let list = path.field(field);
+        for (index, container) in spec.maps(field).enumerate() {
+            env_var::validate_files(container.list("env"), &volumes, &list.index(index).field("env"), causes);
+        }
+    }
     if spec.flag("hostNetwork") {
         validate_host_ports(spec, owner, path, causes);
     }

@@ -141,14 +141,14 @@ pub fn validate_kind(kind: &str, source: &Map<String, Value>, path: &Path, cause
     }
     match kind {
         "hostPath" => {
-            dot_dot(source.text("path"), &path.field("path"), causes);
+            no_way_up(source.text("path"), &path.field("path"), causes);
             let kinds = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
             causes.one_of(source, "type", path, &kinds);
         }
         "nfs" if !source.text("path").starts_with('/') && !source.text("path").is_empty() => {
             causes.bad(&path.field("path"), source.text("path"), "must be an absolute path");
         }
-        "local" => dot_dot(source.text("path"), &path.field("path"), causes),
+        "local" => no_way_up(source.text("path"), &path.field("path"), causes),
         "emptyDir" if source.quantity("sizeLimit").is_some_and(Quantity::is_negative) => {
             causes.refused(&path.field("sizeLimit"), "SizeLimit field must be a valid resource quantity");
         }
@@ -288,7 +288,8 @@ fn mode(map: &Map<String, Value>, field: &str, path: &Path, causes: &mut Causes)
     }
 }
 
-fn dot_dot(text: &str, path: &Path, causes: &mut Causes) {
+/// A path that does not climb.
+pub fn no_way_up(text: &str, path: &Path, causes: &mut Causes) {
     if text.split('/').any(|part| part == "..") {
         causes.bad(path, text, "must not contain '..'");
     }
@@ -299,7 +300,7 @@ pub fn descending_path(text: &str, path: &Path, causes: &mut Causes) {
     if text.starts_with('/') {
         causes.bad(path, text, "must be a relative path");
     }
-    dot_dot(text, path, causes);
+    no_way_up(text, path, causes);
 }
 
 fn non_reserved_path(text: &str, path: &Path, causes: &mut Causes) {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, EnvVar, FileKeySelector, Pod, Service};
 
 use super::downward::{self, Host};
+use super::env_file::{Found, Unreadable};
 
 /// ConfigMaps and Secrets that the environment refers to, fetched before; `None` stands for one that is not there.
 #[derive(Default)]
@@ -13,6 +14,8 @@ pub struct Sources {
     pub config_maps: HashMap<String, Option<BTreeMap<String, Vec<u8>>>>,
     /// Data of Secrets by name.
     pub secrets: HashMap<String, Option<BTreeMap<String, Vec<u8>>>>,
+    /// What files of the pod's volumes say.
+    pub files: Vec<(FileKeySelector, Result<Found, Unreadable>)>,
 }
 
 /// The names of ConfigMaps and Secrets that a container's environment refers to.
@@ -27,6 +30,11 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
         secrets.extend(from.secret_key_ref.iter().map(|one| one.name.clone()));
     }
     (config_maps, secrets)
+}
+
+/// The keys of files that a container's environment refers to.
+pub fn file_references(container: &Container) -> impl Iterator<Item = &FileKeySelector> {
+    container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()?.file_key_ref.as_ref())
 }
 
 /// The whole environment in the order in which later names win.
@@ -96,6 +104,15 @@ fn value(
     }
     if let Some(selector) = &from.resource_field_ref {
         return downward::resource(pod, container, host, selector).map(Some);
+    }
+    if let Some(from) = &from.file_key_ref {
+        let found = sources.files.iter().find(|(known, _)| known == from).map(|(_, found)| found.clone());
+        return match found.unwrap_or(Err(Unreadable)) {
+            Ok(Found::Value(value)) => Ok(Some(value)),
+            Ok(Found::Nothing(_)) if from.optional == Some(true) => Ok(None),
+            Ok(Found::Nothing(file)) => Err(format!("environment variable key {:?} not found in file {file:?}", from.key)),
+            Err(unreadable) => Err(unreadable.to_string()),
+        };
     }
     let (data, key, optional, kind, name) = if let Some(from) = &from.config_map_key_ref {
         (sources.config_maps.get(&from.name), &from.key, from.optional, "ConfigMap", &from.name)

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod container;
 pub mod downward;
 pub mod env;
+mod env_file;
 pub mod files;
 pub mod fit;
 pub mod foreign;

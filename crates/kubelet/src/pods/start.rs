@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::container::{self, Parts};
 use super::env::{self, Sources};
+use super::env_file::{self, Unreadable};
 use super::hooks;
 use super::huge_pages;
 use super::limits::Class;
@@ -244,6 +245,17 @@ async fn environment(order: &Order) -> Result<Vec<(String, String)>, String> {
             let known = if kind == ObjectKind::ConfigMap { &mut sources.config_maps } else { &mut sources.secrets };
             known.insert(name, data);
         }
+    }
+    for from in env::file_references(&order.member.spec) {
+        let found = match order.volumes.get(&from.volume_name) {
+            Some(Mounted::Path { path: volume, .. }) => {
+                let (volume, from) = (volume.clone(), from.clone());
+                let read = tokio::task::spawn_blocking(move || env_file::read(&volume, &from.path, &from.key));
+                read.await.unwrap_or(Err(Unreadable))
+            }
+            _ => Err(Unreadable),
+        };
+        sources.files.push((from.clone(), found));
     }
     let links = order.pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     order.kubelet.services.synced().await;

@@ -54,11 +54,15 @@ pub fn compute(facts: &Facts) -> PodStatus {
     };
     let mut init = by_role(&[Role::Init, Role::Sidecar]);
     let mut main = by_role(&[Role::Main]);
-    let ephemeral = by_role(&[Role::Ephemeral]);
+    let mut ephemeral = by_role(&[Role::Ephemeral]);
     let phase = phase(facts, spec);
     // Conditions are those of the last moment at which there was something to be seen.
     let lost = facts.finished && lose(&mut init, &mut main);
     let conditions = conditions(facts, spec, if lost { running_or_pending(facts) } else { &phase }, &init, &main);
+    // Told by name; init containers stay in the order in which they run.
+    for list in [&mut main, &mut ephemeral] {
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+    }
     let some = |list: Vec<ApiStatus>| (!list.is_empty()).then_some(list);
     let addresses = &facts.observed.addresses;
     let (reason, message) = facts.failure.unzip();
