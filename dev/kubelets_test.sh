@@ -5,6 +5,7 @@
 # SHOW=1: also what is allowed to differ. TIMES=1: when states were reached. KEEP=1: leave the logs. HOLD=PIPE: goes on with what is asked for there.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. dev/world.sh
 KNARR=$(realpath "${KNARR:-target/debug/knarr}") KIT_BIN=${KIT_BIN:-$HOME/.cache/kube-kit/bin} KIT_IMAGES=${KIT_IMAGES:-$HOME/.cache/kube-kit/images}
 missing=
 for program in kubelet kubectl containerd runc ctr; do [ -x "$KIT_BIN/$program" ] || missing="$missing $program"; done
@@ -13,47 +14,28 @@ for image in pause busybox; do [ -f "$KIT_IMAGES/$image.tar" ] || missing="$miss
 [ -z "$missing" ] || { echo "left out, these are missing:$missing"; echo "test result: ok. 0 passed; 0 failed; 1 ignored"; exit 0; }
 image=$(tar xOf "$KIT_IMAGES/busybox.tar" manifest.json | jq -r '.[0].RepoTags[0]') image_too=$(tar xOf "$KIT_IMAGES/busybox.tar" manifest.json | jq -r '.[0].RepoTags[-1]')
 export PATH=$KIT_BIN:$PATH
-W=$(mktemp -d /tmp/knarr-kubelets.XXXXXX) ID=knk$$ go=$(hostname) ours=our-node
+W=$(mktemp -d /tmp/knarr-kubelets.XXXXXX) go=$(hostname) ours=our-node
 [ "$go" != "$ours" ] || ours=own-node
-export REF_DIR=$W/ref REF_PORT=6443 REF_BIN=$KIT_BIN REF_CGROUP=$ID-go REF_SERVER=192.0.2.20 REF_SANS=,IP:192.0.2.20 REF_NODES=$ours KIT_IMAGES
-mkdir -p "$W/log"; P=$REF_DIR/pki
 pids=()
-on() { local side=$1; shift; nsenter --net="/run/netns/$ID$side" "$@"; }
+world_make "$W" || { world_remove; exit 1; }
+export REF_DIR=$W/ref REF_PORT=6443 REF_BIN=$KIT_BIN REF_CGROUP=$WORLD_ID-go REF_SERVER=192.0.2.10 REF_SANS=,IP:192.0.2.10 REF_NODES=$ours KIT_IMAGES
+mkdir -p "$W/log"; P=$REF_DIR/pki
 k() { on a kubectl --kubeconfig "$REF_DIR/admin.kubeconfig" "$@"; }
-eventually() { # seconds command...
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { echo "not within its time: $*"; "$@"; return 1; }; sleep 0.2; done
-}
 start() { # side name command...
   local side=$1 name=$2; shift 2
-  nsenter --net="/run/netns/$ID$side" setsid "$@" >>"$W/log/$name" 2>&1 </dev/null &
-  pids+=($!)
-}
-clear_group() { # name
-  local group pid
-  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do [ ! -d "$group" ] || find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | while read -r pid; do kill -9 "$pid" 2>/dev/null; done; done
-  for group in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
-    for _ in $(seq 50); do [ -d "$group" ] || break; find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null; [ ! -d "$group" ] || sleep 0.1; done
-  done
+  launch "$WORLD_ID$side" "$W/log/$name" "$@"
+  pids+=("$launched")
 }
 remove() {
-  local pid
   if [ -n "${KEEP:-}" ]; then rm -rf target/test/kubelets; mkdir -p target/test/kubelets; cp "$W"/log/* "$REF_DIR"/log/* target/test/kubelets; fi
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
   on a bench/reference.sh down >/dev/null 2>&1
-  for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
-  clear_group "$ID"
-  awk -v dir="$W/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
-  ip netns del "${ID}a" 2>/dev/null; ip netns del "${ID}b" 2>/dev/null; rm -rf "$W"
+  finish "${pids[@]}"
+  world_remove
 }
 trap remove EXIT
-for side in a b; do ip netns add "$ID$side" && ip -n "$ID$side" link set lo up || exit 1; done
-ip link add up0 netns "${ID}a" type veth peer name up0 netns "${ID}b" || exit 1
-ip -n "${ID}a" addr add 192.0.2.20/24 dev up0; ip -n "${ID}b" addr add 192.0.2.21/24 dev up0
-for side in a b; do ip -n "$ID$side" link set up0 up && ip -n "$ID$side" route add default dev up0 || exit 1; done
 on a bench/reference.sh certs >/dev/null || exit 1
 
-start a apiserver "$KNARR" kube-apiserver --data-dir="$W/apiserver" --secure-port=6443 --bind-address=0.0.0.0 --advertise-address=192.0.2.20 --tls-cert-file="$P/apiserver.crt" --tls-private-key-file="$P/apiserver.key" --client-ca-file="$P/ca.crt" \
+start a apiserver "$KNARR" kube-apiserver --data-dir="$W/apiserver" --secure-port=6443 --bind-address=0.0.0.0 --advertise-address=192.0.2.10 --tls-cert-file="$P/apiserver.crt" --tls-private-key-file="$P/apiserver.key" --client-ca-file="$P/ca.crt" \
   --service-account-key-file="$P/sa.pub" --service-account-signing-key-file="$P/sa.key" --service-account-issuer=https://kubernetes.default.svc.cluster.local --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC \
   --enable-admission-plugins=NodeRestriction --allow-privileged=true --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-client-certificate="$P/kubeletclient.crt" --kubelet-client-key="$P/kubeletclient.key"
 eventually 90 k get --raw /readyz && eventually 90 k get namespace kube-system || exit 1
@@ -63,8 +45,8 @@ start a controllers "$KNARR" kube-controller-manager --kubeconfig="$REF_DIR/kcm.
 # Both read the same configuration, but for the places that are theirs alone.
 NO_IMAGES=1 on a bench/reference.sh up-node
 printf 'nameserver 192.0.2.1\nsearch example.org\n' >"$REF_DIR/resolv.conf"
-sed -e '/^containerRuntimeEndpoint/d' -e "s#^cgroupRoot:.*#cgroupRoot: /$ID#" -e "\$apodLogsDir: $W/pods" "$REF_DIR/kubelet.yaml" >"$W/kubelet.yaml"
-our_kubelet() { start b kubelet "$KNARR" kubelet --config="$W/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet-$ours.kubeconfig" --hostname-override="$ours" --node-ip=192.0.2.21 --root-dir="$W/kubelet" --data-dir="$W/data" --run-dir="$W/run" --cluster-ranges=10.172.0.0/16,10.96.0.0/16; }
+sed -e '/^containerRuntimeEndpoint/d' -e "s#^cgroupRoot:.*#cgroupRoot: /${WORLD_ID}b#" -e "\$apodLogsDir: $W/pods" "$REF_DIR/kubelet.yaml" >"$W/kubelet.yaml"
+our_kubelet() { start b kubelet "$KNARR" kubelet --config="$W/kubelet.yaml" --kubeconfig="$REF_DIR/kubelet-$ours.kubeconfig" --hostname-override="$ours" --node-ip=192.0.2.11 --root-dir="$W/kubelet" --data-dir="$W/data" --run-dir="$W/run" --cluster-ranges=10.172.0.0/16,10.96.0.0/16; }
 our_kubelet
 eventually 60 [ -S "$REF_DIR/ctd/containerd.sock" ]
 for name in pause busybox; do
@@ -73,14 +55,14 @@ for name in pause busybox; do
 done
 for node in "$go" "$ours"; do eventually 90 k wait --for=condition=Ready --timeout=1s "node/$node" || { tail -n 5 "$W"/log/* "$REF_DIR"/log/*; exit 1; }; done
 for space in side-a side-b; do k create namespace $space >/dev/null && eventually 90 k -n $space get serviceaccount default && eventually 90 k -n $space get configmap kube-root-ca.crt || exit 1; done
-export HOST=192.0.2.20 PORT=6443 GO_ADDRESS=192.0.2.20 OUR_ADDRESS=192.0.2.21 GO_ROOT=$REF_DIR/kubelet OUR_ROOT=$W/kubelet KUBECTL=$KIT_BIN/kubectl KUBECONFIG=$REF_DIR/admin.kubeconfig IMAGE_TOO=$image_too PYTHONDONTWRITEBYTECODE=1
+export HOST=192.0.2.10 PORT=6443 GO_ADDRESS=192.0.2.10 OUR_ADDRESS=192.0.2.11 GO_ROOT=$REF_DIR/kubelet OUR_ROOT=$W/kubelet KUBECTL=$KIT_BIN/kubectl KUBECONFIG=$REF_DIR/admin.kubeconfig IMAGE_TOO=$image_too PYTHONDONTWRITEBYTECODE=1
 compare() { on a python3 dev/kubelets/run.py "$P" "$go" "$ours" "$image" "${1:-}"; }
 compare "${FOCUS:-}"
 code=$?
 # With a pipe to hold it by: each line is a part of names to run, the kubelet of ours started anew before it; its end is that of all.
 if [ -n "${HOLD:-}" ]; then
   while read -r part <"$HOLD" && [ "$part" != end ]; do
-    kill "${pids[2]}"; wait "${pids[2]}"; KNARR=$(realpath target/debug/knarr); our_kubelet; pids=("${pids[@]:0:2}" "${pids[-1]}")
+    finish "${pids[2]}"; KNARR=$(realpath target/debug/knarr); our_kubelet; pids=("${pids[@]:0:2}" "${pids[-1]}")
     eventually 90 on b "$KNARR" image --run-dir "$W/run" list
     compare "$part" >"$HOLD.out" 2>&1; echo done >>"$HOLD.out"
   done
