@@ -60,7 +60,12 @@ pub fn limits(spec: &Map<String, Value>) -> Amounts {
     total(spec, "limits")
 }
 
-fn total(spec: &Map<String, Value>, field: &str) -> Amounts {
+/// What the containers of a pod ask for together, whatever the pod as a whole has.
+pub fn container_requests(spec: &Map<String, Value>) -> Amounts {
+    of_containers(spec, "requests")
+}
+
+fn of_containers(spec: &Map<String, Value>, field: &str) -> Amounts {
     let mut sum = Amounts::new();
     for container in spec.maps("containers") {
         add(&mut sum, container.map("resources").map(field));
@@ -78,6 +83,11 @@ fn total(spec: &Map<String, Value>, field: &str) -> Amounts {
         raise(&mut peak, &moment);
     }
     raise(&mut sum, &peak);
+    sum
+}
+
+fn total(spec: &Map<String, Value>, field: &str) -> Amounts {
+    let mut sum = of_containers(spec, field);
     for (name, value) in spec.map("resources").map(field) {
         if let Some(amount) = Quantity::from_json(value) {
             sum.insert(name.clone(), amount);

@@ -6,6 +6,7 @@ use crate::causes::Causes;
 use crate::check::{self, Check};
 use crate::names;
 use crate::path::Path;
+use crate::pods;
 use crate::read::{Read, Write};
 use crate::types::container::{self, Surroundings};
 use crate::types::{Rules, affinity, env_var, object_meta, resources, security_context, volume};
@@ -83,6 +84,7 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
             causes.refused(&at.field("claims"), "claims may not be set for Resources at pod-level");
         }
         container::validate_claims(resources, &around, &at.field("claims"), causes);
+        validate_shares(spec, &at, causes);
     }
     if !spec.map("overhead").is_empty() {
         let overhead: Map<String, Value> = [("limits".to_owned(), spec["overhead"].clone())].into_iter().collect();
@@ -135,6 +137,32 @@ pub fn validate(spec: &Map<String, Value>, owner: Owner, path: &Path, causes: &m
             causes.needed(&os.field("name"), "");
         } else if !matches!(name, "linux" | "windows") {
             causes.unsupported(&path.field("os"), name, &["linux", "windows"]);
+        }
+    }
+}
+
+/// What containers have must fit into what the pod as a whole has.
+fn validate_shares(spec: &Map<String, Value>, path: &Path, causes: &mut Causes) {
+    let resources = spec.map("resources");
+    let asked = pods::container_requests(spec);
+    let list = path.field("requests");
+    for name in resources.map("requests").keys() {
+        let own = resources.map("requests").quantity(name).unwrap_or_default();
+        if let Some(sum) = asked.get(name).filter(|sum| **sum > own) {
+            let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
+            causes.bad(&list.key(name), own.to_string(), &detail);
+        }
+    }
+    let list = path.field("containers");
+    for (index, container) in spec.maps("containers").enumerate() {
+        let limits = container.map("resources").map("limits");
+        for name in limits.keys() {
+            let own = limits.quantity(name).unwrap_or_default();
+            if let Some(limit) = resources.map("limits").quantity(name).filter(|limit| own > *limit) {
+                let at = list.index(index);
+                let at = at.key(name);
+                causes.bad(&at.field("limits"), own.to_string(), &format!("must be less than or equal to pod limits of {limit}"));
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ pub fn requested(spec: &PodSpec, resource: &str) -> i64 {
 
 /// What a list of all containers of a pod comes to: the sum of those that stay, or what one of those before them needs, or
 /// what the pod says for all of them.
-pub fn sum(spec: &PodSpec, own: fn(&ResourceRequirements) -> Option<List>, list: impl Fn(&Container) -> Option<List>) -> Option<List> {
+pub fn sum(spec: &PodSpec, own: impl Fn(&ResourceRequirements) -> Option<List>, list: impl Fn(&Container) -> Option<List>) -> Option<List> {
     let add = |all: &mut BTreeMap<String, Quantity>, more: Option<List>, join: fn(Quantity, Quantity) -> Quantity| {
         for (resource, amount) in more.unwrap_or_default() {
             let Some(amount) = Quantity::parse(&amount.0) else { continue };

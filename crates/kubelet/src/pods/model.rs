@@ -118,9 +118,9 @@ pub struct Observed {
     pub sandbox: bool,
     /// Addresses of the pod, the first is `podIP`.
     pub addresses: Vec<String>,
-    /// Resources in force by container name.
+    /// Resources in force by container name, and those of the pod as a whole, see [`super::resize::WHOLE`].
     pub applied: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
-    /// Resources that the node has given, by container name: what the spec asks for, unless there is no room for that.
+    /// Resources that the node has given, by the same names: what the spec asks for, unless there is no room for that.
     pub allocated: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
     /// Why other resources that the spec asks for by now cannot be had here: reason and message.
     pub resize_refused: Option<(&'static str, String)>,

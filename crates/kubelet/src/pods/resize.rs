@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cgroup::{Group, Limits};
 use client::EventKind;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, ContainerState};
 use serde_json::{Value, json};
 
@@ -15,6 +15,9 @@ use crate::clock::now_ms;
 
 /// After how many milliseconds what could not be put in force is tried again.
 const AGAIN: i64 = 2_000;
+
+/// Under this name stands what the pod as a whole has, beside its containers (KEP-2837).
+pub const WHOLE: &str = "";
 
 /// What a change of resources needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub enum Resize {
 /// Compares what a container runs with to what its spec says now.
 pub fn needed(container: &Container, applied: &ResourceRequirements) -> Resize {
     let wanted = container.resources.clone().unwrap_or_default();
-    if wanted.limits == applied.limits && wanted.requests == applied.requests {
+    if !differs(&wanted, applied) {
         return Resize::None;
     }
     let changed = |resource: &str| {
@@ -47,10 +50,36 @@ pub fn needed(container: &Container, applied: &ResourceRequirements) -> Resize {
     if restart { Resize::Restart } else { Resize::InPlace }
 }
 
-/// What every container that may change asks for.
-pub fn asked(members: &[Member]) -> BTreeMap<String, ResourceRequirements> {
+/// What the pod as a whole and every container that may change ask for.
+pub fn asked(pod: &Pod, members: &[Member]) -> BTreeMap<String, ResourceRequirements> {
     let lasting = members.iter().filter(|member| member.role != Role::Ephemeral);
-    lasting.map(|member| (member.spec.name.clone(), member.spec.resources.clone().unwrap_or_default())).collect()
+    let containers = lasting.map(|member| (member.spec.name.clone(), member.spec.resources.clone().unwrap_or_default()));
+    containers.chain(whole(pod).map(|own| (WHOLE.to_owned(), own.clone()))).collect()
+}
+
+/// What the pod as a whole asks for.
+pub fn whole(pod: &Pod) -> Option<&ResourceRequirements> {
+    pod.spec.as_ref().and_then(|spec| spec.resources.as_ref())
+}
+
+/// What the pod as a whole has and was given, from its status, which tells the same of what only its containers have.
+pub fn whole_given(pod: &Pod, status: &PodStatus) -> Option<(ResourceRequirements, ResourceRequirements)> {
+    let (own, had) = (whole(pod)?, status.resources.as_ref()?);
+    let part = |own: &Option<List>, had: &Option<List>| {
+        let known = |name: &String| Some((name.clone(), had.as_ref()?.get(name)?.clone()));
+        own.as_ref().map(|own| own.keys().filter_map(known).collect::<List>())
+    };
+    let applied = ResourceRequirements {
+        requests: part(&own.requests, &had.requests),
+        limits: part(&own.limits, &had.limits),
+        ..ResourceRequirements::default()
+    };
+    let allocated = ResourceRequirements { requests: part(&own.requests, &status.allocated_resources), ..applied.clone() };
+    Some((applied, allocated))
+}
+
+fn differs(own: &ResourceRequirements, other: &ResourceRequirements) -> bool {
+    own.requests != other.requests || own.limits != other.limits
 }
 
 /// What a container was given, from its status.
@@ -78,6 +107,16 @@ impl Worker {
             return;
         }
         let mut failures = Vec::new();
+        let own = whole(&self.pod).cloned();
+        if let Some(own) = own.filter(|_| !self.whole_in_force()) {
+            let refused: Vec<String> = self.pod_below_use().into_iter().collect();
+            if refused.is_empty() {
+                self.resize_pod();
+                self.observed.applied.insert(WHOLE.to_owned(), own);
+            } else {
+                failures.push(format!("cannot decrease memory limits: {}", joined(&refused)));
+            }
+        }
         for member in self.members.clone() {
             let name = &member.spec.name;
             let (Some(applied), Some(latest)) = (self.observed.applied.get(name).cloned(), self.observed.latest(name).cloned()) else {
@@ -112,7 +151,7 @@ impl Worker {
                 let applied = self.observed.applied.get(&member.spec.name);
                 applied.is_none_or(|applied| needed(&member.spec, applied) == Resize::None)
             };
-            if self.resizing && self.members.iter().all(in_force) {
+            if self.resizing && self.whole_in_force() && self.members.iter().all(in_force) {
                 self.resizing = false;
                 self.event(EventKind::Normal, "ResizeCompleted", &format!("Pod resize completed: {}", told(&self.pod, None)));
             }
@@ -126,13 +165,19 @@ impl Worker {
         self.wake_at(now_ms() + AGAIN);
     }
 
+    /// Whether the pod's group has what the pod as a whole asks for.
+    fn whole_in_force(&self) -> bool {
+        let applied = self.observed.applied.get(WHOLE);
+        whole(&self.pod).zip(applied).is_none_or(|(own, applied)| !differs(own, applied))
+    }
+
     /// Whether what the spec asks for is what the node has given, now that it was asked.
     async fn accept(&mut self) -> bool {
-        let differs = |member: &&Member| {
-            let given = self.observed.allocated.get(&member.spec.name);
-            given.is_some_and(|given| needed(&member.spec, given) != Resize::None)
+        let wants = asked(&self.pod, &self.members);
+        let changed = |(name, wanted): (&String, &ResourceRequirements)| {
+            self.observed.allocated.get(name).is_some_and(|given| differs(wanted, given))
         };
-        if !self.members.iter().any(|member| differs(&member)) {
+        if !wants.iter().any(changed) {
             self.observed.resize_refused = None;
             return true;
         }
@@ -151,7 +196,7 @@ impl Worker {
             return false;
         }
         self.observed.resize_refused = None;
-        self.observed.allocated = asked(&self.members);
+        self.observed.allocated = wants;
         self.resizing = true;
         self.event(EventKind::Normal, "ResizeStarted", &format!("Pod resize started: {}", told(&self.pod, None)));
         true
@@ -159,13 +204,7 @@ impl Worker {
 
     /// A limit of memory below what is used would have somebody killed.
     async fn below_use(&self, name: &str, id: &ContainerId, limits: &Limits) -> Vec<String> {
-        let mut refused = Vec::new();
-        let spec = self.pod.spec.clone().unwrap_or_default();
-        let group = Group::new(self.kubelet.cgroups.clone(), &self.kubelet.pod_group(self.class, model::uid(&self.pod)));
-        let used = group.ok().and_then(|group| group.stats().ok()).map_or(0, |stats| stats.memory.usage);
-        if let Some(limit) = limits::pod(&spec, self.class).memory_limit.filter(|limit| used > limit.unsigned_abs()) {
-            refused.push(format!("attempting to set pod memory limit ({limit}) below current usage ({used})"));
-        }
+        let mut refused: Vec<String> = self.pod_below_use().into_iter().collect();
         let Some(sandbox) = &self.sandbox else {
             return refused;
         };
@@ -174,6 +213,14 @@ impl Worker {
             refused.push(format!("attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"));
         }
         refused
+    }
+
+    /// The same of the whole pod.
+    fn pod_below_use(&self) -> Option<String> {
+        let group = Group::new(self.kubelet.cgroups.clone(), &self.kubelet.pod_group(self.class, model::uid(&self.pod)));
+        let used = group.ok().and_then(|group| group.stats().ok()).map_or(0, |stats| stats.memory.usage);
+        let limit = limits::pod(self.pod.spec.as_ref()?, self.class).memory_limit.filter(|limit| used > limit.unsigned_abs())?;
+        Some(format!("attempting to set pod memory limit ({limit}) below current usage ({used})"))
     }
 
     fn container_limits(&self, resources: &ResourceRequirements) -> Limits {

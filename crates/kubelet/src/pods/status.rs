@@ -1,5 +1,7 @@
 //! The status of a pod, always computed afresh from what was observed, never edited in place.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus as ApiStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus,
@@ -14,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::limits;
 use super::model::{ANNOTATION_IMAGE, ANNOTATION_IMAGE_ID, Member, Observed, Role, attempt};
 use super::plan::{initialized, verdict};
+use super::resize;
 
 /// Everything a status is made of.
 pub struct Facts<'a> {
@@ -86,7 +89,11 @@ pub fn compute(facts: &Facts) -> PodStatus {
         start_time: facts.old.start_time.clone().or(Some(Time(whole_seconds(facts.now)))),
         observed_generation: facts.pod.metadata.generation,
         resources: Some(pod_resources(facts)),
-        allocated_resources: limits::sum(spec, |own| own.requests.clone(), |container| facts.allocated(container).requests),
+        allocated_resources: limits::sum(
+            spec,
+            |own| whole(&facts.observed.allocated, own).requests.clone(),
+            |container| facts.allocated(container).requests,
+        ),
         ..PodStatus::default()
     }
 }
@@ -105,15 +112,20 @@ fn rejection(facts: &Facts) -> PodStatus {
     }
 }
 
+/// What the pod as a whole has among these, or asks for.
+fn whole<'a>(had: &'a BTreeMap<String, ResourceRequirements>, own: &'a ResourceRequirements) -> &'a ResourceRequirements {
+    had.get(resize::WHOLE).unwrap_or(own)
+}
+
 /// What the pod as a whole has: sums over what its containers were given.
 fn pod_resources(facts: &Facts) -> ResourceRequirements {
     let empty = PodSpec::default();
     let spec = facts.pod.spec.as_ref().unwrap_or(&empty);
     let given = |container: &Container| facts.observed.applied.get(&container.name).cloned().unwrap_or_else(|| facts.allocated(container));
     ResourceRequirements {
-        requests: limits::sum(spec, |own| own.requests.clone(), |container| given(container).requests),
+        requests: limits::sum(spec, |own| whole(&facts.observed.applied, own).requests.clone(), |container| given(container).requests),
         // A limit of the whole is there only where every container has one.
-        limits: limits::sum(spec, |own| own.limits.clone(), |container| given(container).limits)
+        limits: limits::sum(spec, |own| whole(&facts.observed.applied, own).limits.clone(), |container| given(container).limits)
             .map(|mut limits| {
                 limits.retain(|resource, _| limits::all_limited(spec, resource));
                 limits

@@ -151,7 +151,7 @@ impl Worker {
                 self.event(EventKind::Warning, &reason, &message);
                 self.end(0);
             }
-            self.observed.allocated = resize::asked(&self.members);
+            self.observed.allocated = resize::asked(&self.pod, &self.members);
         }
         let mut turn = Turn::Create;
         loop {
@@ -215,6 +215,10 @@ impl Worker {
                 self.observed.applied.insert(status.name.clone(), resources.clone());
                 self.observed.allocated.insert(status.name.clone(), resize::given(resources, status.allocated_resources.as_ref()));
             }
+        }
+        if let Some((applied, allocated)) = resize::whole_given(&self.pod, &self.status) {
+            self.observed.applied.insert(resize::WHOLE.to_owned(), applied);
+            self.observed.allocated.insert(resize::WHOLE.to_owned(), allocated);
         }
         if let (Some(spec), Some(network)) = (&self.pod.spec, &self.kubelet.network) {
             network.adopt(model::uid(&self.pod), |address| crate::network::host_ports(spec, address));
@@ -491,6 +495,9 @@ impl Worker {
                 self.volumes = prepared.volumes;
                 self.observed.addresses = prepared.addresses;
                 self.observed.sandbox = true;
+                if let Some(own) = resize::whole(&self.pod) {
+                    self.observed.applied.insert(resize::WHOLE.to_owned(), own.clone());
+                }
                 self.kubelet.pods.set_sandbox(model::uid(&self.pod), Some(prepared.sandbox.clone()));
                 self.sandbox = Some(prepared.sandbox);
                 self.prepare_backoff = Backoff::default();

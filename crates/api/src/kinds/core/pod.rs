@@ -317,11 +317,15 @@ pub fn validate_ephemeral_containers(new: &Object, old: &Object, causes: &mut Ca
     }
 }
 
-/// An update through `pods/resize` changes only resources and resize policies of containers; all else is dropped.
+/// An update through `pods/resize` changes only resources, of the pod and of containers, and resize policies; all else is dropped.
 pub fn prepare_resize(new: &mut Object, old: &Object) {
     let given = new.map("spec").clone();
     keep_all(new, old);
     let spec = new.map_at_mut(&["spec"]);
+    match given.get("resources") {
+        Some(value) => spec.insert("resources".into(), value.clone()),
+        None => spec.remove("resources"),
+    };
     for field in ["containers", "initContainers"] {
         for container in spec.maps_mut(field) {
             let Some(wanted) = given.maps(field).find(|one| one.text("name") == container.text("name")) else { continue };
@@ -339,21 +343,43 @@ pub fn prepare_resize(new: &mut Object, old: &Object) {
 pub fn validate_resize(new: &Object, old: &Object, causes: &mut Causes) {
     let (spec, before) = (new.map("spec"), old.map("spec"));
     pod_spec::validate(spec, pod_spec::Owner::Pod, &SPEC, causes);
+    let strip = |owner: &mut Map<String, Value>| {
+        let resources = owner.object_made("resources");
+        for side in ["requests", "limits"] {
+            let amounts = resources.object_made(side);
+            amounts.remove("cpu");
+            amounts.remove("memory");
+        }
+    };
+    let whole = |spec: &Map<String, Value>| {
+        let mut own = Map::new();
+        own.insert("resources".into(), spec.map("resources").clone().into());
+        strip(&mut own);
+        own
+    };
     let bare = |spec: &Map<String, Value>| {
         let mut spec = spec.clone();
+        spec.remove("resources");
         for field in ["containers", "initContainers"] {
             for container in spec.maps_mut(field) {
                 container.remove("resizePolicy");
-                let resources = container.object_made("resources");
-                for side in ["requests", "limits"] {
-                    let amounts = resources.object_made(side);
-                    amounts.remove("cpu");
-                    amounts.remove("memory");
-                }
+                strip(container);
             }
         }
         spec
     };
+    let (own, had) = (spec.map("resources"), before.map("resources"));
+    if before.has("resources") && !spec.has("resources") {
+        causes.refused(&SPEC.field("resources"), "pod-level resources cannot be removed");
+    } else {
+        // A request that is not given follows from containers and limits.
+        if had.map("limits").keys().any(|name| !own.map("limits").has(name)) {
+            causes.refused(&SPEC.field("resources").field("limits"), "pod-level resource limits cannot be removed");
+        }
+        if whole(spec) != whole(before) {
+            causes.refused(&SPEC, "only cpu and memory resources are mutable at pod-level");
+        }
+    }
     if bare(spec) != bare(before) {
         causes.refused(&SPEC, "only cpu and memory resources are mutable");
     }
