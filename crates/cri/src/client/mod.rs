@@ -42,7 +42,7 @@ pub struct Remote {
     images_dir: PathBuf,
     network_ready: AtomicBool,
     /// Of its default handler.
-    features: Mutex<RuntimeHandlerFeatures>,
+    features: Mutex<(RuntimeHandlerFeatures, RuntimeFeatures)>,
     events: broadcast::Sender<ContainerEvent>,
     /// Pods by the other side's name.
     pods: Mutex<HashMap<String, Pod>>,
@@ -105,7 +105,12 @@ impl Remote {
 
     /// What the runtime can do for pods of its default kind.
     pub fn features(&self) -> RuntimeHandlerFeatures {
-        self.features.lock().clone()
+        self.features.lock().0.clone()
+    }
+
+    /// What the runtime can do whatever kind of pods it runs.
+    pub fn general_features(&self) -> RuntimeFeatures {
+        self.features.lock().1.clone()
     }
 
     /// Asks whether pods can get addresses.
@@ -115,7 +120,7 @@ impl Remote {
     pub async fn look_at_network(&self) -> Result<bool, Failure> {
         let status: StatusResponse = self.call("Status", &StatusRequest { verbose: false }).await?;
         let handler = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
-        *self.features.lock() = handler.and_then(|handler| handler.features).unwrap_or_default();
+        *self.features.lock() = (handler.and_then(|handler| handler.features).unwrap_or_default(), status.features.unwrap_or_default());
         let conditions = status.status.unwrap_or_default().conditions;
         let ready = conditions.iter().any(|condition| condition.kind == "NetworkReady" && condition.status);
         self.network_ready.store(ready, Ordering::Relaxed);

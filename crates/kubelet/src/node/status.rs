@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
-    NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,6 +18,14 @@ type Resources = std::collections::BTreeMap<String, Quantity>;
 
 /// Images listed in the status at most, as upstream's default.
 const MAX_IMAGES: usize = 50;
+
+/// What a pod may ask of a node since a version that not every node has; schedulers look here (KEP-5328).
+const DECLARED: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// The whole status. Times of conditions that did not change are taken from the old object.
 pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
@@ -36,9 +44,15 @@ pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
         node_info: Some(kubelet.node.info().clone()),
         volumes_in_use: Some(kubelet.csi.volumes_in_use()).filter(|used| !used.is_empty()),
         images: Some(images(kubelet).await),
+        declared_features: Some(DECLARED.map(str::to_owned).into()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(supplemental_groups_policy(kubelet)) }),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(handler_features(kubelet)) }]),
         ..NodeStatus::default()
     }
+}
+
+fn supplemental_groups_policy(kubelet: &Kubelet) -> bool {
+    kubelet.runtime.other().is_none_or(|other| other.general_features().supplemental_groups_policy)
 }
 
 fn handler_features(kubelet: &Kubelet) -> NodeRuntimeHandlerFeatures {

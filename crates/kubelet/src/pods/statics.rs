@@ -189,7 +189,49 @@ fn validate(pod: &serde_json::Value) -> Result<()> {
     }
     let map = pod["spec"].as_object().context("a pod has a spec")?;
     pod_spec::validate(map, Owner::Pod, &spec, &mut causes);
-    if causes.is_empty() { Ok(()) } else { bail!("{}", causes.joined()) }
+    if !causes.is_empty() {
+        bail!("{}", causes.joined());
+    }
+    match reference(&pod["spec"]) {
+        Some(objects) => bail!("static pods may not reference {objects}"),
+        None => Ok(()),
+    }
+}
+
+/// Objects of the API that a pod refers to. What a file of a node asks for was never looked at by admission, and nobody would
+/// know that the node may read it.
+fn reference(spec: &serde_json::Value) -> Option<&'static str> {
+    let each = |owner: &'_ serde_json::Value, list: &str| owner[list].as_array().cloned().unwrap_or_default();
+    let there = |owner: &serde_json::Value, field: &str| !owner[field].is_null();
+    let containers: Vec<_> = ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|list| each(spec, list)).collect();
+    let variables: Vec<_> = containers.iter().flat_map(|one| each(one, "env")).map(|mut one| one["valueFrom"].take()).collect();
+    let sources: Vec<_> = containers.iter().flat_map(|one| each(one, "envFrom")).collect();
+    let volumes = each(spec, "volumes");
+    let projected: Vec<_> = volumes.iter().flat_map(|volume| each(&volume["projected"], "sources")).collect();
+    let any = |list: &[serde_json::Value], field: &str| list.iter().any(|one| there(one, field));
+    let by_secret = |volume: &serde_json::Value| {
+        let kinds = volume.as_object().into_iter().flatten().map(|(_, source)| source);
+        kinds.into_iter().any(|source| there(source, "secretRef") || there(source, "nodePublishSecretRef"))
+    };
+    if !spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        return Some("serviceaccounts");
+    }
+    if !each(spec, "imagePullSecrets").is_empty()
+        || any(&variables, "secretKeyRef")
+        || any(&sources, "secretRef")
+        || any(&volumes, "secret")
+        || any(&projected, "secret")
+        || volumes.iter().any(by_secret)
+    {
+        return Some("secrets");
+    }
+    if any(&variables, "configMapKeyRef") || any(&sources, "configMapRef") || any(&volumes, "configMap") || any(&projected, "configMap") {
+        return Some("configmaps");
+    }
+    if any(&volumes, "persistentVolumeClaim") || any(&volumes, "ephemeral") {
+        return Some("persistentvolumeclaims");
+    }
+    (!each(spec, "resourceClaims").is_empty()).then_some("resourceclaims")
 }
 
 fn parse(path: &Path, node: &str) -> Result<Pod> {
@@ -270,6 +312,35 @@ mod tests {
             assert_eq!(count("a", "b", bad, "v"), 0, "{bad:?}");
             assert_eq!(count("a", "b", "c", bad), 0, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn pods_of_files_refer_to_no_objects() {
+        let check = |more: &str, wanted: Option<&str>| {
+            let text = format!("{{containers: [{{name: c, image: i}}], {more}}}");
+            let spec = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(reference(&spec), wanted, "{more}");
+        };
+        check("volumes: [{name: v, emptyDir: {}}, {name: p, projected: {sources: [{downwardAPI: {}}]}}]", None);
+        check(
+            "initContainers: [{name: i, env: [{name: A, value: a}, {name: B, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}]",
+            None,
+        );
+        check("serviceAccountName: a", Some("serviceaccounts"));
+        for secret in [
+            "imagePullSecrets: [{name: a}]",
+            "initContainers: [{name: i, env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b}}}]}]",
+            "ephemeralContainers: [{name: i, envFrom: [{secretRef: {name: a}}]}]",
+            "volumes: [{name: v, secret: {secretName: a}}]",
+            "volumes: [{name: v, projected: {sources: [{secret: {name: a}}]}}]",
+            "volumes: [{name: v, csi: {driver: d, nodePublishSecretRef: {name: a}}}]",
+        ] {
+            check(secret, Some("secrets"));
+        }
+        check("volumes: [{name: v, configMap: {name: a}}]", Some("configmaps"));
+        check("volumes: [{name: v, ephemeral: {}}]", Some("persistentvolumeclaims"));
+        check("volumes: [{name: v, persistentVolumeClaim: {claimName: a}}]", Some("persistentvolumeclaims"));
+        check("resourceClaims: [{name: a}]", Some("resourceclaims"));
     }
 
     #[test]
