@@ -3,7 +3,7 @@
 `= NAME` begins one; the words behind the name say what it shows. Every line is a step, in order:
 
     pod NAME {spec}             makes a pod on the node; what a spec leaves out is filled in, see `whole`. `metadata` may stand in it
-    object /path {object}       makes another object in the name space; /path begins behind it
+    object /path {object}       makes another object in the name space; /path begins behind it, unless it is a whole one, /apis/...
     until PATH [= VALUE]        waits until the last pod's status has or had something at a path of names and numbers, or this value there;
                                 `~ TEXT` waits for a text that holds these words, `!` for nothing there any more
     until event REASON          waits for an event about it

@@ -63,7 +63,8 @@ class Run:
         self.api.ask("POST", f"{self.base}/pods", pod)
 
     def do_object(self, step):
-        self.api.ask("POST", f"{self.base}{step.words}", json.loads(self.fill(json.dumps(step.value))))
+        path = step.words if step.words.startswith("/apis/") else f"{self.base}{step.words}"
+        self.api.ask("POST", path, json.loads(self.fill(json.dumps(step.value))))
 
     def do_patch(self, step):
         part = f"/{step.words}" if step.words else ""

@@ -42,7 +42,7 @@ pub struct Remote {
     images_dir: PathBuf,
     network_ready: AtomicBool,
     /// Of its default handler.
-    features: Mutex<(RuntimeHandlerFeatures, RuntimeFeatures)>,
+    features: Mutex<(Vec<RuntimeHandler>, RuntimeFeatures)>,
     events: broadcast::Sender<ContainerEvent>,
     /// Pods by the other side's name.
     pods: Mutex<HashMap<String, Pod>>,
@@ -103,9 +103,15 @@ impl Remote {
         self.network_ready.load(Ordering::Relaxed)
     }
 
-    /// What the runtime can do for pods of its default kind.
-    pub fn features(&self) -> RuntimeHandlerFeatures {
+    /// What the runtime can do for pods by the name of their handler; the default kind has none.
+    pub fn handlers(&self) -> Vec<RuntimeHandler> {
         self.features.lock().0.clone()
+    }
+
+    /// The same of one handler.
+    pub fn features(&self, handler: &str) -> RuntimeHandlerFeatures {
+        let known = self.features.lock();
+        known.0.iter().find(|known| known.name == handler).and_then(|known| known.features.clone()).unwrap_or_default()
     }
 
     /// What the runtime can do whatever kind of pods it runs.
@@ -119,8 +125,7 @@ impl Remote {
     /// The runtime does not say.
     pub async fn look_at_network(&self) -> Result<bool, Failure> {
         let status: StatusResponse = self.call("Status", &StatusRequest { verbose: false }).await?;
-        let handler = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
-        *self.features.lock() = (handler.and_then(|handler| handler.features).unwrap_or_default(), status.features.unwrap_or_default());
+        *self.features.lock() = (status.runtime_handlers, status.features.unwrap_or_default());
         let conditions = status.status.unwrap_or_default().conditions;
         let ready = conditions.iter().any(|condition| condition.kind == "NetworkReady" && condition.status);
         self.network_ready.store(ready, Ordering::Relaxed);
@@ -142,16 +147,16 @@ impl Remote {
         self.events.subscribe()
     }
 
-    /// Makes a pod.
+    /// Makes a pod of a kind that the runtime knows by the name of a handler, or of the default kind.
     ///
     /// # Errors
     /// What the runtime says.
-    pub async fn run_pod(self: &Arc<Remote>, uid: SandboxId, mut config: PodSandboxConfig) -> Result<Pod, Failure> {
+    pub async fn run_pod(self: &Arc<Remote>, uid: SandboxId, handler: String, mut config: PodSandboxConfig) -> Result<Pod, Failure> {
         // Attempts of one pod differ, so that one that is still going away is in nobody's way.
         let known = self.sandboxes(Some(uid.as_str())).await?;
         let attempts = known.iter().filter_map(|pod| pod.metadata.as_ref()).map(|metadata| metadata.attempt + 1).max();
         config.metadata.get_or_insert_default().attempt = attempts.unwrap_or(0);
-        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
         let made: RunPodSandboxResponse = self.call("RunPodSandbox", &request).await?;
         Ok(self.adopt(uid, made.pod_sandbox_id))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cri::messages::RuntimeHandlerFeatures;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
     NodeRuntimeHandlerFeatures, NodeStatus,
@@ -46,7 +47,7 @@ pub async fn compute(kubelet: &Arc<Kubelet>, old: Option<&Node>) -> NodeStatus {
         images: Some(images(kubelet).await),
         declared_features: Some(DECLARED.map(str::to_owned).into()),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(supplemental_groups_policy(kubelet)) }),
-        runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(handler_features(kubelet)) }]),
+        runtime_handlers: Some(runtime_handlers(kubelet)),
         ..NodeStatus::default()
     }
 }
@@ -55,11 +56,17 @@ fn supplemental_groups_policy(kubelet: &Kubelet) -> bool {
     kubelet.runtime.other().is_none_or(|other| other.general_features().supplemental_groups_policy)
 }
 
-fn handler_features(kubelet: &Kubelet) -> NodeRuntimeHandlerFeatures {
-    let other = kubelet.runtime.other().map(|other| other.features());
-    NodeRuntimeHandlerFeatures {
-        recursive_read_only_mounts: Some(other.as_ref().is_none_or(|features| features.recursive_read_only_mounts)),
-        user_namespaces: Some(other.as_ref().is_none_or(|features| features.user_namespaces)),
+fn runtime_handlers(kubelet: &Kubelet) -> Vec<NodeRuntimeHandler> {
+    let shown = |name: String, features: RuntimeHandlerFeatures| NodeRuntimeHandler {
+        name: Some(name),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
+    };
+    match kubelet.runtime.other() {
+        Some(other) => other.handlers().into_iter().map(|known| shown(known.name, known.features.unwrap_or_default())).collect(),
+        None => vec![shown(String::new(), RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true })],
     }
 }
 

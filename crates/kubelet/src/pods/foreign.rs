@@ -28,6 +28,7 @@ pub async fn run(
     pod: &Pod,
     spec: &PodSpec,
     class: Class,
+    handler: String,
 ) -> Result<(Sandbox, Vec<String>), Trouble> {
     let failed = |text: String| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {text}"));
     let id = SandboxId::new(model::uid(pod)).map_err(|error| failed(error.to_string()))?;
@@ -35,14 +36,14 @@ pub async fn run(
     let mut config = config(kubelet, pod, class);
     if let Some(linux) = &mut config.linux {
         linux.sysctls = super::prepare::sysctls(spec)?;
-        if spec.host_users == Some(false) && !remote.features().user_namespaces {
+        if spec.host_users == Some(false) && !remote.features(&handler).user_namespaces {
             return Err(failed("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into()));
         }
         let users = super::prepare::users(kubelet, model::uid(pod), spec)?;
         linux.security_context.get_or_insert_default().namespace_options.get_or_insert_default().userns_options =
             users.as_ref().map(user_namespace);
     }
-    let made: ForeignPod = remote.run_pod(id, config).await.map_err(|failure| failed(failure.message))?;
+    let made: ForeignPod = remote.run_pod(id, handler, config).await.map_err(|failure| failed(failure.message))?;
     if spec.host_network == Some(true) {
         return Ok((Sandbox::Other(made), kubelet.host_ips()));
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use cgroup::Group;
 use cri::engine::Engine;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use runtime::{NameSpace, NetNs, Runtime, Sandbox, SandboxId, SandboxSpec, UserNs};
 
 use super::files::{self, Resolver};
@@ -57,10 +58,16 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
     }
     group.apply(&limits).map_err(|error| failed("limit control group")(&error))?;
     let began = Instant::now();
+    let handler = runtime_handler(kubelet, spec).await?;
     let (runtime, network) = match (&kubelet.runtime, &kubelet.network) {
+        // Whoever asks for another kind of runtime relies on what sets it apart.
+        (Engine::Own(_), _) if !handler.is_empty() => {
+            let text = format!("Failed to create pod sandbox: failed to get sandbox runtime: no runtime for {handler:?} is configured");
+            return Err(Trouble::new("FailedCreatePodSandBox", text));
+        }
         (Engine::Own(runtime), Some(network)) => (runtime, network),
         (Engine::Other(remote, _), _) => {
-            let (sandbox, addresses) = foreign::run(kubelet, remote, pod, spec, class).await?;
+            let (sandbox, addresses) = foreign::run(kubelet, remote, pod, spec, class, handler).await?;
             kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
             write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
             return Ok(Prepared { volumes, sandbox, addresses });
@@ -112,6 +119,22 @@ async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &Po
     ]);
     let made = runtime.create_sandbox(order).await;
     made.map_err(|error| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", chain(&error))))
+}
+
+/// The runtime's name for the kind of pods that a pod's RuntimeClass stands for; empty for the default kind (KEP-585).
+///
+/// # Errors
+/// No such class, as the reason of an event.
+async fn runtime_handler(kubelet: &Kubelet, spec: &PodSpec) -> Result<String, Trouble> {
+    let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(String::new());
+    };
+    let unknown = |text: String| Trouble::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {text}"));
+    match kubelet.client.find::<RuntimeClass>("", name).await {
+        Ok(Some(class)) => Ok(class.handler),
+        Ok(None) => Err(unknown(format!("runtimeclass.node.k8s.io {name:?} not found"))),
+        Err(status) => Err(unknown(format!("failed to lookup RuntimeClass {name}: {status}"))),
+    }
 }
 
 /// The users of a pod that has its own.

@@ -6,6 +6,7 @@
 
 mod access;
 mod calls;
+mod classes;
 mod counted;
 mod csi;
 mod deaths;
@@ -51,6 +52,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::what_a_driver_refuses_for_good_is_not_given_back,
     csi::volumes_outlive_a_killed_node,
     csi::a_pod_does_not_wait_for_a_deleted_one_of_its_name,
+    classes::a_pod_of_another_runtime_does_not_run_in_ours,
     eviction::a_volume_beyond_its_limit_costs_its_pod_the_place,
     eviction::files_that_every_pod_has_count_as_well,
     eviction::a_full_disk_evicts_by_rank_and_keeps_critical_pods,
