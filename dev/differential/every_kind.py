@@ -116,7 +116,8 @@ def walk(api, kind, resource, objects):
     add("DELETE", one, '{"preconditions":{"uid":"00000000-0000-0000-0000-000000000000"}}')
     add("DELETE", one, '{"propagationPolicy":"Orphan","gracePeriodSeconds":0}')
     if kind == "CustomResourceDefinition":
-        calls.append(Call("GET", one, until=404))
+        # The Go server at times leaves one of several terminating until it is asked for again, and its documents with it.
+        calls.extend(Call("DELETE", f"{base}/{gone['metadata']['name']}", until=404) for gone in objects)
     add("GET", one)
     add("GET", f"{base}/none-such")
     if "deletecollection" in verbs and resource["scope"] == "Namespaced":
