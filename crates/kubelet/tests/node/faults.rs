@@ -67,10 +67,12 @@ pub async fn an_image_store_that_can_only_be_read_costs_new_images_only(world: W
     run(&format!("mount --bind {store} {store} && mount -o remount,bind,ro {store}"));
     world.create("late", of(&image)).await;
     world.pod("late", "has no image", |pod| waiting(pod)["reason"] == "ErrImagePull").await;
-    let events = world.events("late").await;
-    let told = events.iter().find(|event| event["reason"] == "Failed").expect("an event");
-    let text = told["message"].as_str().unwrap_or_default();
-    assert!(text.starts_with(&format!("Failed to pull image {image:?}: ")) && text.contains("Read-only file system"), "{text}");
+    let begin = format!("Failed to pull image {image:?}: ");
+    let is_told = |event: &Value| {
+        let text = event["message"].as_str().unwrap_or_default();
+        event["reason"] == "Failed" && text.starts_with(&begin) && text.contains("Read-only file system")
+    };
+    world.eventually_async("an event says why", async || world.events("late").await.iter().any(is_told)).await;
     // What is here already is not touched by that.
     world.running("present", json!({})).await;
     world.delete("present").await;
@@ -82,7 +84,9 @@ pub async fn an_image_store_that_can_only_be_read_costs_new_images_only(world: W
 /// A pod with a probe of each kind that never comes back, and `marker` in the command line of what it leaves.
 fn hanging(kind: &str, marker: &str) -> Value {
     let probe = json!({"exec": {"command": ["/busybox", "sleep", marker]}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2});
+    // Long enough to hear the signal on a busy machine.
     json!({
+        "terminationGracePeriodSeconds": 30,
         "containers": [{
             "name": "main", "image": IMAGE, (kind): probe, "volumeMounts": [{"name": "tool", "mountPath": "/busybox"}],
         }],
