@@ -22,6 +22,8 @@ REVISION = [re.compile(r"(?<=Too large resource version: )\d+(?=, current)"), re
 # Lists and causes that the Go server makes of maps of its own, in an order that changes from call to call.
 UNORDERED = ("resourceRules", "nonResourceRules")
 AMOUNT = re.compile(r"\.resources\.(limits|requests)(\[|$)|^data\[|^spec\.hard\[")
+# The same list in YAML, whose entries begin where its name does.
+MANAGED = re.compile(r"(?m)^( *)managedFields:\n((?:\1- .*\n(?:\1 +.*\n)*)+)")
 # A name that was generated and then refused.
 REFUSED = re.compile(r"(?<=Bad_)[a-z0-9]{5}\b")
 
@@ -80,7 +82,12 @@ class Words:
         text = STRICT.sub(self._whole, text)
         for pattern in REVISION:
             text = pattern.sub("<revision>", text)
-        return text
+        return MANAGED.sub(self._managed, text)
+
+    def _managed(self, match):
+        """Entries in an order of their own: theirs is that of their times, which have seconds only."""
+        entries = re.split(rf"(?m)^(?={match.group(1)}- )", match.group(2))
+        return f"{match.group(1)}managedFields:\n{''.join(sorted(entries))}"
 
     def _time(self, match):
         at = time.mktime(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S")) - time.timezone
