@@ -50,7 +50,36 @@ pub(crate) enum Kind {
 pub(crate) struct Answer {
     pub reply: Reply,
     pub fds: Vec<OwnedFd>,
-    pub end: Option<watch::Receiver<Option<ExitStatus>>>,
+    pub end: Option<Ending>,
+}
+
+/// A command or attached session that the keeper has begun. Whoever holds this wants it: dropped before its end, even on the
+/// way to somebody who no longer waits, it is ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    kind: Kind,
+    number: u64,
+    link: Arc<Link>,
+    end: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Ending {
+    async fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
+        let ended = self.end.wait_for(Option::is_some).await;
+        ended.ok().and_then(|exit| *exit).ok_or(SandboxError::Gone)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.end.borrow().is_none() {
+            self.link.tell(match self.kind {
+                Kind::Exec => Request::ExecKill { exec: self.number, signal: 9 },
+                Kind::Attach => Request::Detach { attach: self.number },
+            });
+        }
+        self.link.ends.lock().remove(&(self.kind, self.number));
+    }
 }
 
 #[derive(Debug)]
@@ -59,17 +88,13 @@ pub(crate) struct ExecInner {
     pub terminal: Option<OwnedFd>,
     /// A second descriptor of the terminal for changes of its size.
     control: Option<OwnedFd>,
-    exec: u64,
-    link: Arc<Link>,
-    end: watch::Receiver<Option<ExitStatus>>,
+    end: Ending,
 }
 
 #[derive(Debug)]
 pub(crate) struct AttachInner {
     pub stdin: Option<OwnedFd>,
-    attach: u64,
-    link: Arc<Link>,
-    end: watch::Receiver<Option<ExitStatus>>,
+    end: Ending,
 }
 
 impl Link {
@@ -146,14 +171,13 @@ impl Link {
 }
 
 impl ExecInner {
-    pub(crate) fn new(link: Arc<Link>, exec: u64, pid: i32, terminal: Option<OwnedFd>, end: watch::Receiver<Option<ExitStatus>>) -> Self {
+    pub(crate) fn new(pid: i32, terminal: Option<OwnedFd>, end: Ending) -> Self {
         let control = terminal.as_ref().and_then(|fd| fd.try_clone().ok());
-        Self { pid, terminal, control, exec, link, end }
+        Self { pid, terminal, control, end }
     }
 
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus, ExecError> {
-        let ended = self.end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|exit| *exit).ok_or(ExecError::Sandbox(SandboxError::Gone))
+        self.end.wait().await.map_err(ExecError::Sandbox)
     }
 
     pub(crate) async fn resize(&self, columns: u16, rows: u16) -> Result<(), ExecError> {
@@ -164,39 +188,20 @@ impl ExecInner {
     }
 
     pub(crate) async fn kill(&self, signal: i32) -> Result<(), ExecError> {
-        match self.link.call(Request::ExecKill { exec: self.exec, signal }, &[]).await?.reply {
+        match self.end.link.call(Request::ExecKill { exec: self.end.number, signal }, &[]).await?.reply {
             Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
             _ => Ok(()),
         }
     }
 }
 
-impl Drop for ExecInner {
-    fn drop(&mut self) {
-        if self.end.borrow().is_none() {
-            self.link.tell(Request::ExecKill { exec: self.exec, signal: 9 });
-        }
-        self.link.ends.lock().remove(&(Kind::Exec, self.exec));
-    }
-}
-
 impl AttachInner {
-    pub(crate) fn new(link: Arc<Link>, attach: u64, stdin: Option<OwnedFd>, end: watch::Receiver<Option<ExitStatus>>) -> Self {
-        Self { stdin, attach, link, end }
+    pub(crate) fn new(stdin: Option<OwnedFd>, end: Ending) -> Self {
+        Self { stdin, end }
     }
 
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus, ContainerError> {
-        let ended = self.end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|exit| *exit).ok_or(ContainerError::Sandbox(SandboxError::Gone))
-    }
-}
-
-impl Drop for AttachInner {
-    fn drop(&mut self) {
-        if self.end.borrow().is_none() {
-            self.link.tell(Request::Detach { attach: self.attach });
-        }
-        self.link.ends.lock().remove(&(Kind::Attach, self.attach));
+        self.end.wait().await.map_err(ContainerError::Sandbox)
     }
 }
 
@@ -286,11 +291,11 @@ impl Reader {
         }
     }
 
-    fn expect_end(&self, kind: Kind, number: u64) -> watch::Receiver<Option<ExitStatus>> {
+    fn expect_end(&self, kind: Kind, number: u64) -> Ending {
         let sender = watch::Sender::new(None);
-        let receiver = sender.subscribe();
+        let end = sender.subscribe();
         self.link.ends.lock().insert((kind, number), sender);
-        receiver
+        Ending { kind, number, link: self.link.clone(), end }
     }
 
     fn end(&self, kind: Kind, number: u64, exit: ExitStatus) {

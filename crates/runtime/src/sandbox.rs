@@ -325,11 +325,10 @@ impl Sandbox {
         let fds: Vec<BorrowedFd<'_>> = streams.into_iter().flatten().filter(|_| !tty).map(|fd| fd.as_fd()).collect();
         let mut answer = self.call(Request::Exec(Box::new(request)), &fds).await?;
         match answer.reply {
-            Reply::Exec { exec, pid } => {
+            Reply::Exec { pid, .. } => {
                 let end = answer.end.take().ok_or(ExecError::Sandbox(SandboxError::Gone))?;
                 let terminal = if tty { answer.fds.pop() } else { None };
-                let link = self.inner.link.clone();
-                Ok(ExecHandle { inner: ExecInner::new(link, exec, pid, terminal, end) })
+                Ok(ExecHandle { inner: ExecInner::new(pid, terminal, end) })
             }
             Reply::Failed(Failure::NotFound | Failure::WrongState(_)) => Err(ExecError::NotRunning(id.to_string())),
             Reply::Failed(failure) => Err(ExecError::Start(failure.text())),
@@ -342,10 +341,10 @@ impl Sandbox {
         let fds: Vec<BorrowedFd<'_>> = [&spec.stdout, &spec.stderr].into_iter().flatten().map(|fd| fd.as_fd()).collect();
         let request = Request::Attach { id: id.clone(), stdin: spec.stdin, stdout: spec.stdout.is_some(), stderr: spec.stderr.is_some() };
         let mut answer = self.call(request, &fds).await?;
-        let (Reply::Attach { attach }, Some(end)) = (&answer.reply, answer.end.take()) else {
+        let (Reply::Attach { .. }, Some(end)) = (&answer.reply, answer.end.take()) else {
             return Err(refusal(id, answer.reply));
         };
-        let inner = AttachInner::new(self.inner.link.clone(), *attach, answer.fds.pop(), end);
+        let inner = AttachInner::new(answer.fds.pop(), end);
         Ok(AttachHandle { inner })
     }
 

@@ -102,6 +102,15 @@ pub async fn exec_times_out_and_leaves_nothing(mut node: Node) {
         pids.iter().filter(|pid| line(pid).contains("555")).count()
     };
     until("the command and its children are gone", || hung() == 0).await;
+    // Whoever gives up before a command has begun ends it too, however late it begins.
+    for patience in [0, 1, 2, 5, 10] {
+        let command = words("sleep 555");
+        let error = sandbox.exec_sync(&id("main"), command, Some(Duration::from_millis(patience)), 10).await.expect_err("too slow");
+        assert!(matches!(error, ExecError::Timeout { .. }), "{error}");
+    }
+    let output = sandbox.exec_sync(&id("main"), words("echo later"), None, 100).await.expect("runs");
+    assert_eq!(output.stdout, b"later\n");
+    until("nothing of what was given up is left", || hung() == 0).await;
     let command = vec!["sh".into(), "-c".into(), "sleep 9999 & echo started".into()];
     let output = sandbox.exec_sync(&id("main"), command, None, 100).await.expect("ends though a child holds its output");
     assert_eq!(output.stdout, b"started\n");
