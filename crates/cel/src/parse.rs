@@ -8,8 +8,8 @@ use crate::{MAX_DEPTH, MAX_LENGTH, source};
 const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 /// Deepest nesting of brackets; each level takes a few frames of the stack.
 const MAX_NESTING: usize = 100;
-/// Words that are no names.
-const RESERVED: [&str; 18] = [
+/// Words that are no names, beside those that are values or operators.
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -27,7 +27,6 @@ const RESERVED: [&str; 18] = [
     "var",
     "void",
     "while",
-    "__result__",
 ];
 
 /// Parses an expression; the error is the text that users see.
@@ -351,7 +350,8 @@ impl Parser<'_> {
     }
 
     fn named(&mut self, name: String, place: usize) -> Result<Expr, Fault> {
-        if RESERVED.contains(&name.trim_start_matches('.')) {
+        let word = name.trim_start_matches('.');
+        if word == "__result__" || RESERVED.contains(&word) {
             return Err((place, format!("Syntax error: reserved identifier: {name}")));
         }
         if self.takes("(") {

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::check::{Env, Program};
 use crate::eval::{Budget, Failure, Names, evaluate};
 use crate::types::{ObjectType, Type};
-use crate::value::{KEYWORDS, Value};
+use crate::value::{Value, is_keyword};
 
 /// What the rules of one object may cost together.
 const TOTAL: u64 = 10_000_000;
@@ -127,7 +127,7 @@ fn object_type(schema: &Json, is_root: bool) -> Type {
 
 /// A property name as an identifier; `None` when it cannot be one.
 fn escape(name: &str) -> Option<String> {
-    if KEYWORDS.contains(&name) {
+    if is_keyword(name) {
         return Some(format!("__{name}__"));
     }
     let escaped = name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__");

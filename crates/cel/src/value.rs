@@ -9,6 +9,7 @@ use api::Quantity;
 use serde_json::Value as Json;
 
 use crate::Failure;
+use crate::parse::RESERVED;
 
 /// A value.
 #[derive(Clone)]
@@ -404,35 +405,15 @@ fn by_format<'a>(json: &'a Json, schema: &'a Json) -> Option<Value<'a>> {
     }
 }
 
-/// Words that no identifier can be; a property of such a name is written between `__`.
-pub(crate) const KEYWORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Whether a property of this name has to be written between `__`, since no identifier can be called so.
+pub(crate) fn is_keyword(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
 
 /// A property name that had to be written as an identifier: `__dash__` is `-`.
 fn unescape(name: &str) -> String {
     if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
-        && KEYWORDS.contains(&word)
+        && is_keyword(word)
     {
         return word.to_owned();
     }
