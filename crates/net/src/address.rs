@@ -11,9 +11,12 @@ use crate::netlink::{
     link::{self, Link},
     route::{self, LinkAddress, Route},
 };
+use crate::pod_network;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
 const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 
@@ -72,9 +75,11 @@ impl AddressWatch {
     }
 }
 
-/// Pods come and go with a route each; of routes only default routes matter.
+/// Pods come and go with an interface and a route each, and to look at all links for each would take the longer the more
+/// pods there are: of routes only default routes matter, of links those that are not a pod's.
 fn may_matter(kind: u16, payload: &[u8]) -> bool {
     match kind {
+        NEWLINK | DELLINK => link::parse_link(payload).is_none_or(|link| !pod_network::is_ours(&link)),
         NEWROUTE | DELROUTE => route::parse_route(payload).is_some_and(|route| route.destination.prefix_len() == 0),
         _ => true,
     }
@@ -105,4 +110,23 @@ fn choose(links: &[Link], addresses: &[LinkAddress], routes: &[Route]) -> Option
         links.iter().filter(|link| link.kind.as_deref() != Some("vxlan")).find(usable)
     })?;
     Some(NodeAddresses { interface: link.name.clone(), index: link.index, mtu: link.mtu, addresses: of_link(link) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::link::VethEnd;
+
+    #[test]
+    fn only_links_of_pods_do_not_matter() {
+        let matters = |name: &str| {
+            let end = VethEnd { name, mac: [2; 6] };
+            let message = link::new_veth(end, VethEnd { name: "eth0", mac: [4; 6] }, 1500, 0);
+            may_matter(NEWLINK, &message.into_attributes())
+        };
+        assert!(!matters(&crate::PodNetwork::host_interface("2f1c9a0e")));
+        for name in ["up0", "eth0", "knarr.vxlan", "knarr0123456789a", "knarr"] {
+            assert!(matters(name), "{name}");
+        }
+    }
 }

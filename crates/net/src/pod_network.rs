@@ -246,7 +246,8 @@ enum Made {
     Found(u32),
 }
 
-fn is_ours(link: &Link) -> bool {
+/// Whether this is the host's end of a pod's interface.
+pub(crate) fn is_ours(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth") && link.name.len() == PREFIX.len() + HASH && link.name.starts_with(PREFIX)
 }
 
