@@ -82,6 +82,13 @@ impl Zygote {
         Ok(ours)
     }
 
+    /// Has the next keeper forked ahead. Without one, it is forked when it is asked for.
+    pub(crate) fn ahead(&self) {
+        if let Some(socket) = self.requests.lock().as_ref() {
+            let _no_harm = crate::keeper::ask_zygote_ahead(socket.as_fd());
+        }
+    }
+
     /// What is started forks once more and ends, so that the process is nobody's child and needs no reaper.
     fn start(&self) -> io::Result<OwnedFd> {
         let (ours, theirs) = crate::sys::socket::pair()?;

@@ -71,6 +71,7 @@ impl Service {
         match sandbox.start(&container.status.id).await {
             Ok(status) => {
                 self.observe(status);
+                self.runtime.make_ahead();
                 Ok(StartContainerResponse {})
             }
             Err(error) => {

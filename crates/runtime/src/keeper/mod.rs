@@ -42,7 +42,7 @@ use crate::spec::ContainerId;
 use crate::status::ExitStatus;
 use crate::sys::clone::Side;
 
-pub(crate) use self::zygote::{ask as ask_zygote, run as run_zygote};
+pub(crate) use self::zygote::{ask as ask_zygote, ask_ahead as ask_zygote_ahead, run as run_zygote};
 
 /// What an event of `epoll` is about; with a number it makes a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -134,7 +134,8 @@ fn shared_memory(size: u64, files: &Files, users: Option<&Users>) -> anyhow::Res
         options.extend([("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))]);
     }
     let memory = mount::new("tmpfs", &options, NOSUID | NODEV | NOEXEC).context("make shared memory")?;
-    if mount::copy_fd(&memory, false).is_ok() {
+    // To try it would be to wait for all readers of the kernel's mounts, when the copy is let go of.
+    if crate::kernel::is_at_least((6, 15)) {
         return Ok(PodMemory::Detached(memory));
     }
     let path = files.shm();

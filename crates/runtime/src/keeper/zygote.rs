@@ -4,11 +4,11 @@
 //! kilobytes that are the same in each. Instead one copy starts with us, single-threaded, and forks a keeper for every
 //! request; keepers share its memory until they change it. It ends with us, keepers do not.
 //!
-//! Most pods want the same name spaces, and making them takes longer than all the rest. So one *spare* is always forked
-//! ahead: it has made them and waits to be told whose keeper it is.
+//! Most pods want the same name spaces, and making them takes longer than all the rest. So one *spare* is forked ahead, when
+//! nobody waits for the processor: it has made them and waits to be told whose keeper it is.
 //!
 //! A request is one packet: a letter for the kind, the sandbox's folder, and beside it the keeper's end of the first
-//! conversation. What the spare is told looks the same.
+//! conversation. What the spare is told looks the same. A letter alone asks for the next spare.
 
 use std::ffi::OsStr;
 use std::io;
@@ -32,12 +32,19 @@ const LONGEST: usize = 4096;
 /// Letter of a sandbox with the usual name spaces, and of any other.
 const ORDINARY: u8 = b'o';
 const SPECIAL: u8 = b's';
+/// Letter of the wish for a spare.
+const AHEAD: u8 = b'a';
 
 /// Asks for a keeper.
 pub(crate) fn ask(zygote: BorrowedFd<'_>, spec: &SandboxSpec, dir: &Path, first: &OwnedFd) -> io::Result<()> {
     let mut packet = vec![if sandbox::is_ordinary(spec) { ORDINARY } else { SPECIAL }];
     packet.extend_from_slice(dir.as_os_str().as_bytes());
     crate::sys::socket::send(zygote, &packet, &[first.as_fd()])
+}
+
+/// Asks for the next spare, unless there is one.
+pub(crate) fn ask_ahead(zygote: BorrowedFd<'_>) -> io::Result<()> {
+    crate::sys::socket::send(zygote, &[AHEAD], &[])
 }
 
 /// Lives as the process that keepers are forked from; `keepers` is their cgroup below the visible root.
@@ -73,10 +80,12 @@ fn serve(keepers: &str) -> anyhow::Result<()> {
     let mut spare = fork_spare(&requests, &layout, &join);
     loop {
         let Some((packet, first)) = receive(&requests)? else { return Ok(()) };
-        let ready = spare.as_ref().filter(|_| packet[0] == ORDINARY);
+        let Some(first) = first else {
+            spare = spare.or_else(|| fork_spare(&requests, &layout, &join));
+            continue;
+        };
+        let ready = if packet[0] == ORDINARY { spare.take() } else { None };
         if ready.is_some_and(|spare| crate::sys::socket::send(spare.as_fd(), &packet, &[first.as_fd()]).is_ok()) {
-            drop(first);
-            spare = fork_spare(&requests, &layout, &join);
             continue;
         }
         match crate::sys::clone::fork(0, join.unified()) {
@@ -88,24 +97,19 @@ fn serve(keepers: &str) -> anyhow::Result<()> {
                 become_keeper(&packet, first, layout, &join, Ground::Bare)
             }
         }
-        if packet[0] == ORDINARY {
-            spare = fork_spare(&requests, &layout, &join);
-        }
     }
 }
 
-/// The next packet with its descriptor; none at the end of the conversation.
-fn receive(socket: &OwnedFd) -> anyhow::Result<Option<(Vec<u8>, OwnedFd)>> {
+/// The next packet with its descriptor, if it has one; none at the end of the conversation.
+fn receive(socket: &OwnedFd) -> anyhow::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
     let mut buffer = vec![0; LONGEST];
     loop {
         let _ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], None);
         match crate::sys::socket::receive(socket.as_fd(), &mut buffer) {
             Ok((0, _)) => return Ok(None),
             Ok((size, mut fds)) => {
-                if let Some(fd) = fds.pop() {
-                    buffer.truncate(size);
-                    return Ok(Some((buffer, fd)));
-                }
+                buffer.truncate(size);
+                return Ok(Some((buffer, fds.pop())));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("receive request"),
@@ -125,11 +129,11 @@ fn fork_spare(requests: &OwnedFd, layout: &Arc<Layout>, join: &JoinHandles) -> O
             let prepared = super::enter_cgroup(join).and_then(|()| sandbox::make_ordinary());
             let told = prepared.and_then(|()| receive(&theirs));
             match told {
-                Ok(Some((packet, first))) => {
+                Ok(Some((packet, Some(first)))) => {
                     drop(theirs);
                     become_keeper(&packet, first, layout.clone(), join, Ground::Ordinary)
                 }
-                Ok(None) => crate::sys::clone::exit_now(0),
+                Ok(_) => crate::sys::clone::exit_now(0),
                 Err(error) => {
                     eprintln!("keepers: prepare a keeper: {error:#}");
                     crate::sys::clone::exit_now(1)
