@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +33,7 @@ use crate::objects::Objects;
 use crate::placement::machine::Machine;
 use crate::placement::{self, Placement};
 use crate::pods::backoff::Backoff;
+use crate::pods::directory;
 use crate::pods::limits::{Class, pod_group};
 use crate::pods::model;
 use crate::pods::registry::Registry;
@@ -75,6 +75,8 @@ pub struct Kubelet {
     pub pods: Registry,
     /// Users of pods that have their own.
     pub user_ids: UserIds,
+    /// Interfaces are made one at a time, as the kernel makes them.
+    pub wiring: tokio::sync::Mutex<()>,
     /// Control groups.
     pub cgroups: Arc<Layout>,
     /// PEM of the authority whose clients are known.
@@ -115,11 +117,7 @@ pub async fn run(config: Config, deps: Deps, ready: watch::Sender<bool>) -> Resu
     for directory in [&config.log_dir, &config.container_log_dir] {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
-    // Below are volumes that everybody may write, secrets that everybody may read, and programs of images (CVE-2021-41103).
-    for directory in [config.root_dir.clone(), config.root_dir.join("pods")] {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory);
-        made.with_context(|| format!("make {}", directory.display()))?;
-    }
+    directory::open(&config.root_dir).with_context(|| format!("make {}", config.root_dir.display()))?;
     let serving = deps.serving.clone();
     let kubelet = Kubelet::new(config, deps)?;
     kubelet.mount_memory()?;
@@ -322,6 +320,7 @@ impl Kubelet {
                 placement,
                 pods: Registry::default(),
                 user_ids,
+                wiring: tokio::sync::Mutex::default(),
                 cgroups,
                 client_ca,
                 metrics,

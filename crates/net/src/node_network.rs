@@ -119,34 +119,53 @@ impl NodeNetwork {
     /// # Errors
     /// There is no range yet or no address left, or the kernel refused.
     pub async fn attach(&self, uid: &str, netns: &Path, host_ports: impl FnOnce(IpAddr) -> Vec<HostPort>) -> Result<Vec<String>> {
+        let address = self.reserve(uid).await?;
+        self.wire(uid, netns, address, host_ports(address))?;
+        Ok(vec![address.to_string()])
+    }
+
+    /// Takes an address for a pod. It stays the pod's until [`Self::detach`], or until another one is taken for it: a pod whose
+    /// earlier interface went with its name space has an address that nobody uses any more.
+    ///
+    /// # Errors
+    /// There is no range yet or no address left.
+    pub async fn reserve(&self, uid: &str) -> Result<IpAddr> {
         let mut ready = self.ready.subscribe();
         let wait = ready.wait_for(|ready| *ready);
         if tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.is_err() {
             return Err(NodeNetworkError::NoRange);
         }
-        let address = {
-            let mut state = self.state.lock();
-            state.ipam.as_mut().ok_or(NodeNetworkError::NoRange)?.allocate()?
-        };
+        let mut state = self.state.lock();
+        let State { ipam, addresses, .. } = &mut *state;
+        let ipam = ipam.as_mut().ok_or(NodeNetworkError::NoRange)?;
+        let address = ipam.allocate()?;
+        for earlier in addresses.insert(uid.to_owned(), vec![address]).into_iter().flatten() {
+            ipam.release(earlier);
+        }
+        Ok(address)
+    }
+
+    /// Gives a pod the interface and the host ports of its reserved address, or takes the address back.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn wire(&self, uid: &str, netns: &Path, address: IpAddr, host_ports: Vec<HostPort>) -> Result<()> {
+        let wired = self.wire_reserved(uid, netns, address, host_ports);
+        if wired.is_err() {
+            self.detach(uid);
+        }
+        wired
+    }
+
+    fn wire_reserved(&self, uid: &str, netns: &Path, address: IpAddr, host_ports: Vec<HostPort>) -> Result<()> {
         let attachment = PodAttachment { uid: uid.to_owned(), addresses: vec![address] };
-        if let Err(error) = self.links.attach(NetnsRef::Path(netns), &attachment) {
-            self.release(address);
-            return Err(NodeNetworkError::Attach(error));
+        self.links.attach(NetnsRef::Path(netns), &attachment).map_err(NodeNetworkError::Attach)?;
+        if host_ports.is_empty() {
+            return Ok(());
         }
         let mut state = self.state.lock();
-        // A pod whose earlier interface went with its name space has an address that nobody uses any more.
-        let earlier = state.addresses.insert(uid.to_owned(), vec![address]);
-        if let Some(ipam) = &mut state.ipam {
-            for earlier in earlier.into_iter().flatten() {
-                ipam.release(earlier);
-            }
-        }
-        let ports = host_ports(address);
-        if !ports.is_empty() {
-            state.host_ports.insert(uid.to_owned(), ports);
-            state.apply()?;
-        }
-        Ok(vec![address.to_string()])
+        state.host_ports.insert(uid.to_owned(), host_ports);
+        state.apply()
     }
 
     /// Makes the pods' rules anew whenever somebody removes them. Ends only with what went wrong.
@@ -180,12 +199,6 @@ impl NodeNetwork {
         }
         state.missing = false;
         Ok(())
-    }
-
-    fn release(&self, address: IpAddr) {
-        if let Some(ipam) = &mut self.state.lock().ipam {
-            ipam.release(address);
-        }
     }
 
     /// Notes the host ports of a pod that was taken over.

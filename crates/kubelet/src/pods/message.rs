@@ -7,6 +7,7 @@ use cri::engine::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::ContainerEvent;
 
+use super::wiring::Wiring;
 use crate::volumes::Mounted;
 
 /// A message to a pod's worker.
@@ -30,6 +31,8 @@ pub enum Message {
     Runtime(ContainerEvent),
     /// Volumes and sandbox are ready, or not yet.
     Prepared(Result<Prepared, Trouble>),
+    /// The pod has its network, or its sandbox was given up for want of one.
+    Wired(Result<(), Trouble>),
     /// A start has come to its end.
     Started {
         /// Container.
@@ -71,6 +74,8 @@ pub struct Prepared {
     pub sandbox: Sandbox,
     /// Addresses of the pod.
     pub addresses: Vec<String>,
+    /// What is missing of its network.
+    pub wiring: Option<Wiring>,
 }
 
 /// Something that did not work and is tried again.

@@ -1,4 +1,4 @@
-//! The ground of a pod: its directories, volumes, control group, sandbox and network. Idempotent; tried again as a whole.
+//! The ground of a pod: its directories, volumes, control group, sandbox and address. Idempotent; tried again as a whole.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +17,10 @@ use super::huge_pages;
 use super::limits::{self, Class};
 use super::message::{Prepared, Trouble};
 use super::model;
+use super::wiring::{self, Wiring};
 use crate::Kubelet;
 use crate::metrics::Phase;
+use crate::network::host_ports;
 use crate::volumes::{self, Mounted, SetUp, VolumeError};
 
 /// What the kernel takes for a host name.
@@ -70,34 +72,33 @@ pub async fn prepare(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, class: Class) -> Re
             let (sandbox, addresses) = foreign::run(kubelet, remote, pod, spec, class, handler).await?;
             kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
             write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
-            return Ok(Prepared { volumes, sandbox, addresses });
+            return Ok(Prepared { volumes, sandbox, addresses, wiring: None });
         }
         (Engine::Own(_), None) => return Err(Trouble::new("FailedCreatePodSandBox", "the pod network is not open")),
     };
-    let sandbox = sandbox(kubelet, runtime, pod, spec, class).await?;
+    let address = match spec.host_network {
+        Some(true) => None,
+        _ => Some(network.reserve(uid).await.map_err(|error| failed("set up network")(&error))?),
+    };
+    let addresses = address.map_or_else(|| kubelet.host_ips(), |address| vec![address.to_string()]);
+    // The keeper needs a while to become the sandbox.
+    let written = async { write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error)) };
+    let (sandbox, written) = tokio::join!(sandbox(kubelet, runtime, pod, spec, class), written);
     kubelet.metrics.phase(Phase::Sandbox, began.elapsed());
-    let addresses = if spec.host_network == Some(true) {
-        kubelet.host_ips()
-    } else {
-        let began = Instant::now();
-        match network.attach(uid, &sandbox.netns_path(), |address| crate::network::host_ports(spec, address)).await {
-            Ok(addresses) => {
-                kubelet.metrics.phase(Phase::Network, began.elapsed());
-                addresses
-            }
-            Err(error) => {
-                if let Err(error) = sandbox.destroy().await {
-                    tracing::warn!(%error, "sandbox without network stays");
-                }
-                return Err(Trouble::new(
-                    "FailedCreatePodSandBox",
-                    format!("Failed to create pod sandbox: set up network: {}", chain(&error)),
-                ));
-            }
+    let sandbox = match (sandbox, written) {
+        (Ok(sandbox), Ok(())) => sandbox,
+        (Ok(sandbox), Err(trouble)) => {
+            wiring::discard(sandbox.into()).await;
+            network.detach(uid);
+            return Err(trouble);
+        }
+        (Err(trouble), _) => {
+            network.detach(uid);
+            return Err(trouble);
         }
     };
-    write_files(kubelet, pod, &pod_dir, &addresses).map_err(|error| failed("write files")(&error))?;
-    Ok(Prepared { volumes, sandbox: sandbox.into(), addresses })
+    let wiring = address.map(|address| Wiring { netns: sandbox.netns_path(), address, host_ports: host_ports(spec, address) });
+    Ok(Prepared { volumes, sandbox: sandbox.into(), addresses, wiring })
 }
 
 async fn sandbox(kubelet: &Arc<Kubelet>, runtime: &Runtime, pod: &Pod, spec: &PodSpec, class: Class) -> Result<Sandbox, Trouble> {

@@ -24,6 +24,7 @@ use super::model::{self, Member};
 use super::profile;
 use super::release::SUB_PATHS;
 use super::signals;
+use super::wiring::Wired;
 use crate::devices::state::DeviceRefusal;
 use crate::metrics::Phase;
 use crate::objects::ObjectKind;
@@ -32,6 +33,9 @@ use crate::{Kubelet, pull};
 
 /// Reason of a container whose postStart hook failed; its event has been recorded.
 const HOOK_FAILED: &str = "PostStartHookError";
+
+/// Reason of a container whose pod's network failed, of which the worker knows already.
+pub(super) const NO_NETWORK: &str = "ContainerCreating";
 
 /// What to start.
 pub struct Order {
@@ -45,6 +49,8 @@ pub struct Order {
     pub attempt: u32,
     /// Where it runs.
     pub sandbox: Sandbox,
+    /// Whether the pod has its network yet.
+    pub wired: Wired,
     /// Addresses of the pod.
     pub addresses: Vec<String>,
     /// The pod's volumes.
@@ -63,7 +69,7 @@ pub struct Order {
 pub async fn start(order: Order) {
     let result = run(&order).await;
     if let Err(trouble) = &result {
-        if trouble.reason != HOOK_FAILED {
+        if ![HOOK_FAILED, NO_NETWORK].contains(&trouble.reason.as_str()) {
             order.event(EventKind::Warning, "Failed", &trouble.event_text());
         }
     }
@@ -185,10 +191,12 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         cdi_devices: &extras.cdi_devices,
     };
     let created = order.sandbox.create_container(given).await;
-    if let Err(error) = created {
-        return Err(Trouble::new("CreateContainerError", error.to_string()));
-    }
     order.kubelet.metrics.phase(Phase::Create, began.elapsed());
+    // In a sandbox that was given up, the rest does not matter.
+    if !order.wired.done().await {
+        return Err(Trouble::new(NO_NETWORK, ""));
+    }
+    created.map_err(|error| Trouble::new("CreateContainerError", error.to_string()))?;
     let place = order.kubelet.placement.place(model::uid(&order.pod), order.name());
     if place.cpus != parts.place.cpus {
         // The shared processors changed while the container was made.

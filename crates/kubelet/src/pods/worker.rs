@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  API watch --.                        .--> prepare (volumes, sandbox)
-//!  runtime ----+--> inbox --> worker ---+--> start   (image, create, start, postStart)
+//!  runtime ----+--> inbox --> worker ---+--> wire    (network)
+//!              |                        +--> start   (image, create, start, postStart)
 //!  probes -----'    observe, plan, act  +--> stop    (preStop, signal, kill)
 //!                        |              '--> release (sandbox, volumes, network)
 //!                        '--> status to the API
@@ -25,10 +26,11 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::backoff::Backoff;
 use super::limits::{self, Class};
-use super::message::{Message, Prepared, ProbeKind, ProbeVerdict, Trouble};
+use super::message::{Message, ProbeKind, ProbeVerdict, Trouble};
 use super::model::{self, Member, Observed, Progress, Role};
 use super::plan::{Action, plan, plan_end};
 use super::restart::{Restart, after_exit};
+use super::wiring::Wired;
 use super::{container, past, publish, release, resize, start, statics, status, stop, termination};
 use crate::Kubelet;
 use crate::clock::{even_ms, now_ms};
@@ -54,7 +56,7 @@ enum Life {
 pub struct Worker {
     pub(super) kubelet: Arc<Kubelet>,
     inbox: UnboundedReceiver<Message>,
-    sender: UnboundedSender<Message>,
+    pub(super) sender: UnboundedSender<Message>,
     pub(super) pod: Arc<Pod>,
     pub(super) members: Vec<Member>,
     pub(super) class: Class,
@@ -69,11 +71,16 @@ pub struct Worker {
     /// The node threw the pod out for reasons of its own.
     disrupted: bool,
     pub(super) sandbox: Option<Sandbox>,
-    volumes: BTreeMap<String, Mounted>,
+    /// It was made just now: nothing is in it.
+    pub(super) sandbox_is_new: bool,
+    pub(super) wired: Wired,
+    pub(super) volumes: BTreeMap<String, Mounted>,
     pub(super) observed: Observed,
-    preparing: bool,
-    prepare_backoff: Backoff,
-    prepare_not_before: i64,
+    pub(super) preparing: bool,
+    /// The network of a prepared sandbox is being made.
+    pub(super) wiring: bool,
+    pub(super) prepare_backoff: Backoff,
+    pub(super) prepare_not_before: i64,
     restarts: BTreeMap<String, Backoff>,
     /// Attempts whose end was already counted for back-off.
     counted: BTreeMap<String, u32>,
@@ -82,10 +89,10 @@ pub struct Worker {
     probes: BTreeMap<String, (u32, Vec<AbortHandle>)>,
     status: PodStatus,
     published: Option<PodStatus>,
-    wake: Option<i64>,
+    pub(super) wake: Option<i64>,
     /// Other resources were given and are not in force for all containers yet.
     pub(super) resizing: bool,
-    tasks: JoinSet<()>,
+    pub(super) tasks: JoinSet<()>,
 }
 
 impl Worker {
@@ -120,9 +127,12 @@ impl Worker {
             seen: fresh.then(Instant::now),
             disrupted: false,
             sandbox,
+            sandbox_is_new: false,
+            wired: Wired::already(),
             volumes: BTreeMap::new(),
             observed: Observed { past: earlier, ..Observed::default() },
             preparing: false,
+            wiring: false,
             prepare_backoff: Backoff::default(),
             prepare_not_before: 0,
             restarts: BTreeMap::new(),
@@ -273,6 +283,7 @@ impl Worker {
                 }
             }
             Message::Prepared(result) => self.prepared(result),
+            Message::Wired(result) => self.wired(result),
             Message::Started { name, attempt, result } => self.started(&name, attempt, result),
             Message::Waiting { name, why } => self.progress(&name).waiting = Some(why),
             Message::Stopped { name } => {
@@ -336,7 +347,9 @@ impl Worker {
 
     /// Reads what the runtime says and counts the ends that are new.
     async fn observe(&mut self) {
-        let Some(sandbox) = &self.sandbox else {
+        // A new one has nothing to say, and its containers wait.
+        let new = std::mem::take(&mut self.sandbox_is_new);
+        let Some(sandbox) = self.sandbox.as_ref().filter(|_| !new) else {
             return;
         };
         match sandbox.status().await {
@@ -423,7 +436,7 @@ impl Worker {
             }
             Life::Ending { grace } => {
                 self.end_all_probes();
-                let busy = self.preparing || self.observed.progress.values().any(|progress| progress.busy);
+                let busy = self.preparing || self.wiring || self.observed.progress.values().any(|progress| progress.busy);
                 if busy && !self.observed.any_running() {
                     return;
                 }
@@ -468,49 +481,6 @@ impl Worker {
         }
     }
 
-    fn prepare(&mut self) {
-        if self.preparing {
-            return;
-        }
-        if self.prepare_not_before > now_ms() {
-            self.wake = Some(self.prepare_not_before);
-            return;
-        }
-        self.preparing = true;
-        past::add(&mut self.observed.past, std::mem::take(&mut self.observed.attempts));
-        let lost = self.sandbox.take();
-        let earlier = self.observed.past.clone();
-        let (kubelet, pod, class, sender) = (self.kubelet.clone(), self.pod.clone(), self.class, self.sender.clone());
-        self.tasks.spawn(async move {
-            past::clear(&kubelet, &pod, lost, &earlier).await;
-            let result = super::prepare::prepare(&kubelet, &pod, class).await;
-            let _ = sender.send(Message::Prepared(result));
-        });
-    }
-
-    fn prepared(&mut self, result: Result<Prepared, Trouble>) {
-        self.preparing = false;
-        match result {
-            Ok(prepared) => {
-                self.volumes = prepared.volumes;
-                self.observed.addresses = prepared.addresses;
-                self.observed.sandbox = true;
-                if let Some(own) = resize::whole(&self.pod) {
-                    self.observed.applied.insert(resize::WHOLE.to_owned(), own.clone());
-                }
-                self.kubelet.pods.set_sandbox(model::uid(&self.pod), Some(prepared.sandbox.clone()));
-                self.sandbox = Some(prepared.sandbox);
-                self.prepare_backoff = Backoff::default();
-            }
-            Err(trouble) => {
-                self.event(EventKind::Warning, &trouble.reason, &trouble.message);
-                let step = Duration::from_millis(500).as_millis() as i64;
-                self.prepare_not_before = now_ms() + step.max(self.prepare_backoff.current().min(20_000));
-                self.prepare_backoff.failed(now_ms());
-            }
-        }
-    }
-
     fn start(&mut self, name: &str, attempt: u32) {
         let Some(sandbox) = self.sandbox.clone() else {
             return;
@@ -534,6 +504,7 @@ impl Worker {
             member,
             attempt,
             sandbox,
+            wired: self.wired.clone(),
             addresses: self.observed.addresses.clone(),
             volumes: self.volumes.clone(),
             class: self.class,
@@ -555,6 +526,8 @@ impl Worker {
                 progress.waiting = None;
                 progress.post_started = true;
             }
+            // It is started anew in the next sandbox.
+            Err(trouble) if trouble.reason == start::NO_NETWORK => progress.waiting = None,
             Err(trouble) => {
                 // The first retry comes at once for pulls too, like upstream's; 10 s doubling follow.
                 let until = backoff.failed(now).max(now + 1_000);
@@ -706,9 +679,8 @@ impl Worker {
         };
         let mut fresh = status::compute(&facts);
         self.kubelet.placement.devices.show_health(model::uid(&self.pod), &mut fresh);
-        if fresh.phase.as_deref() == Some("Running")
-            && let Some(seen) = self.seen.take()
-        {
+        let began = self.seen.take_if(|_| fresh.phase.as_deref() == Some("Running"));
+        if let Some(seen) = began {
             self.kubelet.metrics.started(seen.elapsed());
         }
         self.status = fresh.clone();
@@ -723,6 +695,9 @@ impl Worker {
                     self.wake_at(now_ms() + 500);
                 }
             }
+        }
+        if began.is_some() {
+            self.kubelet.runtime.make_ahead();
         }
         if released && self.pod.metadata.deletion_timestamp.is_some() {
             publish::delete(&self.kubelet.client, &self.pod).await;

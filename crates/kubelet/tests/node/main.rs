@@ -18,6 +18,7 @@ mod follow;
 mod huge_pages;
 #[path = "../../../image/tests/support/mod.rs"]
 mod images;
+mod network;
 mod placement;
 mod plugin;
 mod registry;
@@ -78,6 +79,7 @@ const TESTS: &[(&str, Test)] = tests![
     devices::a_pod_uses_devices_of_a_plugin,
     devices::a_plugin_that_hangs_keeps_nobody_else_waiting,
     huge_pages::pods_get_the_huge_pages_that_they_ask_for,
+    network::a_pod_without_network_does_not_run,
     placement::whole_processors_are_a_pods_own,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,
