@@ -168,6 +168,15 @@ impl NodeNetwork {
         state.apply()
     }
 
+    /// Whether a pod's interface is complete: the route to it is made last.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn is_wired(&self, uid: &str) -> Result<bool> {
+        let existing = self.links.existing().map_err(NodeNetworkError::Existing)?;
+        Ok(existing.iter().any(|link| link.uid.as_deref() == Some(uid) && !link.addresses.is_empty()))
+    }
+
     /// Makes the pods' rules anew whenever somebody removes them. Ends only with what went wrong.
     pub async fn keep_rules(&self) -> NodeNetworkError {
         let mut watch = match TableWatch::open(PodRules::TABLE) {

@@ -62,6 +62,15 @@ impl Worker {
         }
     }
 
+    /// Whether a pod that was taken over has its network: we may have ended while it was made.
+    pub(super) fn is_wired(&self) -> bool {
+        let on_host = self.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        match &self.kubelet.network {
+            Some(network) if !on_host => network.is_wired(model::uid(&self.pod)).unwrap_or(true),
+            _ => true,
+        }
+    }
+
     fn unprepared(&mut self, trouble: &Trouble) {
         self.event(EventKind::Warning, &trouble.reason, &trouble.message);
         self.prepare_not_before = now_ms() + RETRY.0.max(self.prepare_backoff.current().min(RETRY.1));

@@ -191,12 +191,13 @@ async fn run(order: &Order) -> Result<(), Trouble> {
         cdi_devices: &extras.cdi_devices,
     };
     let created = order.sandbox.create_container(given).await;
-    order.kubelet.metrics.phase(Phase::Create, began.elapsed());
+    let took = began.elapsed();
     // In a sandbox that was given up, the rest does not matter.
     if !order.wired.done().await {
         return Err(Trouble::new(NO_NETWORK, ""));
     }
     created.map_err(|error| Trouble::new("CreateContainerError", error.to_string()))?;
+    order.kubelet.metrics.phase(Phase::Create, took);
     let place = order.kubelet.placement.place(model::uid(&order.pod), order.name());
     if place.cpus != parts.place.cpus {
         // The shared processors changed while the container was made.

@@ -73,11 +73,16 @@ pub async fn wire(kubelet: Arc<Kubelet>, pod: Arc<Pod>, sandbox: Sandbox, wiring
     let made = tokio::task::spawn_blocking(move || made(&kubelet_too, &uid, wiring)).await;
     let made = made.unwrap_or_else(|error| Err(trouble(&error.to_string())));
     drop(turn);
-    kubelet.metrics.phase(Phase::Network, began.elapsed());
-    let verdict = if made.is_ok() { State::Done } else { State::Failed };
-    if made.is_err() {
-        discard(sandbox).await;
-    }
+    let verdict = match made {
+        Ok(()) => {
+            kubelet.metrics.phase(Phase::Network, began.elapsed());
+            State::Done
+        }
+        Err(_) => {
+            discard(sandbox).await;
+            State::Failed
+        }
+    };
     let _ = sender.send(Message::Wired(made));
     done.0.send_replace(verdict);
 }

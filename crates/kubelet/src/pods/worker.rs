@@ -214,7 +214,11 @@ impl Worker {
         if let Ok(volumes) = super::prepare::volumes(&self.kubelet, &self.pod, &self.observed.addresses).await {
             self.volumes = volumes;
         }
-        for attempt in sandbox.status().await.unwrap_or_default() {
+        let attempts = sandbox.status().await.unwrap_or_default();
+        if attempts.iter().all(|attempt| attempt.state == ContainerState::Created) && !self.is_wired() {
+            self.observed.sandbox = false;
+        }
+        for attempt in attempts {
             if let Some(image) = attempt.annotations.get(model::ANNOTATION_STORED) {
                 self.kubelet.hold_image(model::uid(&self.pod), image);
             }

@@ -80,6 +80,7 @@ const TESTS: &[(&str, Test)] = tests![
     devices::a_plugin_that_hangs_keeps_nobody_else_waiting,
     huge_pages::pods_get_the_huge_pages_that_they_ask_for,
     network::a_pod_without_network_does_not_run,
+    network::a_network_that_was_half_made_is_made_anew,
     placement::whole_processors_are_a_pods_own,
     follow::removed_rules_come_back,
     follow::a_changed_address_reaches_status_pods_and_the_own_api,

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::counted::{count, nothing_is_left};
-use crate::world::World;
+use crate::world::{IMAGE, World, condition, run};
 
 /// More than an interface takes.
 const TOO_LARGE: u32 = 1 << 20;
@@ -27,6 +27,37 @@ pub async fn a_pod_without_network_does_not_run(world: World) {
         world.delete(name).await;
     }
     nothing_is_left(&world, &before).await;
+}
+
+/// What the node leaves when it is killed while it makes a pod's network: a sandbox, and a part of an interface.
+pub async fn a_network_that_was_half_made_is_made_anew(world: World) {
+    let mut node = world.start_process().await;
+    let late = json!([{"configMapRef": {"name": "late"}}]);
+    world.create("early", json!({"containers": [{"name": "main", "image": IMAGE, "envFrom": late}]})).await;
+    let waits = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError";
+    let pod = world.pod("early", "waits", |pod| waits(pod) && pod["status"]["podIP"].is_string()).await;
+    let untouched = world.running("untouched", json!({})).await;
+    node.kill().expect("a process");
+    node.wait().expect("its end");
+    run(&format!("ip route del {}", address(&pod)));
+    let mut node = world.start_process().await;
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "late"}});
+    world.admin.call(Method::POST, "/api/v1/namespaces/default/configmaps", &map).await.expect("a map");
+    let pod = world.pod("early", "runs", |pod| condition(pod, "Ready")["status"] == "True").await;
+    let route = run(&format!("ip route show {}", address(&pod)));
+    assert!(route.contains("knarr"), "{route}");
+    let now = world.pod("untouched", "runs on", |pod| condition(pod, "Ready")["status"] == "True").await;
+    let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+    assert_eq!(id(&now), id(&untouched), "a pod with a network keeps its containers");
+    for name in ["early", "untouched"] {
+        world.delete(name).await;
+    }
+    node.kill().expect("a process");
+    node.wait().expect("its end");
+}
+
+fn address(pod: &Value) -> &str {
+    pod["status"]["podIP"].as_str().expect("an address")
 }
 
 async fn events(world: &World) -> Vec<Value> {
