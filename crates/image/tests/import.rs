@@ -102,6 +102,47 @@ async fn wrong_archives_leave_nothing() {
     assert_eq!(layer_directories(&store), 0);
 }
 
+/// What describes an image is small, leads to one soon, and its layers are counted.
+#[tokio::test]
+async fn archives_without_measure_are_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), "");
+    let blob = |bytes: &[u8]| (format!("blobs/sha256/{}", &digest(bytes)[7..]), bytes.to_vec());
+    let index = |kind: &str, of: &[u8]| {
+        let member =
+            serde_json::json!({"mediaType": format!("application/vnd.oci.image.{kind}.v1+json"), "digest": digest(of), "size": of.len()});
+        serde_json::json!({"schemaVersion": 2, "manifests": [member]}).to_string().into_bytes()
+    };
+    let config = support::config(&[], serde_json::json!({}));
+    let manifest = support::manifest(&config, &[]);
+    let mut blobs = vec![blob(&config), blob(&manifest)];
+    let mut inner = index("manifest", &manifest);
+    for _ in 0..3 {
+        blobs.push(blob(&inner));
+        inner = index("index", &inner);
+    }
+    let mut deep = vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()), ("index.json".to_owned(), inner)];
+    deep.append(&mut blobs);
+    let names: Vec<String> = (0..=20_000).map(|number| number.to_string()).collect();
+    let layers = vec![r#""l.tar""#; 501].join(",");
+    let ids = vec![format!(r#""{}""#, digest(b"")); 501].join(",");
+    let config = String::from_utf8(config).expect("text").replace(r#""diff_ids":[]"#, &format!(r#""diff_ids":[{ids}]"#));
+    let many = format!(r#"[{{"Config":"c.json","RepoTags":["a:1"],"Layers":[{layers}]}}]"#);
+    let large = vec![b' '; (4 << 20) + 1];
+    let file = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    let cases = [
+        (deep, "indexes are nested too deeply"),
+        (vec![file("manifest.json", &large)], "manifest.json is too large"),
+        (names.into_iter().map(|name| (name, Vec::new())).collect(), "it has too many members"),
+        (vec![file("c.json", config.as_bytes()), file("l.tar", b""), file("manifest.json", many.as_bytes())], "has too many layers"),
+    ];
+    for (files, part) in cases {
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        let error = store.import(archive_with(&files).as_slice()).await.expect_err(part).to_string();
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+}
+
 #[tokio::test]
 async fn imported_pinned_and_held_images_outlive_collection() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -184,6 +184,26 @@ async fn an_index_gives_the_member_of_this_platform() {
     assert!(matches!(error, PullError::Platform { .. }), "{error}");
 }
 
+/// CVE-2023-25153 and its like: what describes an image is small, and leads to one soon.
+#[tokio::test]
+async fn indexes_of_indexes_end() {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let directory = tempfile::tempdir().expect("a directory");
+    let stand = Stand::start().await;
+    let mut inner = stand.add("a", "own", &[layer(&[("f", "x")])]);
+    let mut kind = "application/vnd.oci.image.manifest.v1+json";
+    let store = open(directory.path(), "");
+    for depth in 1..5 {
+        let member = serde_json::json!({"mediaType": kind, "digest": inner, "size": 1});
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [member]}).to_string().into_bytes();
+        (inner, kind) = (digest(&index), INDEX);
+        stand.add_manifest("a", &depth.to_string(), INDEX, index);
+    }
+    store.pull(&format!("{}/a:2", stand.address), &[]).await.expect("an index of an index");
+    let error = store.pull(&format!("{}/a:4", stand.address), &[]).await.expect_err("too deep");
+    assert!(error.to_string().contains("indexes are nested too deeply"), "{error}");
+}
+
 #[tokio::test]
 async fn pulls_of_the_same_are_one() {
     let directory = tempfile::tempdir().expect("a directory");
