@@ -133,6 +133,32 @@ pub async fn numbers_that_mean_no_change_are_no_users(mut node: Node) {
     sandbox.destroy().await.expect("destroyed");
 }
 
+/// Whoever makes an image decides on owners, modes and devices in it; mounted as a volume, none of that gives power.
+pub async fn images_as_volumes_give_no_power(mut node: Node) {
+    let sandbox = node.sandbox("pod").await;
+    for dir in ["image-a", "image-b"] {
+        std::fs::create_dir(node.path(dir)).expect("a directory");
+    }
+    let null = node.path("image-a/null");
+    rustix::fs::mknodat(CWD, &null, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3)).expect("a device");
+    std::fs::set_permissions(&null, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("for everybody");
+    let script = "cat /dev/null && echo own; for image in /one /two; do cat $image/null 2>/dev/null && echo opened; grep \" $image \" /proc/self/mountinfo; done";
+    let mut spec = node.container("main", script);
+    let image = |layers: &[&str], target: &str| {
+        let layers = layers.iter().map(|layer| node.path(layer)).collect();
+        Mount::Image(runtime::ImageMount { layers, target: target.into(), sub_path: "".into() })
+    };
+    spec.mounts = vec![image(&["image-a"], "/one"), image(&["image-a", "image-b"], "/two")];
+    let text = node.output(&sandbox, spec).await;
+    assert!(text.starts_with("own\n") && !text.contains("opened"), "{text}");
+    let options: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(' ').nth(5)).collect();
+    assert_eq!(options.len(), 2, "{text}");
+    for option in ["ro", "nosuid", "nodev"] {
+        assert!(options.iter().all(|options| options.split(',').any(|one| one == option)), "{option}: {text}");
+    }
+    sandbox.destroy().await.expect("destroyed");
+}
+
 /// Names that would reach another file below `/proc/sys`, and such that belong to no name space (CVE-2022-0811 came in here).
 pub async fn kernel_parameters_of_the_node_are_out_of_reach(mut node: Node) {
     let before = std::fs::read_to_string("/proc/sys/kernel/core_pattern").expect("a pattern");

@@ -63,6 +63,7 @@ const TESTS: &[(&str, Test)] = tests![
     escapes::what_hides_and_connects_cannot_be_swapped,
     escapes::account_files_are_read_with_care,
     escapes::numbers_that_mean_no_change_are_no_users,
+    escapes::images_as_volumes_give_no_power,
     escapes::kernel_parameters_of_the_node_are_out_of_reach,
     escapes::control_groups_are_not_written,
     escapes::capabilities_are_not_inherited,
