@@ -76,15 +76,9 @@ fn spoil(dice: &mut StdRng, bytes: &mut Vec<u8>) {
 
 /// Upgrades a connection, sends bytes in pieces, and reads until the server ends it.
 async fn send(to: SocketAddr, upgrade: &str, path: &str, bytes: &[u8], piece: usize) {
-    let mut connection = TcpStream::connect(to).await.unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n{upgrade}\r\n\r\n");
-    let head = if upgrade.contains("websocket") { head.replace("POST", "GET") } else { head };
-    connection.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(connection.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    let method = if upgrade.contains("websocket") { "GET" } else { "POST" };
+    let (answer, mut connection) = server::upgrade(to, &format!("{method} {path} HTTP/1.1\r\n{upgrade}")).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
     let (mut reader, mut writer) = connection.split();
     let writing = async {
         for piece in bytes.chunks(piece) {
@@ -115,15 +109,10 @@ async fn spoiled_frames_end_their_connection_alone() {
     let server = server::start().await;
     let exec = "/api/v1/namespaces/default/pods/x/exec?command=cat&stdin=true&stdout=true&stderr=true";
     let forward = "/api/v1/namespaces/default/pods/x/portforward";
-    let web = |protocol: &str| {
-        format!(
-            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}"
-        )
-    };
     let spdy_upgrade = |protocol: &str| format!("Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}");
     let kinds = [
-        (web("v5.channel.k8s.io"), exec, web_socket()),
-        (web("v4.channel.k8s.io"), exec, web_socket()),
+        (server::web_socket("v5.channel.k8s.io"), exec, web_socket()),
+        (server::web_socket("v4.channel.k8s.io"), exec, web_socket()),
         (spdy_upgrade("v4.channel.k8s.io"), exec, spdy()),
         (spdy_upgrade("portforward.k8s.io"), forward, spdy()),
     ];

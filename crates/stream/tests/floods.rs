@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use stream::spdy::{Connection, Decoder, Event, Frame, HeaderList, HeaderWriter, Role, encode_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,16 +65,10 @@ async fn answers_that_nobody_reads_end_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_too_long_ends_the_connection_before_it_came() {
     let server = server::start().await;
-    let mut connection = TcpStream::connect(server).await.unwrap();
-    let head = "GET /api/v1/namespaces/default/pods/x/exec?command=cat&stdin=true&stdout=true HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
-                Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
-    connection.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(connection.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    let path = "/api/v1/namespaces/default/pods/x/exec?command=cat&stdin=true&stdout=true";
+    let lines = format!("GET {path} HTTP/1.1\r\n{}", server::web_socket("v5.channel.k8s.io"));
+    let (answer, mut connection) = server::upgrade(server, &lines).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
     // The head of a masked message of a byte more than a mebibyte.
     let mut head = vec![0x82, 0xff];
     head.extend(((1u64 << 20) + 1).to_be_bytes());

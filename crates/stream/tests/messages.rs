@@ -1,12 +1,13 @@
 //! Logs in WebSocket messages, as upstream's readers agree on protocols and frame what they send.
 
+mod server;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Request, Response, header};
+use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use stream::Body;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -33,20 +34,8 @@ async fn open(protocols: &str) -> (String, TcpStream) {
         let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service_fn(answer));
         serving.with_upgrades().await.unwrap();
     });
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    let mut head = String::from(
-        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-    );
-    if !protocols.is_empty() {
-        head.push_str(&format!("{}: {protocols}\r\n", header::SEC_WEBSOCKET_PROTOCOL));
-    }
-    connection.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(connection.read_u8().await.unwrap());
-    }
-    (String::from_utf8(answer).unwrap().to_lowercase(), connection)
+    let (head, connection) = server::upgrade(address, &format!("GET / HTTP/1.1\r\n{}", server::web_socket(protocols))).await;
+    (head.to_lowercase(), connection)
 }
 
 #[tokio::test]

@@ -26,6 +26,23 @@ pub async fn start() -> SocketAddr {
     address
 }
 
+/// Asks a server for an upgrade with these lines: the head of its answer, and the connection.
+pub async fn upgrade(to: SocketAddr, lines: &str) -> (String, TcpStream) {
+    let mut connection = TcpStream::connect(to).await.unwrap();
+    connection.write_all(format!("{lines}\r\nHost: x\r\nConnection: Upgrade\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(connection.read_u8().await.unwrap());
+    }
+    (String::from_utf8(answer).unwrap(), connection)
+}
+
+/// The lines of a WebSocket's upgrade, with the protocols that are offered.
+pub fn web_socket(protocols: &str) -> String {
+    let lines = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    if protocols.is_empty() { lines.to_owned() } else { format!("{lines}\r\nSec-WebSocket-Protocol: {protocols}") }
+}
+
 /// Hands every request through to `target` with `proxy_upgrade`, as the API server does.
 pub async fn start_proxy(target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
